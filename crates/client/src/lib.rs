@@ -1,0 +1,1 @@
+//! SDK for providers' clients: Noise, stanzas, Signal sessions, media, local state

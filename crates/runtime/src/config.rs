@@ -1,0 +1,138 @@
+//! Configuration: one typed value a service, read from a TOML file and from the environment, checked before use.
+//!
+//! A service's structure derives `Deserialize` with `deny_unknown_fields` and `default`, and implements [`Check`] with
+//! [`within`] and its siblings. The binary composes the sections and calls [`load`].
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::providers::{Env, Format, Toml};
+use serde::de::DeserializeOwned;
+
+/// Why a configuration cannot be used; names the field and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is not there.
+    #[error("configuration file {0} is not there: give the path of a readable TOML file")]
+    Missing(PathBuf),
+    /// Syntax, an unknown field or a wrong type.
+    #[error("configuration: {0}")]
+    Shape(Box<figment::Error>),
+    /// A value outside its documented range.
+    #[error("configuration field {field} is {value}: {fix}")]
+    Value {
+        /// Dotted path of the field.
+        field: &'static str,
+        /// What it holds, for fields that are no secrets.
+        value: String,
+        /// What to write instead.
+        fix: String,
+    },
+}
+
+/// A configuration that knows its own bounds.
+pub trait Check {
+    /// Checks each field.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for the first field out of its range.
+    fn check(&self) -> Result<(), ConfigError>;
+}
+
+/// Reads `file`, if one is given, overlaid by environment variables `CAUSEWAY_<SECTION>__<FIELD>` (for example
+/// `CAUSEWAY_EDGE__LOGIN_TIMEOUT_MS`), and checks the result.
+///
+/// # Errors
+/// [`ConfigError`], which names the field.
+pub fn load<T: DeserializeOwned + Check>(file: Option<&Path>) -> Result<T, ConfigError> {
+    let mut figment = Figment::new();
+    if let Some(path) = file {
+        if !path.is_file() {
+            return Err(ConfigError::Missing(path.to_owned()));
+        }
+        figment = figment.merge(Toml::file_exact(path));
+    }
+    // Only names with a section: CAUSEWAY_CONFIG and the like are the command line's.
+    let sections = Env::prefixed("CAUSEWAY_").filter(|name| name.as_str().contains("__")).split("__");
+    let value: T = figment.merge(sections).extract().map_err(|e| ConfigError::Shape(Box::new(e)))?;
+    value.check()?;
+    Ok(value)
+}
+
+/// Checks that `value` lies in `range`.
+///
+/// # Errors
+/// [`ConfigError::Value`] that names `field` and the range.
+pub fn within<T: PartialOrd + Display>(
+    field: &'static str,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let fix = format!("must be between {} and {}", range.start(), range.end());
+    Err(ConfigError::Value { field, value: value.to_string(), fix })
+}
+
+/// Checks any other condition.
+///
+/// # Errors
+/// [`ConfigError::Value`] that names `field` and says `fix`.
+pub fn ensure(field: &'static str, holds: bool, value: impl Display, fix: &str) -> Result<(), ConfigError> {
+    if holds {
+        return Ok(());
+    }
+    Err(ConfigError::Value { field, value: value.to_string(), fix: fix.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[derive(Debug, Default, serde::Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct All {
+        edge: Edge,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Edge {
+        login_timeout_ms: u64,
+    }
+
+    impl Default for Edge {
+        fn default() -> Self {
+            Self { login_timeout_ms: 10_000 }
+        }
+    }
+
+    impl Check for All {
+        fn check(&self) -> Result<(), ConfigError> {
+            within("edge.login_timeout_ms", self.edge.login_timeout_ms, 100..=60_000)
+        }
+    }
+
+    fn load_text(text: &str) -> Result<All, ConfigError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        load(Some(file.path()))
+    }
+
+    #[test]
+    fn defaults_hold_and_wrong_values_are_named() {
+        assert_eq!(load::<All>(None).unwrap().edge.login_timeout_ms, 10_000);
+        assert_eq!(load_text("[edge]\nlogin_timeout_ms = 500").unwrap().edge.login_timeout_ms, 500);
+        let range = load_text("[edge]\nlogin_timeout_ms = 1").unwrap_err().to_string();
+        assert!(range.contains("edge.login_timeout_ms") && range.contains("between 100 and 60000"), "{range}");
+        let unknown = load_text("[edge]\nlogin_timeout = 1").unwrap_err().to_string();
+        assert!(unknown.contains("login_timeout"), "{unknown}");
+        let missing = load::<All>(Some(Path::new("/nonexistent/causeway.toml"))).unwrap_err().to_string();
+        assert!(missing.contains("/nonexistent/causeway.toml"), "{missing}");
+    }
+}

@@ -1,0 +1,104 @@
+//! gRPC between services. In one process the same clients talk over an in-memory pipe, so that there is one interface.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::transport::server::Router;
+use tonic::transport::{Channel, Endpoint, Server, Uri};
+
+use crate::lifecycle::Lifecycle;
+
+/// Largest gRPC message; a batch of stanzas stays well below it.
+pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// A unary call that takes longer is given up.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+const PIPE_BYTES: usize = 256 * 1024;
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// A server with the bounds that all of Causeway's gRPC servers have. Streams live as long as their connection; unary
+/// handlers set their own deadlines by way of [`CALL_TIMEOUT`] in the client.
+pub fn server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .http2_max_pending_accept_reset_streams(Some(64))
+        .max_concurrent_streams(Some(4_096))
+        .initial_stream_window_size(Some(1024 * 1024))
+        .initial_connection_window_size(Some(8 * 1024 * 1024))
+}
+
+/// Why a peer cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum GrpcError {
+    /// Not a URI.
+    #[error("{0} is no gRPC address: write it as http://host:port")]
+    Address(String),
+    /// The server could not serve.
+    #[error("gRPC server: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// A channel to another process; connects when first used and again whenever it must.
+///
+/// # Errors
+/// [`GrpcError::Address`].
+pub fn connect(address: &str) -> Result<Channel, GrpcError> {
+    let endpoint =
+        Endpoint::from_shared(address.to_owned()).map_err(|_| GrpcError::Address(address.to_owned()))?;
+    Ok(tune(endpoint).connect_lazy())
+}
+
+fn tune(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .connect_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(Some(1024 * 1024))
+        .initial_connection_window_size(Some(8 * 1024 * 1024))
+        .tcp_nodelay(true)
+}
+
+/// Serves `router` on a bound listener until the lifecycle drains.
+///
+/// # Errors
+/// [`GrpcError::Serve`].
+pub async fn serve(router: Router, listener: TcpListener, life: &Lifecycle) -> Result<(), GrpcError> {
+    Ok(router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), life.draining()).await?)
+}
+
+/// Serves `router` inside this process and gives the channel to it.
+pub fn in_process(router: Router, life: &Lifecycle) -> Channel {
+    let (pipes, incoming) = mpsc::channel::<tokio::io::DuplexStream>(16);
+    let drain = life.draining();
+    life.spawn_vital("in-process gRPC", async move {
+        let incoming = tokio_stream::StreamExt::map(ReceiverStream::new(incoming), Ok::<_, std::io::Error>);
+        router.serve_with_incoming_shutdown(incoming, drain).await
+    });
+    // The address is never resolved: the connector below hands out pipes.
+    tune(Endpoint::from_static("http://in-process")).connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+        let pipes = pipes.clone();
+        async move {
+            let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+            pipes.send(theirs).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))?;
+            Ok::<_, std::io::Error>(TokioIo::new(ours))
+        }
+    }))
+}
+
+/// A request with the deadline of unary calls.
+pub fn call<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(CALL_TIMEOUT);
+    request
+}
+
+/// True when `address` can only be reached from this machine: plain text is allowed there without a flag.
+pub fn is_local(address: &SocketAddr) -> bool {
+    address.ip().is_loopback()
+}

@@ -1,0 +1,13 @@
+//! How a service of Causeway starts and stops. Mechanism only: no domain type enters this crate.
+//!
+//! - [`config`]: one typed, checked structure a service, from a TOML file and the environment;
+//! - [`clock`]: time as an argument, so that tests can set it;
+//! - [`lifecycle`]: tracked tasks, drain, deadline;
+//! - [`grpc`]: gRPC over TCP or, in one process, over an in-memory pipe, with the same client type;
+//! - [`telemetry`]: logs to standard error.
+
+pub mod clock;
+pub mod config;
+pub mod grpc;
+pub mod lifecycle;
+pub mod telemetry;

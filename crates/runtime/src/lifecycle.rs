@@ -1,0 +1,186 @@
+//! Starting and stopping: every task is tracked, a first stop signal drains, a deadline aborts, and a task that dies
+//! takes the process down with a failing status.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Shared by all services of a process; cloning gives another handle.
+#[derive(Debug, Clone, Default)]
+pub struct Lifecycle {
+    tasks: TaskTracker,
+    drain: CancellationToken,
+    abort: CancellationToken,
+    failed: Arc<AtomicBool>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything finished in time.
+    Clean,
+    /// Something had to be cut off at the deadline.
+    Overdue,
+    /// A task failed, and the process left because of it.
+    Failed,
+}
+
+impl Lifecycle {
+    /// A new one, not draining.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A handle for a later stage of the same process: it drains on its own, after this one has ended (routing after
+    /// edge, for instance), but a failure in either ends both.
+    pub fn later_stage(&self) -> Self {
+        Self {
+            tasks: TaskTracker::new(),
+            drain: CancellationToken::new(),
+            abort: CancellationToken::new(),
+            failed: Arc::clone(&self.failed),
+        }
+    }
+
+    /// Resolves when the service should accept nothing new and finish what is open.
+    pub fn draining(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.drain.clone().cancelled_owned()
+    }
+
+    /// The same as a token, for `select!` in loops.
+    pub fn drain_token(&self) -> CancellationToken {
+        self.drain.clone()
+    }
+
+    /// True from the first stop signal on.
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_cancelled()
+    }
+
+    /// Starts the drain.
+    pub fn drain(&self) {
+        self.drain.cancel();
+    }
+
+    /// Runs `task` until it ends or the deadline after the drain cuts it off.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let abort = self.abort.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = task => {}
+                () = abort.cancelled() => {}
+            }
+        });
+    }
+
+    /// Runs a task without which the process makes no sense: an error or panic of it ends the process.
+    pub fn spawn_vital<E: std::fmt::Display + Send + 'static>(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
+        let this = self.clone();
+        let inner = tokio::spawn(task);
+        let stop = inner.abort_handle();
+        self.spawn(async move {
+            let _stop = AbortOnDrop(stop);
+            match inner.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => this.fail(name, &error.to_string()),
+                Err(join) => this.fail(name, &join.to_string()),
+            }
+        });
+    }
+
+    fn fail(&self, task: &'static str, error: &str) {
+        tracing::error!(task, error, "a vital task failed; the process leaves");
+        self.failed.store(true, Ordering::SeqCst);
+        self.drain.cancel();
+    }
+
+    /// Waits for `signal` or a failed task, then drains, and gives what is open `grace` to finish.
+    pub async fn run(&self, signal: impl Future<Output = ()>, grace: Duration) -> Ended {
+        tokio::select! {
+            () = signal => {}
+            () = self.drain.cancelled() => {}
+        }
+        self.finish(grace).await
+    }
+
+    /// Drains and waits for at most `grace`.
+    pub async fn finish(&self, grace: Duration) -> Ended {
+        self.drain.cancel();
+        self.tasks.close();
+        let clean = tokio::time::timeout(grace, self.tasks.wait()).await.is_ok();
+        self.abort.cancel();
+        self.tasks.wait().await;
+        if self.failed.load(Ordering::SeqCst) {
+            Ended::Failed
+        } else if clean {
+            Ended::Clean
+        } else {
+            Ended::Overdue
+        }
+    }
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Resolves at the first SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the handlers cannot be installed.
+pub async fn stop_signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_drain_waits_for_open_work() {
+        let life = Lifecycle::new();
+        let draining = life.draining();
+        life.spawn(draining);
+        assert_eq!(life.run(async {}, Duration::from_secs(5)).await, Ended::Clean);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_finish_is_cut_off() {
+        let life = Lifecycle::new();
+        life.spawn(std::future::pending());
+        assert_eq!(life.run(async {}, Duration::from_secs(5)).await, Ended::Overdue);
+    }
+
+    #[tokio::test]
+    async fn a_vital_task_that_fails_or_panics_ends_the_process() {
+        let life = Lifecycle::new();
+        life.spawn_vital("failing", async { Err::<(), _>("no disk") });
+        assert_eq!(life.run(std::future::pending(), Duration::from_secs(5)).await, Ended::Failed);
+
+        let life = Lifecycle::new();
+        life.spawn_vital("panicking", async {
+            assert!(std::hint::black_box(false), "for the test");
+            Ok::<(), String>(())
+        });
+        assert_eq!(life.run(std::future::pending(), Duration::from_secs(5)).await, Ended::Failed);
+    }
+}

@@ -1,0 +1,1 @@
+//! Typed stanzas with their XML and BINARY codecs; no I/O

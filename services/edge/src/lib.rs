@@ -1,0 +1,1 @@
+//! Client connections: Noise, token check, sessions, flow control

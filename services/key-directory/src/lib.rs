@@ -1,0 +1,1 @@
+//! Who is who: providers, token keys, accounts, devices, prekeys, consent

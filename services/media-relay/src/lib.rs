@@ -1,0 +1,1 @@
+//! Ciphertext blobs: host role (upload, serve) and relay role (proxied download)

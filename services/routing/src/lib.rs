@@ -1,0 +1,1 @@
+//! Who gets what: consent, fan-out, live delivery, mailbox, acks
