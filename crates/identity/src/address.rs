@@ -51,9 +51,9 @@ impl FromStr for Domain {
         let shaped = text.len() <= MAX_DOMAIN_BYTES
             && text.contains('.')
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
-            && text.split('.').all(|label| {
-                (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
-            })
+            && text
+                .split('.')
+                .all(|label| (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-'))
             && !text.rsplit('.').next().is_some_and(|top| top.bytes().all(|b| b.is_ascii_digit()));
         if !shaped {
             return Err(AddressError::Domain);

@@ -128,10 +128,8 @@ impl FromStr for DeviceId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let canonical = !text.is_empty()
-            && text.len() <= 10
-            && !text.starts_with('0')
-            && text.bytes().all(|b| b.is_ascii_digit());
+        let canonical =
+            !text.is_empty() && text.len() <= 10 && !text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit());
         if !canonical {
             return Err(IdError::Device);
         }

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use figment::Figment;
-use figment::providers::{Env, Format, Toml};
+use figment::providers::{Env, Format, Serialized, Toml};
 use serde::de::DeserializeOwned;
 
 /// Why a configuration cannot be used; names the field and what to do.
@@ -41,13 +41,16 @@ pub trait Check {
     fn check(&self) -> Result<(), ConfigError>;
 }
 
-/// Reads `file`, if one is given, overlaid by environment variables `CAUSEWAY_<SECTION>__<FIELD>` (for example
-/// `CAUSEWAY_EDGE__LOGIN_TIMEOUT_MS`), and checks the result.
+/// Starts from `defaults` (dotted field names), overlays `file`, if one is given, then environment variables
+/// `CAUSEWAY_<SECTION>__<FIELD>` (for example `CAUSEWAY_EDGE__LOGIN_TIMEOUT_MS`), and checks the result.
 ///
 /// # Errors
 /// [`ConfigError`], which names the field.
-pub fn load<T: DeserializeOwned + Check>(file: Option<&Path>) -> Result<T, ConfigError> {
+pub fn load<T: DeserializeOwned + Check>(defaults: &[(&str, String)], file: Option<&Path>) -> Result<T, ConfigError> {
     let mut figment = Figment::new();
+    for (field, value) in defaults {
+        figment = figment.merge(Serialized::default(field, value));
+    }
     if let Some(path) = file {
         if !path.is_file() {
             return Err(ConfigError::Missing(path.to_owned()));
@@ -65,7 +68,7 @@ pub fn load<T: DeserializeOwned + Check>(file: Option<&Path>) -> Result<T, Confi
 ///
 /// # Errors
 /// [`ConfigError::Value`] that names `field` and the range.
-pub fn within<T: PartialOrd + Display>(
+pub fn within<T: PartialOrd + Display + Copy>(
     field: &'static str,
     value: T,
     range: RangeInclusive<T>,
@@ -121,18 +124,18 @@ mod tests {
     fn load_text(text: &str) -> Result<All, ConfigError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        load(Some(file.path()))
+        load(&[], Some(file.path()))
     }
 
     #[test]
     fn defaults_hold_and_wrong_values_are_named() {
-        assert_eq!(load::<All>(None).unwrap().edge.login_timeout_ms, 10_000);
+        assert_eq!(load::<All>(&[], None).unwrap().edge.login_timeout_ms, 10_000);
         assert_eq!(load_text("[edge]\nlogin_timeout_ms = 500").unwrap().edge.login_timeout_ms, 500);
         let range = load_text("[edge]\nlogin_timeout_ms = 1").unwrap_err().to_string();
         assert!(range.contains("edge.login_timeout_ms") && range.contains("between 100 and 60000"), "{range}");
         let unknown = load_text("[edge]\nlogin_timeout = 1").unwrap_err().to_string();
         assert!(unknown.contains("login_timeout"), "{unknown}");
-        let missing = load::<All>(Some(Path::new("/nonexistent/causeway.toml"))).unwrap_err().to_string();
+        let missing = load::<All>(&[], Some(Path::new("/nonexistent/causeway.toml"))).unwrap_err().to_string();
         assert!(missing.contains("/nonexistent/causeway.toml"), "{missing}");
     }
 }

@@ -48,8 +48,7 @@ pub enum GrpcError {
 /// # Errors
 /// [`GrpcError::Address`].
 pub fn connect(address: &str) -> Result<Channel, GrpcError> {
-    let endpoint =
-        Endpoint::from_shared(address.to_owned()).map_err(|_| GrpcError::Address(address.to_owned()))?;
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| GrpcError::Address(address.to_owned()))?;
     Ok(tune(endpoint).connect_lazy())
 }
 

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Every check and every test, in the order that fails soonest. Prints how long each part took.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+
+part() {
+    local name=$1 from=$SECONDS
+    shift
+    echo "== $name"
+    "$@" || { echo "== $name FAILED after $((SECONDS - from)) s" >&2; exit 1; }
+    echo "== $name: $((SECONDS - from)) s"
+}
+
+docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --workspace --no-deps --document-private-items; }
+
+part "format" cargo fmt --all --check
+part "licences, bans, sources" cargo deny --log-level error check bans licenses sources
+part "lints" cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+part "documentation" docs
+part "Signal's Node library" tests/interop/setup.sh
+part "tests build" cargo nextest run --locked --workspace --no-run --cargo-quiet
+part "tests" cargo nextest run --locked --workspace --no-fail-fast
+part "fuzz targets, 5 s each" fuzz/run 5
+echo "all checks passed in $SECONDS s"

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Installs what is missing: `tools/setup.sh build` for building and the demo, `tools/setup.sh test` for all checks as well.
+# Needs Rust (cargo) and, for what Debian packages, root or sudo. Does nothing where everything is there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+want=${1:-build}
+
+if ! command -v cargo >/dev/null; then
+    echo "setup: cargo is missing: install Rust (the toolchain in rust-toolchain.toml) and run this again" >&2
+    exit 1
+fi
+
+packages=()
+need() { command -v "$1" >/dev/null || packages+=("$2"); }
+need cc gcc
+need g++ g++
+need make make
+need protoc protobuf-compiler # libsignal's build script runs it
+need curl curl
+if [ "$want" = test ]; then
+    need python3 python3
+    need node nodejs
+    need npm npm
+fi
+if [ ${#packages[@]} -gt 0 ]; then
+    as_root=""
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || { echo "setup: please install as root: ${packages[*]}" >&2; exit 1; }
+        as_root=sudo
+    fi
+    echo "setup: installing ${packages[*]}"
+    $as_root apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+fi
+
+if [ "$want" = test ]; then
+    # Tools of the checks, built once per machine. Debug builds: they are quick to build and fast enough.
+    if ! cargo nextest --version >/dev/null 2>&1; then
+        echo "setup: building cargo-nextest (some minutes, once)"
+        cargo install cargo-nextest --version '^0.9.140' --locked --quiet --debug
+    fi
+    if ! cargo deny --version >/dev/null 2>&1; then
+        echo "setup: building cargo-deny (some minutes, once)"
+        cargo install cargo-deny --version '^0.20' --locked --quiet --debug
+    fi
+fi
