@@ -4,10 +4,12 @@
 //! - [`clock`]: time as an argument, so that tests can set it;
 //! - [`lifecycle`]: tracked tasks, drain, deadline;
 //! - [`grpc`]: gRPC over TCP or, in one process, over an in-memory pipe, with the same client type;
+//! - [`secret_file`]: secrets come from files that only their owner reads;
 //! - [`telemetry`]: logs to standard error.
 
 pub mod clock;
 pub mod config;
 pub mod grpc;
 pub mod lifecycle;
+pub mod secret_file;
 pub mod telemetry;
