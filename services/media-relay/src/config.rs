@@ -1,0 +1,148 @@
+//! Settings of the media-relay, section `media`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use causeway_fetch::FetchConfig;
+use causeway_runtime::config::{Check, ConfigError, ensure, within};
+use serde::Deserialize;
+use url::Url;
+
+/// Settings of one media-relay.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MediaConfig {
+    /// Address of the HTTP listener; port 0 takes a free one. Default 127.0.0.1:7446.
+    pub listen: SocketAddr,
+    /// URL under which clients and other operators' relays reach the listener, `http` or `https`, without query. Absent:
+    /// `http://` and the bound address, which is accepted only when `listen` is a loopback address.
+    pub public_base: Option<String>,
+    /// Folder of the blobs; made if it is absent. Default `causeway-data/media`.
+    pub data_dir: PathBuf,
+    /// File with the key that seals tickets, 32 bytes; made with mode 0600 if it is absent. Default: `ticket.key` in
+    /// `data_dir`. Replicas that serve one another's tickets share it.
+    pub ticket_key_file: Option<PathBuf>,
+    /// How long a ticket is good for, in seconds: 600 (10 to 86 400).
+    pub ticket_ttl_s: u64,
+    /// How often one ticket may be presented: 64 (1 to 10 000). Resumed downloads need some.
+    pub max_ticket_uses: u32,
+    /// Largest ciphertext in bytes, both roles: 100 MiB (1 KiB to 4 GiB).
+    pub max_blob_bytes: u64,
+    /// Transfers at one time; further ones get 503: 256 (1 to 100 000).
+    pub max_transfers: u32,
+    /// Open HTTP connections; further ones wait in the listener's queue: 1 024 (1 to 100 000).
+    pub max_connections: u32,
+    /// A transfer in which nothing moves for this long is cut off, in milliseconds: 15 000 (100 to 600 000).
+    pub idle_timeout_ms: u64,
+    /// A transfer that takes longer is cut off, in milliseconds: 900 000 (1 000 to 86 400 000).
+    pub transfer_timeout_ms: u64,
+    /// Bytes for which one account gets upload tickets in a day (UTC): 2 GiB (1 KiB to 1 TiB).
+    pub daily_upload_bytes: u64,
+    /// Blobs older than this are deleted, in days: 35 (1 to 3 650). Messages wait for at most 30 days.
+    pub retention_days: u32,
+    /// How often orphans and old blobs are looked for, in seconds: 3 600 (1 to 86 400).
+    pub sweep_interval_s: u64,
+    /// How providers' media hosts are fetched from.
+    pub fetch: FetchConfig,
+}
+
+impl Default for MediaConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7446)),
+            public_base: None,
+            data_dir: PathBuf::from("causeway-data/media"),
+            ticket_key_file: None,
+            ticket_ttl_s: 600,
+            max_ticket_uses: 64,
+            max_blob_bytes: 100 * 1024 * 1024,
+            max_transfers: 256,
+            max_connections: 1_024,
+            idle_timeout_ms: 15_000,
+            transfer_timeout_ms: 900_000,
+            daily_upload_bytes: 2 * 1024 * 1024 * 1024,
+            retention_days: 35,
+            sweep_interval_s: 3_600,
+            fetch: FetchConfig::default(),
+        }
+    }
+}
+
+impl Check for MediaConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        within("media.ticket_ttl_s", self.ticket_ttl_s, 10..=86_400)?;
+        within("media.max_ticket_uses", self.max_ticket_uses, 1..=10_000)?;
+        within("media.max_blob_bytes", self.max_blob_bytes, 1024..=4 * 1024 * 1024 * 1024)?;
+        within("media.max_transfers", self.max_transfers, 1..=100_000)?;
+        within("media.max_connections", self.max_connections, 1..=100_000)?;
+        within("media.idle_timeout_ms", self.idle_timeout_ms, 100..=600_000)?;
+        within("media.transfer_timeout_ms", self.transfer_timeout_ms, 1_000..=86_400_000)?;
+        within("media.daily_upload_bytes", self.daily_upload_bytes, 1024..=1024 * 1024 * 1024 * 1024)?;
+        within("media.retention_days", self.retention_days, 1..=3_650)?;
+        within("media.sweep_interval_s", self.sweep_interval_s, 1..=86_400)?;
+        match &self.public_base {
+            Some(base) => {
+                let fix = "must be an http or https URL without user, query and fragment, at most 512 bytes";
+                ensure("media.public_base", parse_base(base).is_some(), base, fix)
+            }
+            None => ensure(
+                "media.public_base",
+                self.listen.ip().is_loopback(),
+                "absent",
+                "must be set when media.listen is not a loopback address",
+            ),
+        }
+    }
+}
+
+impl MediaConfig {
+    /// The public base, once the listener is bound to `local`.
+    pub(crate) fn base_at(&self, local: SocketAddr) -> Option<Url> {
+        parse_base(self.public_base.as_deref().unwrap_or(&format!("http://{local}")))
+    }
+
+    /// Where the ticket key is.
+    pub(crate) fn key_file(&self) -> PathBuf {
+        self.ticket_key_file.clone().unwrap_or_else(|| self.data_dir.join("ticket.key"))
+    }
+
+    /// How long a transfer may stand still.
+    pub(crate) fn idle(&self) -> Duration {
+        Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    /// How long a transfer may take.
+    pub(crate) fn total(&self) -> Duration {
+        Duration::from_millis(self.transfer_timeout_ms)
+    }
+}
+
+fn parse_base(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok().filter(|_| text.len() <= 512)?;
+    let plain = matches!(url.scheme(), "http" | "https")
+        && url.host().is_some()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    plain.then_some(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_pass_and_each_wrong_value_is_named() {
+        MediaConfig::default().check().unwrap();
+        let open = MediaConfig { listen: "0.0.0.0:80".parse().unwrap(), ..MediaConfig::default() };
+        assert!(open.check().unwrap_err().to_string().contains("media.public_base"));
+        for base in ["ftp://x", "https://u@x", "https://x/?q", "https://x/#f", "/path", ""] {
+            let config = MediaConfig { public_base: Some(base.to_owned()), ..MediaConfig::default() };
+            assert!(config.check().unwrap_err().to_string().contains("media.public_base"), "{base}");
+        }
+        let zero = MediaConfig { max_transfers: 0, ..MediaConfig::default() };
+        assert!(zero.check().unwrap_err().to_string().contains("media.max_transfers"));
+    }
+}
