@@ -1,2 +1,97 @@
-//! x
-fn main() {}
+//! The `causeway` binary: `all` runs everything in one process on embedded defaults; `edge`, `routing`, `key-directory`
+//! and `media-relay` run one service each. It only composes: what a service does is in its own crate.
+//!
+//! A failed start is one sentence on standard error that names the field or file and the fix. Exit codes: 0 stopped
+//! cleanly, 1 a failure, 2 wrong arguments or configuration.
+
+mod all;
+mod config;
+mod first_start;
+mod single;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use causeway_runtime::lifecycle::Ended;
+use causeway_runtime::telemetry;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+
+const EXIT_CONFIG: u8 = 2;
+
+/// Messaging interoperability under the Digital Markets Act: the operator's side.
+#[derive(Debug, Parser)]
+#[command(name = "causeway", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Everything in one process, data in one folder; the first start makes its keys.
+    All(Common),
+    /// Client connections.
+    Edge(Common),
+    /// Who gets what.
+    Routing(Common),
+    /// Who is who.
+    KeyDirectory(Common),
+    /// Media.
+    MediaRelay(Common),
+    /// Read and check the configuration, then leave.
+    CheckConfig(Common),
+}
+
+/// What all subcommands take; everything else is in the configuration (docs/configuration.md).
+#[derive(Debug, Clone, Args)]
+struct Common {
+    /// Folder for data and keys; made if it is absent.
+    #[arg(long, env = "CAUSEWAY_DATA", default_value = ".causeway/data", value_name = "DIR")]
+    data: PathBuf,
+    /// Configuration file (TOML). Environment variables CAUSEWAY_<SECTION>__<FIELD> go before it.
+    #[arg(long, env = "CAUSEWAY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let (Command::All(common)
+    | Command::Edge(common)
+    | Command::Routing(common)
+    | Command::KeyDirectory(common)
+    | Command::MediaRelay(common)
+    | Command::CheckConfig(common)) = &arguments.command;
+    let config = match Config::load(&common.data, common.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => return complain(&error, EXIT_CONFIG),
+    };
+    telemetry::init(&config.log.filter, config.log.format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error, 1),
+    };
+    let ended = runtime.block_on(async {
+        match arguments.command {
+            Command::All(common) => all::run(config, &common.data).await,
+            Command::Edge(_) => single::edge(config).await,
+            Command::Routing(_) => single::routing(config).await,
+            Command::KeyDirectory(_) => single::key_directory(config).await,
+            Command::MediaRelay(_) => single::media_relay(config).await,
+            Command::CheckConfig(_) => Ok(Ended::Clean),
+        }
+    });
+    match ended {
+        Ok(Ended::Clean) => ExitCode::SUCCESS,
+        Ok(Ended::Overdue) => complain(&"something did not stop within server.shutdown_grace_ms and was cut off", 1),
+        Ok(Ended::Failed) => complain(&"a part failed; the log above says which", 1),
+        Err(error) => complain(&format!("{error:#}"), 1),
+    }
+}
+
+fn complain(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    let _closed = writeln!(std::io::stderr(), "causeway: {error}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,161 @@
+//! The whole configuration: one section a service, and two for the process.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use causeway_edge::EdgeConfig;
+use causeway_key_directory::DirectoryConfig;
+use causeway_media_relay::MediaConfig;
+use causeway_routing::RoutingConfig;
+use causeway_runtime::config::{Check, ConfigError, ensure, within};
+use causeway_runtime::grpc;
+use causeway_runtime::telemetry::LogFormat;
+use serde::Deserialize;
+
+/// Everything that can be set.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) server: ServerConfig,
+    pub(crate) log: LogConfig,
+    pub(crate) edge: EdgeConfig,
+    pub(crate) routing: RoutingConfig,
+    pub(crate) directory: DirectoryConfig,
+    pub(crate) media: MediaConfig,
+}
+
+/// The process and the services' own interfaces.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ServerConfig {
+    /// Where the operator API listens. Default `127.0.0.1:7444`.
+    pub(crate) operator_listen: SocketAddr,
+    /// Each stage of a stop (edge, then routing, then the rest) has this long (100 to 600 000). Default 15 000.
+    pub(crate) shutdown_grace_ms: u64,
+    /// Where a key-directory on its own serves the other services. Default `127.0.0.1:7450`.
+    pub(crate) directory_listen: SocketAddr,
+    /// Where a routing on its own serves edges. Default `127.0.0.1:7451`.
+    pub(crate) routing_listen: SocketAddr,
+    /// Where a media-relay on its own serves edges. Default `127.0.0.1:7452`.
+    pub(crate) media_listen: SocketAddr,
+    /// Where services on their own find key-directory. Default `http://127.0.0.1:7450`.
+    pub(crate) directory_url: String,
+    /// Where an edge on its own finds routing. Default `http://127.0.0.1:7451`.
+    pub(crate) routing_url: String,
+    /// Where an edge on its own finds media-relay. Default `http://127.0.0.1:7452`.
+    pub(crate) media_url: String,
+    /// The services' own interfaces are plain text: off this machine they are refused unless this says so, for networks
+    /// that encrypt by themselves. Default false.
+    pub(crate) allow_plaintext_grpc: bool,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LogConfig {
+    /// A filter such as `info` or `info,causeway_edge=debug`. Default `info`.
+    pub(crate) filter: String,
+    /// `text` or `json`. Default `text`.
+    pub(crate) format: LogFormat,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            operator_listen: local(7444),
+            shutdown_grace_ms: 15_000,
+            directory_listen: local(7450),
+            routing_listen: local(7451),
+            media_listen: local(7452),
+            directory_url: "http://127.0.0.1:7450".to_owned(),
+            routing_url: "http://127.0.0.1:7451".to_owned(),
+            media_url: "http://127.0.0.1:7452".to_owned(),
+            allow_plaintext_grpc: false,
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl Config {
+    /// The configuration of a process whose data is in `data`, overlaid by a file and the environment.
+    pub(crate) fn load(data: &Path, file: Option<&Path>) -> Result<Self, ConfigError> {
+        let inside = |name: &str| data.join(name).to_string_lossy().into_owned();
+        let defaults = [
+            ("edge.noise_key_file", inside("keys/noise.key")),
+            ("edge.certificate_file", inside("keys/certificate")),
+            ("edge.deployment", DEPLOYMENT.to_owned()),
+            ("edge.listen", "127.0.0.1:7443".to_owned()),
+            ("edge.websocket_listen", "127.0.0.1:7445".to_owned()),
+            ("directory.data_dir", inside("directory")),
+            ("directory.operator_token_file", inside("keys/operator.token")),
+            ("directory.deployment", DEPLOYMENT.to_owned()),
+            ("routing.data_dir", inside("mailbox")),
+            ("media.data_dir", inside("media")),
+            ("media.ticket_key_file", inside("keys/ticket.key")),
+        ];
+        causeway_runtime::config::load(&defaults, file)
+    }
+}
+
+/// Name of the deployment unless one is configured.
+const DEPLOYMENT: &str = "causeway.local";
+
+impl ServerConfig {
+    pub(crate) fn shutdown_grace(&self) -> Duration {
+        Duration::from_millis(self.shutdown_grace_ms)
+    }
+
+    fn check_plaintext(&self) -> Result<(), ConfigError> {
+        for (field, address) in [
+            ("server.operator_listen", self.operator_listen),
+            ("server.directory_listen", self.directory_listen),
+            ("server.routing_listen", self.routing_listen),
+            ("server.media_listen", self.media_listen),
+        ] {
+            let allowed = self.allow_plaintext_grpc || grpc::is_local(&address);
+            let fix = "give a loopback address, or set server.allow_plaintext_grpc where the network itself encrypts";
+            ensure(field, allowed, address, fix)?;
+        }
+        Ok(())
+    }
+}
+
+impl Check for Config {
+    fn check(&self) -> Result<(), ConfigError> {
+        within("server.shutdown_grace_ms", self.server.shutdown_grace_ms, 100..=600_000)?;
+        self.server.check_plaintext()?;
+        let same = self.edge.deployment == self.directory.deployment;
+        ensure("directory.deployment", same, &self.directory.deployment, "must equal edge.deployment")?;
+        self.edge.check()?;
+        self.routing.check()?;
+        self.directory.check()?;
+        self.media.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_in_range() {
+        let config = Config::load(Path::new("data"), None).unwrap();
+        assert_eq!(config.edge.noise_key_file, Path::new("data/keys/noise.key"));
+    }
+
+    #[test]
+    fn plain_text_grpc_stays_on_the_machine_unless_a_flag_says_otherwise() {
+        let mut config = Config::load(Path::new("data"), None).unwrap();
+        config.server.routing_listen = "0.0.0.0:7451".parse().unwrap();
+        assert!(config.check().unwrap_err().to_string().contains("server.routing_listen"));
+        config.server.allow_plaintext_grpc = true;
+        config.check().unwrap();
+    }
+}

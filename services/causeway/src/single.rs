@@ -1,0 +1,79 @@
+//! One service a process. The services' own interfaces are gRPC over TCP.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use causeway_edge::{Edge, EdgeDeps};
+use causeway_key_directory::KeyDirectory;
+use causeway_media_relay::MediaRelay;
+use causeway_routing::Routing;
+use causeway_runtime::clock::SystemClock;
+use causeway_runtime::grpc;
+use causeway_runtime::lifecycle::{Ended, Lifecycle, stop_signal};
+use tokio::net::TcpListener;
+use tonic::transport::server::Router;
+
+use crate::config::Config;
+
+pub(crate) async fn edge(config: Config) -> anyhow::Result<Ended> {
+    let deps = EdgeDeps {
+        directory: grpc::connect(&config.server.directory_url).context("server.directory_url")?,
+        routing: grpc::connect(&config.server.routing_url).context("server.routing_url")?,
+        media: grpc::connect(&config.server.media_url).context("server.media_url")?,
+    };
+    let edge = Edge::build(config.edge, deps, Arc::new(SystemClock)).await?;
+    tracing::info!(listen = %edge.local_addr(), "edge is ready");
+    let life = Lifecycle::new();
+    life.spawn_vital("edge", edge.serve(life.clone()));
+    Ok(until_stopped(&life, config.server.shutdown_grace()).await)
+}
+
+pub(crate) async fn routing(config: Config) -> anyhow::Result<Ended> {
+    let directory = grpc::connect(&config.server.directory_url).context("server.directory_url")?;
+    let routing = Routing::build(config.routing, directory, Arc::new(SystemClock)).await?;
+    let life = Lifecycle::new();
+    listen(&life, "server.routing_listen", config.server.routing_listen, routing.router()).await?;
+    life.spawn_vital("routing", routing.serve(life.clone()));
+    Ok(until_stopped(&life, config.server.shutdown_grace()).await)
+}
+
+pub(crate) async fn key_directory(config: Config) -> anyhow::Result<Ended> {
+    let directory = KeyDirectory::build(config.directory, Arc::new(SystemClock)).await?;
+    let life = Lifecycle::new();
+    listen(&life, "server.directory_listen", config.server.directory_listen, directory.internal_router()).await?;
+    listen(&life, "server.operator_listen", config.server.operator_listen, directory.operator_router()).await?;
+    life.spawn_vital("key-directory", directory.serve(life.clone()));
+    Ok(until_stopped(&life, config.server.shutdown_grace()).await)
+}
+
+pub(crate) async fn media_relay(config: Config) -> anyhow::Result<Ended> {
+    let media = MediaRelay::build(config.media, Arc::new(SystemClock)).await?;
+    let life = Lifecycle::new();
+    listen(&life, "server.media_listen", config.server.media_listen, media.router()).await?;
+    life.spawn_vital("media-relay", media.serve(life.clone()));
+    Ok(until_stopped(&life, config.server.shutdown_grace()).await)
+}
+
+async fn listen(
+    life: &Lifecycle,
+    field: &'static str,
+    address: SocketAddr,
+    router: Router,
+) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{field} {address} cannot be bound: stop what uses the port, or set another one"))?;
+    tracing::info!(field, address = %listener.local_addr()?, "interface is ready");
+    let of_server = life.clone();
+    life.spawn_vital(field, async move { grpc::serve(router, listener, &of_server).await });
+    Ok(())
+}
+
+async fn until_stopped(life: &Lifecycle, grace: Duration) -> Ended {
+    let signal = async {
+        let _unavailable = stop_signal().await;
+    };
+    life.run(signal, grace).await
+}
