@@ -1,0 +1,207 @@
+//! Records: an unsigned varint length and that many bytes, in the stream that the plaintexts of one direction form
+//! (docs/protocol.md, section 5). Records share Noise messages or span them; the boundaries mean nothing.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+/// What a peer sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// A record of at least one byte: a stanza. Its memory is its own and no larger than it is.
+    Record(Bytes),
+    /// One or several empty records.
+    KeepAlive,
+}
+
+/// Why a stream of records ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The announced length is over the limit, which is in bytes.
+    #[error("a record is longer than {limit} bytes")]
+    TooLarge {
+        /// Largest record accepted, in bytes.
+        limit: usize,
+    },
+    /// The length is not in its shortest form.
+    #[error("a record's length is not in its shortest form")]
+    NotMinimal,
+}
+
+/// Cuts a stream of plaintext into records.
+#[derive(Debug)]
+pub(crate) struct RecordReader {
+    arrived: BytesMut,
+    limit: usize,
+}
+
+impl RecordReader {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { arrived: BytesMut::new(), limit }
+    }
+
+    /// Where the next plaintext is appended.
+    pub(crate) fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.arrived
+    }
+
+    /// A record has begun and is not complete.
+    pub(crate) fn is_partial(&self) -> bool {
+        !self.arrived.is_empty()
+    }
+
+    /// The next complete record, if there is one. A wrong length is an error as soon as it shows.
+    pub(crate) fn next(&mut self) -> Result<Option<Received>, RecordError> {
+        let empty_records = self.arrived.iter().take_while(|byte| **byte == 0).count();
+        if empty_records > 0 {
+            self.arrived.advance(empty_records);
+            self.shrink();
+            return Ok(Some(Received::KeepAlive));
+        }
+        let Some((len, header)) = read_length(&self.arrived, self.limit)? else { return Ok(None) };
+        let Some(record) = self.arrived.get(header..header + len) else { return Ok(None) };
+        // Copied, not shared: a short record that is kept for long must not keep a whole message's buffer alive.
+        let record = Bytes::copy_from_slice(record);
+        self.arrived.advance(header + len);
+        self.shrink();
+        Ok(Some(Received::Record(record)))
+    }
+
+    fn shrink(&mut self) {
+        if self.arrived.is_empty() && self.arrived.capacity() > KEPT {
+            self.arrived = BytesMut::new();
+        }
+    }
+}
+
+/// Appends a record to `out`; an empty one is a keep-alive.
+pub(crate) fn write(out: &mut BytesMut, record: &[u8]) {
+    let mut rest = record.len();
+    while rest >= 0x80 {
+        out.extend_from_slice(&[(rest & 0x7f) as u8 | 0x80]);
+        rest >>= 7;
+    }
+    out.extend_from_slice(&[rest as u8]);
+    out.extend_from_slice(record);
+}
+
+/// The length at the front and the bytes it takes, `None` while its last byte is missing.
+fn read_length(bytes: &[u8], limit: usize) -> Result<Option<(usize, usize)>, RecordError> {
+    let mut len = 0;
+    for (index, byte) in bytes.iter().enumerate() {
+        let shift = 7 * index;
+        let bits = usize::from(byte & 0x7f);
+        // A further byte is at least one, so the length is already known to be this much.
+        let last = byte & 0x80 == 0;
+        let at_least = if last { bits << shift } else { (bits << shift).max(0x80 << shift) };
+        if len + at_least > limit {
+            return Err(RecordError::TooLarge { limit });
+        }
+        if last && bits == 0 && index > 0 {
+            return Err(RecordError::NotMinimal);
+        }
+        len += bits << shift;
+        if last {
+            return Ok(Some((len, index + 1)));
+        }
+    }
+    Ok(None)
+}
+
+/// Capacity that an idle reader may keep, in bytes.
+const KEPT: usize = 4 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMIT: usize = 262_144;
+
+    #[test]
+    fn the_limit_is_accepted_and_one_more_is_not() {
+        let mut out = BytesMut::new();
+        write(&mut out, &vec![1; LIMIT]);
+        let mut reader = RecordReader::new(LIMIT);
+        reader.buffer().extend_from_slice(&out);
+        assert_eq!(reader.next(), Ok(Some(Received::Record(Bytes::from(vec![1; LIMIT])))));
+        assert!(reader.buffer().capacity() <= KEPT, "what a burst needed is given back");
+        for len in [LIMIT + 1, 1 << 21, 1 << 32, 1 << 62] {
+            let mut reader = RecordReader::new(LIMIT);
+            let mut rest = len;
+            while rest >= 0x80 {
+                reader.buffer().extend_from_slice(&[(rest & 0x7f) as u8 | 0x80]);
+                rest >>= 7;
+            }
+            reader.buffer().extend_from_slice(&[rest as u8]);
+            assert_eq!(reader.next(), Err(RecordError::TooLarge { limit: LIMIT }), "{len}");
+        }
+    }
+
+    #[test]
+    fn a_length_has_one_spelling_and_no_endless_one() {
+        for (bytes, expected) in [
+            (&[0x81, 0x00][..], Err(RecordError::NotMinimal)),
+            (&[0x80, 0x00], Err(RecordError::NotMinimal)),
+            (&[0xff, 0x80, 0x00], Err(RecordError::NotMinimal)),
+            (&[0x80; 3], Err(RecordError::TooLarge { limit: LIMIT })),
+            (&[0x80; 10], Err(RecordError::TooLarge { limit: LIMIT })),
+            (&[0xff; 11], Err(RecordError::TooLarge { limit: LIMIT })),
+            (&[0x80, 0x80], Ok(None)),
+            (&[0x80, 0x80, 0x10], Ok(Some((LIMIT, 3)))),
+            (&[0x81, 0x80, 0x10], Err(RecordError::TooLarge { limit: LIMIT })),
+        ] {
+            assert_eq!(read_length(bytes, LIMIT), expected, "{bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn no_limit_makes_the_arithmetic_overflow() {
+        for limit in [0, 1, 127, 128, u32::MAX as usize, 1 << 40] {
+            for bytes in [[0xff; 16], [0x80; 16], [0x81; 16]] {
+                assert!(read_length(&bytes, limit).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn keep_alives_in_a_row_are_one() {
+        let mut reader = RecordReader::new(LIMIT);
+        reader.buffer().extend_from_slice(&[0; 5000]);
+        reader.buffer().extend_from_slice(&[1, 9]);
+        assert_eq!(reader.next(), Ok(Some(Received::KeepAlive)));
+        assert_eq!(reader.next(), Ok(Some(Received::Record(Bytes::from_static(&[9])))));
+        assert_eq!(reader.next(), Ok(None));
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_of_the_stream_gives_the_same_records(
+            records in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..300), 0..12),
+            cut in 1_usize..200,
+        ) {
+            let mut stream = BytesMut::new();
+            for record in &records {
+                write(&mut stream, record);
+            }
+            let mut reader = RecordReader::new(300);
+            let mut read = Vec::new();
+            for piece in stream.chunks(cut) {
+                reader.buffer().extend_from_slice(piece);
+                while let Some(received) = reader.next().unwrap() {
+                    read.push(received);
+                }
+            }
+            prop_assert!(!reader.is_partial());
+            let expected: Vec<_> = records.into_iter().map(|r| Received::Record(r.into())).collect();
+            prop_assert_eq!(read, expected);
+        }
+
+        #[test]
+        fn any_bytes_end(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            let mut reader = RecordReader::new(64);
+            reader.buffer().extend_from_slice(&bytes);
+            while let Ok(Some(_)) = reader.next() {}
+            prop_assert!(reader.buffer().len() <= bytes.len());
+        }
+    }
+}
