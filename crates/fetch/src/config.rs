@@ -1,0 +1,76 @@
+//! Settings of the guarded client.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::error::FetchError;
+
+/// Bounds of everything that is fetched from providers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FetchConfig {
+    /// Lets in `http://` to loopback literals and `localhost`. For demos and tests on one machine only; default false.
+    pub allow_loopback_http: bool,
+    /// Resolving and connecting take at most this long. Milliseconds, 100 to 60 000, default 5 000.
+    pub connect_timeout_ms: u64,
+    /// Longest silence while an answer is awaited or read. Milliseconds, 100 to 120 000, default 10 000.
+    pub idle_timeout_ms: u64,
+    /// A document or a webhook takes at most this long. Milliseconds, 100 to 120 000, default 30 000.
+    pub total_timeout_ms: u64,
+    /// A stream takes at most this long. Milliseconds, 1 000 to 86 400 000, default 600 000.
+    pub stream_timeout_ms: u64,
+    /// Largest stream in bytes, 1 to 2^40, default 4 GiB.
+    pub max_stream_bytes: u64,
+}
+
+impl Default for FetchConfig {
+    fn default() -> Self {
+        Self {
+            allow_loopback_http: false,
+            connect_timeout_ms: 5_000,
+            idle_timeout_ms: 10_000,
+            total_timeout_ms: 30_000,
+            stream_timeout_ms: 600_000,
+            max_stream_bytes: 4 * 1024 * 1024 * 1024,
+        }
+    }
+}
+
+impl FetchConfig {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`FetchError::Config`], which names the field.
+    pub fn check(&self) -> Result<(), FetchError> {
+        within("connect_timeout_ms", self.connect_timeout_ms, 100..=60_000)?;
+        within("idle_timeout_ms", self.idle_timeout_ms, 100..=120_000)?;
+        within("total_timeout_ms", self.total_timeout_ms, 100..=120_000)?;
+        within("stream_timeout_ms", self.stream_timeout_ms, 1_000..=86_400_000)?;
+        within("max_stream_bytes", self.max_stream_bytes, 1..=1 << 40)
+    }
+
+    pub(crate) const fn connect_timeout(&self) -> Duration {
+        Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    pub(crate) const fn idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    pub(crate) const fn total_timeout(&self) -> Duration {
+        Duration::from_millis(self.total_timeout_ms)
+    }
+
+    pub(crate) const fn stream_timeout(&self) -> Duration {
+        Duration::from_millis(self.stream_timeout_ms)
+    }
+}
+
+fn within(field: &'static str, value: u64, range: RangeInclusive<u64>) -> Result<(), FetchError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(FetchError::Config { field, least: *range.start(), most: *range.end() })
+}
