@@ -15,6 +15,7 @@
 mod compact;
 mod json;
 mod keys;
+mod roca;
 
 #[cfg(test)]
 mod attacks;

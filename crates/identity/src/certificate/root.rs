@@ -20,7 +20,7 @@ pub enum RootKeyError {
     /// A public root key is one line, the base64 of 32 bytes.
     #[error("a root public key is one line of base64 that gives 32 bytes")]
     PublicForm,
-    /// The bytes are no Ed25519 public key, or one of low order.
+    /// The bytes are an Ed25519 public key of low order, or not in canonical form.
     #[error("these 32 bytes are no usable Ed25519 public key")]
     NotAKey,
     /// A secret root key is one line: `causeway-root-secret:` and the base64 of 32 bytes.
@@ -88,7 +88,7 @@ impl RootPublicKey {
     /// The key with these bytes.
     ///
     /// # Errors
-    /// [`RootKeyError::NotAKey`] for what is no point of the curve, not canonical or of low order.
+    /// [`RootKeyError::NotAKey`] for what is not canonical or of low order.
     pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, RootKeyError> {
         if !ed25519::is_fit(&bytes) {
             return Err(RootKeyError::NotAKey);

@@ -166,7 +166,9 @@ mod tests {
         {
             assert_eq!(Json::object(text.as_bytes()), None, "{text}");
         }
-        for bytes in [&b"{\"a\":\"\xff\"}"[..], b"{\"a\":\"\\ud800\"}", b"{\"a\":\"\x01\"}", b"{\"a\":\"\xed\xa0\x80\"}"] {
+        for bytes in
+            [&b"{\"a\":\"\xff\"}"[..], b"{\"a\":\"\\ud800\"}", b"{\"a\":\"\x01\"}", b"{\"a\":\"\xed\xa0\x80\"}"]
+        {
             assert_eq!(Json::object(bytes), None);
         }
         assert_eq!(Json::object(b" { } \n"), Some(Object::new()));

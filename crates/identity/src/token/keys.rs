@@ -9,6 +9,7 @@ use jsonwebtoken::{Algorithm as JwtAlgorithm, DecodingKey};
 
 use super::compact::{MAX_KID_BYTES, decode};
 use super::json::{Json, Object};
+use super::roca;
 use crate::ed25519;
 
 /// Largest JWKS document in bytes.
@@ -204,7 +205,7 @@ impl Key {
         let leading = *modulus.first()?;
         let bits = modulus.len() * 8 - leading.leading_zeros() as usize;
         let odd = |number: &[u8]| number.last().is_some_and(|byte| byte & 1 == 1);
-        if leading == 0 || !RSA_MODULUS_BITS.contains(&bits) || !odd(&modulus) {
+        if leading == 0 || !RSA_MODULUS_BITS.contains(&bits) || !odd(&modulus) || roca::is_affected(&modulus) {
             return None;
         }
         // FIPS 186-5 wants 2^16 < e; five bytes hold what the library takes.
@@ -248,9 +249,9 @@ impl Key {
 /// What `use` and `key_ops` say, where they say anything (RFC 7517, sections 4.2 and 4.3).
 fn is_for_verifying(jwk: &Object) -> bool {
     let use_fits = jwk.get("use").is_none_or(|value| value.as_text() == Some("sig"));
-    let ops_fit = jwk.get("key_ops").is_none_or(|value| {
-        value.as_array().is_some_and(|ops| ops.iter().any(|op| op.as_text() == Some("verify")))
-    });
+    let ops_fit = jwk
+        .get("key_ops")
+        .is_none_or(|value| value.as_array().is_some_and(|ops| ops.iter().any(|op| op.as_text() == Some("verify"))));
     use_fits && ops_fit
 }
 
