@@ -22,6 +22,10 @@ mod attacks;
 #[cfg(test)]
 mod chance;
 #[cfg(test)]
+mod key_sets;
+#[cfg(test)]
+mod minted;
+#[cfg(test)]
 mod wycheproof;
 
 use std::fmt;

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::attacks::{Provider, b64, check, claims};
+use super::minted::{Provider, b64, check, claims};
 use super::*;
 
 proptest! {
