@@ -1,0 +1,345 @@
+//! One client's connection: the loop that owns its socket. It selects over bytes, verdicts, routing, requests, time and
+//! drain, feeds the session, and does what the session wants. A client that does not read, or does not stop writing, can
+//! only stall this loop.
+
+mod finish;
+mod socket;
+
+use std::collections::VecDeque;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use causeway_identity::SessionId;
+use causeway_proto::routing::v1::edge_event::Event as ToRouting;
+use causeway_proto::routing::v1::routing_event::Event as FromRouting;
+use causeway_runtime::clock::SharedClock;
+use causeway_stanza::{FailureReason, RequestBody};
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use rand::TryRngCore as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use self::socket::{Event, Socket};
+use crate::limits::{Charge, Permit};
+use crate::link::{Link, LinkSession, Turn};
+use crate::login::{Admitted, Login};
+use crate::metrics::Metrics;
+use crate::requests::{Asker, Requests};
+use crate::session::{Answer, Input, Now, Output, Rules, Session, Why};
+
+/// What is ready is taken together up to this many events, and then written.
+const EVENTS_AT_ONCE: usize = 64;
+
+/// What all connections of an edge share.
+pub(crate) struct Shared {
+    pub(crate) rules: Arc<Rules>,
+    pub(crate) login: Arc<Login>,
+    pub(crate) link: Link,
+    pub(crate) requests: Arc<Requests>,
+    pub(crate) metrics: Metrics,
+    pub(crate) clock: SharedClock,
+    pub(crate) drain: CancellationToken,
+}
+
+impl Shared {
+    fn now(&self) -> Now {
+        Now { at: Instant::now(), unix_ms: self.clock.now_ms() }
+    }
+}
+
+/// Serves one connection to its end. `since` is when it was accepted.
+pub(crate) async fn serve<T>(io: T, shared: Arc<Shared>, permit: Permit, since: Instant)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut rng = rand::rngs::OsRng.unwrap_err();
+    let mut id = [0; 16];
+    rand::RngCore::fill_bytes(&mut rng, &mut id);
+    let id = SessionId::from_bytes(id);
+    let session = Session::new(Arc::clone(&shared.rules), id, &mut rng, since);
+    let effects = Effects {
+        id,
+        permit,
+        link: None,
+        to_routing: VecDeque::new(),
+        login: None,
+        requests: FuturesUnordered::new(),
+        waiting: VecDeque::new(),
+        suspended: None,
+        charges: Vec::new(),
+        counted: Counted { metrics: shared.metrics.clone(), logged_in: false, end: None },
+        shared,
+    };
+    let mut connection =
+        Connection { socket: Socket::new(io), session: Some(session), effects, outputs: Vec::new(), drained: false };
+    let left = connection.run().await;
+    connection.finish(left).await;
+}
+
+/// A connection, and the session that it carries.
+struct Connection<T> {
+    socket: Socket<T>,
+    /// Always there between steps.
+    session: Option<Session>,
+    effects: Effects,
+    outputs: Vec<Output>,
+    drained: bool,
+}
+
+/// How the loop ended, other than by the session's own will.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// The session is over.
+    Session(Why),
+    /// The client closed, or the network did.
+    Gone,
+    /// The client does not read.
+    Stalled,
+}
+
+/// What the session has set going.
+struct Effects {
+    id: SessionId,
+    shared: Arc<Shared>,
+    permit: Permit,
+    link: Option<LinkSession>,
+    to_routing: VecDeque<ToRouting>,
+    login: Option<BoxFuture<'static, Result<Box<Admitted>, FailureReason>>>,
+    requests: FuturesUnordered<BoxFuture<'static, (NonZeroU64, Answer)>>,
+    /// Requests for which there is no room among those that run.
+    waiting: VecDeque<(NonZeroU64, Asker, Box<RequestBody>)>,
+    suspended: Option<CancellationToken>,
+    /// What is queued for the socket counts until it has left.
+    charges: Vec<[Charge; 2]>,
+    counted: Counted,
+}
+
+/// Keeps the gauges right on every way out.
+struct Counted {
+    metrics: Metrics,
+    logged_in: bool,
+    end: Option<&'static str>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.logged_in {
+            self.metrics.session_ended(self.end.unwrap_or("cut-off"));
+        }
+        self.metrics.disconnected();
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
+    async fn run(&mut self) -> Left {
+        let shared = Arc::clone(&self.effects.shared);
+        let write_timeout = shared.rules.config.write_timeout();
+        let outbox = shared.rules.config.outbox_bytes;
+        shared.metrics.connected();
+        loop {
+            self.perform();
+            let now = shared.now();
+            let Some(session) = self.session.as_mut() else { return Left::Gone };
+            if let Some(why) = session.ended() {
+                return Left::Session(why);
+            }
+            if self.socket.is_flushed() {
+                session.seal_into(self.socket.wire(now.at));
+                if self.socket.is_flushed() {
+                    self.effects.charges.clear();
+                }
+            }
+            if let Some(link) = &self.effects.link {
+                link.send_ready(&mut self.effects.to_routing);
+            }
+            let room = session.queued() < outbox;
+            let reading = room && self.effects.to_routing.is_empty() && session.wants_bytes(now);
+            if !reading {
+                session.not_reading(now);
+            }
+            let write_deadline = self.socket.since().map(|since| since + write_timeout);
+            if write_deadline.is_some_and(|deadline| deadline <= now.at) {
+                return Left::Stalled;
+            }
+            let wake = [session.next_tick(now), write_deadline].into_iter().flatten().min();
+            let wake = wake.unwrap_or_else(|| now.at + write_timeout);
+
+            let effects = &mut self.effects;
+            let happened = tokio::select! {
+                event = self.socket.turn(reading) => Happened::Socket(event),
+                verdict = maybe(effects.login.as_mut()) => Happened::Verdict(verdict),
+                turn = maybe_turn(effects.link.as_mut(), &mut effects.to_routing, room) => Happened::Routing(turn),
+                Some((id, answer)) = effects.requests.next(), if room => Happened::Answer(id, answer),
+                () = cancelled(effects.suspended.as_ref()) => Happened::Suspended,
+                () = shared.drain.cancelled(), if !self.drained => Happened::Drain,
+                () = tokio::time::sleep_until(wake) => Happened::Tick,
+            };
+            if let Some(left) = self.react(happened, outbox) {
+                return left;
+            }
+        }
+    }
+
+    fn react(&mut self, happened: Happened, outbox: usize) -> Option<Left> {
+        match happened {
+            Happened::Socket(Event::Read(bytes)) => self.step(Input::Bytes(&bytes)),
+            Happened::Socket(Event::Wrote) => {}
+            Happened::Socket(Event::Closed) => return Some(Left::Gone),
+            Happened::Verdict(verdict) => {
+                self.effects.login = None;
+                if let Ok(admitted) = &verdict {
+                    self.effects.suspended = Some(admitted.suspended.clone());
+                }
+                self.step(Input::Verdict(verdict));
+            }
+            Happened::Routing(Turn::Sent) => {}
+            Happened::Routing(Turn::Lost) => {
+                self.effects.link = None;
+                self.step(Input::RoutingLost);
+            }
+            Happened::Routing(Turn::Event(routed)) => {
+                self.routed(routed.event, routed.charges);
+                self.take_what_is_ready(outbox);
+            }
+            Happened::Answer(id, answer) => {
+                self.step(Input::Answer(id, answer));
+                self.effects.start_requests();
+            }
+            Happened::Suspended => {
+                self.effects.suspended = None;
+                self.step(Input::Suspended);
+            }
+            Happened::Drain => {
+                self.drained = true;
+                self.step(Input::Drain);
+            }
+            Happened::Tick => self.step(Input::Tick),
+        }
+        None
+    }
+
+    /// Takes further events that are there already, so that they share a Noise message and a system call.
+    fn take_what_is_ready(&mut self, outbox: usize) {
+        for _ in 0..EVENTS_AT_ONCE {
+            let queued = self.session.as_ref().map_or(usize::MAX, Session::queued);
+            if queued >= outbox {
+                return;
+            }
+            let Some(routed) = self.effects.link.as_mut().and_then(LinkSession::try_next) else { return };
+            self.routed(routed.event, routed.charges);
+        }
+    }
+
+    fn routed(&mut self, event: FromRouting, charges: [Charge; 2]) {
+        self.effects.charges.push(charges);
+        self.step(match event {
+            FromRouting::Attached(attached) => Input::Attached(attached.waiting),
+            FromRouting::Deliver(delivery) => Input::Deliver(delivery),
+            FromRouting::Outcome(outcome) => Input::Outcome(outcome),
+            FromRouting::Notify(notification) => Input::Notify(notification),
+            FromRouting::End(end) => Input::RoutingEnd(end),
+        });
+    }
+
+    fn step(&mut self, input: Input<'_>) {
+        let now = self.effects.shared.now();
+        if let Some(session) = self.session.take() {
+            self.session = Some(session.step(input, now, &mut self.outputs));
+        }
+    }
+
+    /// Does what the session wants; what fails at once is fed back.
+    fn perform(&mut self) {
+        let mut lost = false;
+        for output in self.outputs.drain(..) {
+            match output {
+                Output::Write(bytes) => self.socket.wire(Instant::now()).extend_from_slice(&bytes),
+                output => lost |= self.effects.perform(output).is_err(),
+            }
+        }
+        if lost {
+            self.step(Input::RoutingLost);
+        }
+    }
+}
+
+/// There is no stream to routing.
+struct NoLink;
+
+impl Effects {
+    fn perform(&mut self, output: Output) -> Result<(), NoLink> {
+        match output {
+            // Written by the connection, which has the socket.
+            Output::Write(_) => {}
+            Output::Verify(hello, key, proved) => {
+                let (login, link) = (Arc::clone(&self.shared.login), self.shared.link.clone());
+                self.login = Some(Box::pin(async move {
+                    link.wait_a_little().await.map_err(|_| FailureReason::Overloaded)?;
+                    login.admit(&hello, key, proved).await.map(Box::new)
+                }));
+            }
+            Output::LoggedIn => {
+                self.permit.logged_in();
+                self.counted.logged_in = true;
+                self.shared.metrics.logged_in();
+            }
+            Output::Attach(attach) => {
+                self.link = Some(self.shared.link.join(self.id).ok_or(NoLink)?);
+                self.to_routing.push_back(ToRouting::Attach(*attach));
+            }
+            Output::Submit(message) => {
+                self.to_routing
+                    .push_back(ToRouting::Submit(causeway_proto::routing::v1::Submitted { message: Some(*message) }));
+            }
+            Output::Processed(tag) => self.to_routing.push_back(ToRouting::Processed(tag)),
+            Output::Request(id, asker, body) => {
+                self.waiting.push_back((id, asker, body));
+                self.start_requests();
+            }
+            Output::BurnToken(user, token) => self.shared.login.burn(&user, &token),
+        }
+        Ok(())
+    }
+
+    fn start_requests(&mut self) {
+        while self.requests.len() < self.shared.rules.config.concurrent_requests {
+            let Some((id, asker, body)) = self.waiting.pop_front() else { return };
+            let requests = Arc::clone(&self.shared.requests);
+            self.requests.push(Box::pin(requests.carry_out(id, asker, *body)));
+        }
+    }
+}
+
+/// One thing that the loop reacts to.
+enum Happened {
+    Socket(Event),
+    Verdict(Result<Box<Admitted>, FailureReason>),
+    Routing(Turn),
+    Answer(NonZeroU64, Answer),
+    Suspended,
+    Drain,
+    Tick,
+}
+
+async fn maybe<F: Future + Unpin>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn maybe_turn(link: Option<&mut LinkSession>, events: &mut VecDeque<ToRouting>, room: bool) -> Turn {
+    match link {
+        Some(link) => link.turn(events, room).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn cancelled(token: Option<&CancellationToken>) {
+    match token {
+        Some(token) => token.cancelled().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,113 @@
+//! The bytes of a connection. Reading takes no memory while nothing arrives; what is to be written leaves in as few
+//! system calls as it can.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+const READ_AT_ONCE: usize = 16 * 1024;
+
+pub(super) struct Socket<T> {
+    io: T,
+    wire: BytesMut,
+    /// Since when `wire`, or what the stream below has taken of it, is on its way.
+    since: Option<Instant>,
+    /// The stream below may hold bytes back until it is flushed.
+    unflushed: bool,
+}
+
+pub(super) enum Event {
+    Read(Bytes),
+    /// Everything has been handed to the network.
+    Wrote,
+    /// The peer is gone.
+    Closed,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Socket<T> {
+    pub(super) fn new(io: T) -> Self {
+        Self { io, wire: BytesMut::new(), since: None, unflushed: false }
+    }
+
+    /// Where bytes to be written are put; the deadline for all of them runs from the first.
+    pub(super) fn wire(&mut self, now: Instant) -> &mut BytesMut {
+        self.since.get_or_insert(now);
+        &mut self.wire
+    }
+
+    /// True if nothing waits to be written.
+    pub(super) fn is_flushed(&mut self) -> bool {
+        let flushed = self.wire.is_empty() && !self.unflushed;
+        if flushed {
+            self.since = None;
+        }
+        flushed
+    }
+
+    /// Since when something waits to be written.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// Writes on, and reads if `reading`. Cancel-safe.
+    pub(super) async fn turn(&mut self, reading: bool) -> Event {
+        poll_fn(|cx| {
+            while !self.wire.is_empty() {
+                match Pin::new(&mut self.io).poll_write(cx, &self.wire) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Event::Closed),
+                    Poll::Ready(Ok(written)) => {
+                        self.wire.advance(written);
+                        self.unflushed = true;
+                    }
+                    Poll::Pending => break,
+                }
+            }
+            if self.wire.is_empty() && self.unflushed {
+                match Pin::new(&mut self.io).poll_flush(cx) {
+                    Poll::Ready(Err(_)) => return Poll::Ready(Event::Closed),
+                    Poll::Ready(Ok(())) => {
+                        self.unflushed = false;
+                        self.wire = BytesMut::new();
+                        return Poll::Ready(Event::Wrote);
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            if !reading {
+                return Poll::Pending;
+            }
+            let mut buffer = [0; READ_AT_ONCE];
+            let mut buffer = ReadBuf::new(&mut buffer);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Err(_)) => Poll::Ready(Event::Closed),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => Poll::Ready(Event::Closed),
+                Poll::Ready(Ok(())) => Poll::Ready(Event::Read(Bytes::copy_from_slice(buffer.filled()))),
+            }
+        })
+        .await
+    }
+
+    /// Writes everything.
+    pub(super) async fn flush(&mut self) -> std::io::Result<()> {
+        while !self.is_flushed() {
+            if matches!(self.turn(false).await, Event::Closed) {
+                return Err(std::io::ErrorKind::BrokenPipe.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more will come, then reads to the client's end, so that unread bytes of its do not make the
+    /// system throw away what it has not received yet.
+    pub(super) async fn close(&mut self) {
+        if poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await.is_err() {
+            return;
+        }
+        while matches!(self.turn(true).await, Event::Read(_)) {}
+    }
+}

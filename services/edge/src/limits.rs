@@ -1,0 +1,237 @@
+//! Who may connect, and how much memory unread messages may take. Permits are taken before anything is spent on a peer.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::config::EdgeConfig;
+
+/// Counts connections in total and by network.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    connections: Bound,
+    half_open: Bound,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug)]
+struct Bound {
+    total: usize,
+    per_network: usize,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    connections: Count,
+    half_open: Count,
+}
+
+/// A network without connections has no entry, so the map is bounded by the total.
+#[derive(Debug, Default)]
+struct Count {
+    total: usize,
+    networks: HashMap<Network, usize>,
+}
+
+/// An IPv4 /24 or an IPv6 /64: about one household or one small site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Network {
+    V4([u8; 3]),
+    V6([u8; 8]),
+}
+
+impl Network {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => {
+                let [a, b, c, _] = v4.octets();
+                Self::V4([a, b, c])
+            }
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, e, f, g, h, ..] = v6.octets();
+                Self::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
+impl Bound {
+    fn allows(&self, count: &Count, network: Network) -> bool {
+        count.total < self.total && count.networks.get(&network).copied().unwrap_or(0) < self.per_network
+    }
+}
+
+impl Count {
+    fn add(&mut self, network: Network) {
+        self.total += 1;
+        *self.networks.entry(network).or_default() += 1;
+    }
+
+    fn remove(&mut self, network: Network) {
+        self.total = self.total.saturating_sub(1);
+        if let Some(count) = self.networks.get_mut(&network) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.networks.remove(&network);
+            }
+        }
+    }
+}
+
+impl Admission {
+    pub(crate) fn new(config: &EdgeConfig) -> Arc<Self> {
+        Arc::new(Self {
+            connections: Bound { total: config.max_connections, per_network: config.max_connections_per_network },
+            half_open: Bound { total: config.max_half_open, per_network: config.max_half_open_per_network },
+            counts: Mutex::default(),
+        })
+    }
+
+    /// Room for one more connection that has not logged in; `None` when a bound is reached.
+    pub(crate) fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Permit> {
+        let network = Network::of(peer);
+        let mut counts = self.counts();
+        if !self.connections.allows(&counts.connections, network) || !self.half_open.allows(&counts.half_open, network)
+        {
+            return None;
+        }
+        counts.connections.add(network);
+        counts.half_open.add(network);
+        drop(counts);
+        Some(Permit { admission: Arc::clone(self), network, half_open: true })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        // Nothing between lock and unlock can panic half-way; counts stay right.
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One admitted connection; gives its place back when dropped.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    admission: Arc<Admission>,
+    network: Network,
+    half_open: bool,
+}
+
+impl Permit {
+    /// The connection has logged in, and counts as half-open no more.
+    pub(crate) fn logged_in(&mut self) {
+        if std::mem::replace(&mut self.half_open, false) {
+            self.admission.counts().half_open.remove(self.network);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.logged_in();
+        self.admission.counts().connections.remove(self.network);
+    }
+}
+
+/// Bytes that may be held at a time, for one session or for all.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    held: AtomicUsize,
+    most: usize,
+}
+
+impl Budget {
+    pub(crate) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { held: AtomicUsize::new(0), most })
+    }
+
+    /// A charge of `bytes`, given back when it is dropped; `None` when the budget does not hold it.
+    pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
+        self.held
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
+                held.checked_add(bytes).filter(|sum| *sum <= self.most)
+            })
+            .ok()?;
+        Some(Charge { budget: Arc::clone(self), bytes })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes taken from a [`Budget`].
+#[derive(Debug)]
+pub(crate) struct Charge {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission(connections: usize, half_open: usize, per_network: usize) -> Arc<Admission> {
+        Admission::new(&EdgeConfig {
+            max_connections: connections,
+            max_half_open: half_open,
+            max_half_open_per_network: per_network,
+            ..EdgeConfig::default()
+        })
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn half_open_connections_are_bounded_in_total_and_by_network() {
+        let admission = admission(10, 3, 2);
+        let mut first = admission.enter(ip("192.0.2.1")).unwrap();
+        let second = admission.enter(ip("::ffff:192.0.2.200")).unwrap();
+        assert!(admission.enter(ip("192.0.2.3")).is_none(), "the network is full, mapped addresses included");
+        let third = admission.enter(ip("192.0.3.1")).unwrap();
+        assert!(admission.enter(ip("198.51.100.1")).is_none(), "the total is full");
+        first.logged_in();
+        first.logged_in();
+        let fourth = admission.enter(ip("192.0.2.3")).unwrap();
+        drop((first, second, third, fourth));
+        let counts = admission.counts();
+        assert_eq!((counts.connections.total, counts.half_open.total), (0, 0));
+        assert!(counts.connections.networks.is_empty() && counts.half_open.networks.is_empty());
+    }
+
+    #[test]
+    fn connections_are_bounded_even_when_logged_in() {
+        let admission = admission(1, 10, 10);
+        let mut only = admission.enter(ip("2001:db8::1")).unwrap();
+        only.logged_in();
+        assert!(admission.enter(ip("2001:db8:0:0:1::1")).is_none());
+        drop(only);
+        assert!(admission.enter(ip("2001:db8::2")).is_some());
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_a_64() {
+        assert_eq!(Network::of(ip("2001:db8::1")), Network::of(ip("2001:db8::ffff:1")));
+        assert_ne!(Network::of(ip("2001:db8::1")), Network::of(ip("2001:db8:0:1::1")));
+    }
+
+    #[test]
+    fn a_budget_is_given_back() {
+        let budget = Budget::new(10);
+        let first = budget.charge(6).unwrap();
+        assert!(budget.charge(5).is_none());
+        assert!(budget.charge(usize::MAX).is_none());
+        let second = budget.charge(4).unwrap();
+        assert_eq!(budget.held(), 10);
+        drop((first, second));
+        assert_eq!(budget.held(), 0);
+    }
+}
