@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use causeway_runtime::secret_file::SecretFileError;
+
 /// Why the service cannot start or go on. Each message names what to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
@@ -23,13 +25,14 @@ pub enum MediaError {
         /// Why not.
         source: std::io::Error,
     },
-    /// The ticket key has a wrong length or others may read it.
-    #[error("media: ticket key {path} {problem}")]
+    /// The file with the ticket key cannot be used.
+    #[error("media.ticket_key_file: {0}")]
+    Secret(#[from] SecretFileError),
+    /// The ticket key has a wrong length.
+    #[error("media.ticket_key_file: {path} is not 32 bytes long: delete it, and a new one is made (open tickets end)")]
     Key {
         /// Which file.
         path: PathBuf,
-        /// What is wrong and how to mend it.
-        problem: &'static str,
     },
     /// The object store answered with an error.
     #[error("media: object store: {0}")]

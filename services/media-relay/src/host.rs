@@ -138,9 +138,9 @@ impl Host {
         transfers: Transfers,
     ) -> Result<Self, MediaError> {
         let folder = config.data_dir.clone();
-        let blobs = tokio::task::spawn_blocking(move || Blobs::in_folder(&folder))
-            .await
-            .map_err(|error| MediaError::File { path: config.data_dir.clone(), source: std::io::Error::other(error) })??;
+        let blobs = tokio::task::spawn_blocking(move || Blobs::in_folder(&folder)).await.map_err(|error| {
+            MediaError::File { path: config.data_dir.clone(), source: std::io::Error::other(error) }
+        })??;
         let prefix = format!("{}{PATH}", config.public_base.as_str().trim_end_matches('/'));
         let quota = Quota::new(config.daily_upload_bytes);
         Ok(Self(Arc::new(Inner { blobs, tickets, transfers, quota, clock, config, prefix })))
@@ -158,12 +158,7 @@ impl Host {
     ///
     /// # Errors
     /// [`RequestError`].
-    pub fn upload_ticket(
-        &self,
-        account: AccountId,
-        size: u64,
-        sha256: [u8; 32],
-    ) -> Result<UploadTicket, RequestError> {
+    pub fn upload_ticket(&self, account: AccountId, size: u64, sha256: [u8; 32]) -> Result<UploadTicket, RequestError> {
         let Inner { config, quota, clock, tickets, prefix, .. } = &*self.0;
         if size == 0 {
             return Err(RequestError::Field { field: "size", problem: "must not be 0" });

@@ -26,3 +26,6 @@ pub mod tickets;
 pub use config::MediaConfig;
 pub use error::{MediaError, RequestError};
 pub use service::MediaRelay;
+
+#[cfg(test)]
+mod tests;

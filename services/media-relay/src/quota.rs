@@ -64,10 +64,7 @@ mod tests {
         let (quota, ada, bo) = (Quota::new(100), AccountId::from_bytes([1; 16]), AccountId::from_bytes([2; 16]));
         assert_eq!(quota.take(ada, 60, 0), Ok(()));
         let hour = DAY_MS - 3_600_000;
-        assert_eq!(
-            quota.take(ada, 41, hour),
-            Err(RequestError::Quota { retry_after: Duration::from_secs(3_600) })
-        );
+        assert_eq!(quota.take(ada, 41, hour), Err(RequestError::Quota { retry_after: Duration::from_secs(3_600) }));
         assert_eq!(quota.take(ada, 40, hour), Ok(()));
         assert_eq!(quota.take(bo, 100, hour), Ok(()));
         assert_eq!(quota.take(ada, 100, DAY_MS), Ok(()));

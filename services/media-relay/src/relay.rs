@@ -129,9 +129,9 @@ impl Relay {
         let whole = wanted.part().is_none_or(|part| part == (0..size));
         let expected = Expected { len: wanted.len(size), sha256: whole.then_some(sha256) };
         let body = match self.0.host.own_blob(&url) {
-            Some(blob) => self.from_own_store(blob, size, &wanted, expected, transfer).await?,
-            None => match self.from_provider(&url, size, &wanted, &transfer).await {
-                Ok(fetched) => Checked::new(fetched.stream, expected, transfer).into_body(),
+            Some(blob) => self.own(blob, size, &wanted, expected, transfer).await?,
+            None => match self.fetch(&url, size, &wanted, &transfer).await {
+                Ok(fetched) => Checked::new(fetched.stream, expected, transfer).into_body().await?,
                 Err(refusal) => {
                     transfer.ended(refusal.reason());
                     return Err(refusal);
@@ -141,7 +141,7 @@ impl Relay {
         Ok(answer::blob(size, &wanted, body))
     }
 
-    async fn from_own_store(
+    async fn own(
         &self,
         blob: BlobId,
         size: u64,
@@ -158,16 +158,10 @@ impl Relay {
             return Err(Refusal::Upstream);
         }
         let reading = blobs.read(blob, wanted.part()).await.map_err(failed)?.ok_or(Refusal::Upstream)?;
-        Ok(Checked::new(reading.stream, expected, transfer).into_body())
+        Ok(Checked::new(reading.stream, expected, transfer).into_body().await?)
     }
 
-    async fn from_provider(
-        &self,
-        url: &Url,
-        size: u64,
-        wanted: &Wanted,
-        transfer: &Transfer,
-    ) -> Result<FetchedBody, Refusal> {
+    async fn fetch(&self, url: &Url, size: u64, wanted: &Wanted, transfer: &Transfer) -> Result<FetchedBody, Refusal> {
         // The ticket is ours: the edge has checked that the URL's host is registered.
         let hosts = host_of(url).ok_or(Refusal::Upstream)?;
         let range = wanted.part().map(|part| ByteRange { first: part.start, last: Some(part.end - 1) });

@@ -85,6 +85,11 @@ impl MediaRelay {
         self.roles.host.media_prefix()
     }
 
+    #[cfg(test)]
+    pub(crate) fn roles(&self) -> (Host, Relay) {
+        (self.roles.host.clone(), self.roles.relay.clone())
+    }
+
     /// The gRPC service `causeway.media.v1.Tickets`.
     pub fn router(&self) -> tonic::transport::server::Router {
         rpc::router(self.roles.host.clone(), self.roles.relay.clone())

@@ -4,7 +4,6 @@
 //! HMAC-SHA256 over `"causeway media ticket v1\0"` and that body. Whoever holds it may use it, until it expires, for
 //! exactly the blob or URL, size and digest that it names.
 
-mod key;
 mod uses;
 
 use std::path::Path;
@@ -17,10 +16,14 @@ use bytes::Bytes;
 use causeway_identity::AccountId;
 use causeway_proto::media::v1::{TicketBody, ticket_body};
 use causeway_runtime::clock::SharedClock;
+use causeway_runtime::secret_file;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use prost::Message as _;
+use rand::rngs::OsRng;
+use rand::{RngCore as _, TryRngCore as _};
 use url::Url;
+use zeroize::Zeroizing;
 
 use self::uses::Uses;
 use crate::blobs::BlobId;
@@ -131,9 +134,16 @@ impl Tickets {
     /// Reads the key file, or makes it (32 random bytes, mode 0600) if it is absent.
     ///
     /// # Errors
-    /// [`MediaError::File`] and, when others may read the file or it is not 32 bytes long, [`MediaError::Key`].
+    /// [`MediaError::Secret`] when it cannot be read or written or others may read it, [`MediaError::Key`] when it is not
+    /// 32 bytes long.
     pub fn open(key_file: &Path, clock: SharedClock) -> Result<Self, MediaError> {
-        Ok(Self::with_key(&key::open(key_file)?, clock))
+        let secret = secret_file::read_or_create(key_file, || {
+            let mut key = Zeroizing::new(vec![0; 32]);
+            OsRng.unwrap_err().fill_bytes(&mut key);
+            key
+        })?;
+        let key = secret.as_slice().try_into().map_err(|_| MediaError::Key { path: key_file.to_owned() })?;
+        Ok(Self::with_key(key, clock))
     }
 
     /// With this key.
@@ -252,6 +262,20 @@ mod tests {
 
     fn tickets() -> Tickets {
         Tickets::with_key(&[3; 32], ManualClock::at_ms(1_000))
+    }
+
+    #[test]
+    fn the_key_file_is_made_once_and_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys/ticket.key");
+        let clock = ManualClock::at_ms(1_000);
+        let first = Tickets::open(&path, clock.clone()).unwrap();
+        let sealed = first.issue(&upload(), Duration::from_secs(1)).unwrap();
+        let second = Tickets::open(&path, clock.clone()).unwrap();
+        assert!(second.verify(&headers(&sealed.ticket)).is_ok(), "a restart keeps the key");
+        std::fs::write(&path, b"short").unwrap();
+        assert!(Tickets::open(&path, clock.clone()).unwrap_err().to_string().contains("32 bytes"));
+        assert!(matches!(Tickets::open(folder.path(), clock), Err(MediaError::Secret(_))));
     }
 
     #[test]

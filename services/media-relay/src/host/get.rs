@@ -14,22 +14,23 @@ use crate::relay::checked::{Checked, Expected};
 
 impl Host {
     pub(super) async fn get(&self, id: BlobId, method: &Method, headers: &HeaderMap) -> Result<Response, Refusal> {
-        let size = self.0.blobs.size(id).await.map_err(away)?.ok_or(Refusal::NotFound)?;
+        let size = self.0.blobs.size(id).await.map_err(|error| away(&error))?.ok_or(Refusal::NotFound)?;
         let wanted = Wanted::of(headers, size).map_err(|_| Refusal::Range(Some(size)))?;
         if method == Method::HEAD {
             return Ok(answer::blob(size, &wanted, Body::empty()));
         }
         let transfer = self.0.transfers.begin(Direction::Serve).ok_or(Refusal::Busy)?;
-        let reading = self.0.blobs.read(id, wanted.part()).await.map_err(away)?.ok_or(Refusal::NotFound)?;
+        let reading =
+            self.0.blobs.read(id, wanted.part()).await.map_err(|error| away(&error))?.ok_or(Refusal::NotFound)?;
         // The digest was checked when the blob was written.
         let expected = Expected { len: wanted.len(size), sha256: None };
-        let body = Checked::new(reading.stream, expected, transfer).into_body();
+        let body = Checked::new(reading.stream, expected, transfer).into_body().await.map_err(|_| Refusal::Busy)?;
         Ok(answer::blob(size, &wanted, body))
     }
 }
 
 /// The store's failure, for the client and the log.
-pub(super) fn away(error: MediaError) -> Refusal {
+pub(super) fn away(error: &MediaError) -> Refusal {
     tracing::warn!(%error, "the object store failed");
     Refusal::Busy
 }

@@ -47,7 +47,7 @@ impl Host {
             _ => {}
         }
         let mut transfer = self.0.transfers.begin(Direction::Upload).ok_or(Refusal::Busy)?;
-        let mut put = self.0.blobs.put(id, size, sha256).await.map_err(away)?;
+        let mut put = self.0.blobs.put(id, size, sha256).await.map_err(|error| away(&error))?;
         loop {
             match transfer.wait(body.next()).await {
                 Ok(Some(Ok(chunk))) => {
@@ -82,7 +82,7 @@ fn refusal(error: PutError) -> Refusal {
         PutError::TooLong => Refusal::TooLong,
         PutError::TooShort => Refusal::TooShort,
         PutError::Digest => Refusal::Digest,
-        PutError::Store(error) => away(error.into()),
+        PutError::Store(error) => away(&error.into()),
     }
 }
 

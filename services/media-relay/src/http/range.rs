@@ -97,8 +97,20 @@ mod tests {
     #[test]
     fn everything_else_is_refused() {
         for text in [
-            "bytes=", "bytes=-", "bytes=-0", "bytes=10-", "bytes=5-4", "bytes=0-1,3-4", "bytes= 0-1", "bytes=+1-2",
-            "bytes=0-18446744073709551616", "items=0-1", "Bytes=0-1", "0-1", "bytes=1--2", "bytes=a-b",
+            "bytes=",
+            "bytes=-",
+            "bytes=-0",
+            "bytes=10-",
+            "bytes=5-4",
+            "bytes=0-1,3-4",
+            "bytes= 0-1",
+            "bytes=+1-2",
+            "bytes=0-18446744073709551616",
+            "items=0-1",
+            "Bytes=0-1",
+            "0-1",
+            "bytes=1--2",
+            "bytes=a-b",
         ] {
             assert_eq!(wanted(text, 10), Err(BadRange), "{text}");
         }

@@ -7,6 +7,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 
+use crate::http::answer::Refusal;
 use crate::http::transfers::Transfer;
 
 /// What the bytes must be.
@@ -22,6 +23,14 @@ pub(crate) struct Expected {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the transfer broke off: {0}")]
 pub(crate) struct BrokenOff(&'static str);
+
+impl From<BrokenOff> for Refusal {
+    fn from(broken: BrokenOff) -> Self {
+        if broken.0 == TOO_SLOW { Self::UpstreamTooSlow } else { Self::Upstream }
+    }
+}
+
+const TOO_SLOW: &str = "too-slow";
 
 /// Passes chunks on as they are asked for, one at a time; nothing is read ahead. With a digest, the last chunk is held
 /// back until it is known to be right, so that nobody mistakes wrong bytes for a whole blob.
@@ -44,9 +53,15 @@ where
         Self { upstream: Box::pin(upstream), left: expected.len, digest, held_back: Bytes::new(), transfer }
     }
 
-    /// As an answer's body.
-    pub(crate) fn into_body(self) -> Body {
-        Body::from_stream(self.into_stream())
+    /// As an answer's body. Waits for the first bytes that may go out, so that what fails before them, a small blob with
+    /// a wrong digest for instance, still gets an answer of its own.
+    pub(crate) async fn into_body(self) -> Result<Body, BrokenOff> {
+        let mut rest = Box::pin(self.into_stream());
+        match rest.next().await {
+            Some(Ok(first)) => Ok(Body::from_stream(stream::iter([Ok(first)]).chain(rest))),
+            Some(Err(broken)) => Err(broken),
+            None => Ok(Body::empty()),
+        }
     }
 
     /// As a stream that ends with an error when a promise is broken.
@@ -77,7 +92,7 @@ where
                 Ok(Some(Ok(chunk))) => chunk,
                 Ok(Some(Err(_))) => return Err("upstream"),
                 Ok(None) => return self.finish(),
-                Err(_) => return Err("too-slow"),
+                Err(_) => return Err(TOO_SLOW),
             };
             self.left = self.left.checked_sub(chunk.len() as u64).ok_or("too-long")?;
             let Some((digest, _)) = &mut self.digest else {
@@ -135,7 +150,7 @@ mod tests {
     }
 
     fn sha256(bytes: &[u8]) -> Option<[u8; 32]> {
-        digest::digest(&digest::SHA256, bytes).as_ref().try_into().ok()
+        digest::digest(&SHA256, bytes).as_ref().try_into().ok()
     }
 
     #[tokio::test]
@@ -153,7 +168,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_and_trickle_are_cut_off() {
-        let silent = Checked::new(stream::pending::<Result<Bytes, ()>>(), Expected { len: 1, sha256: None }, transfer());
+        let silent =
+            Checked::new(stream::pending::<Result<Bytes, ()>>(), Expected { len: 1, sha256: None }, transfer());
         let started = tokio::time::Instant::now();
         assert_eq!(std::pin::pin!(silent.into_stream()).next().await, Some(Err(BrokenOff("too-slow"))));
         assert_eq!(started.elapsed(), Duration::from_secs(10));
