@@ -34,7 +34,6 @@ pub struct Request {
 
 /// The requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "requests are few and short-lived; a box would only hide the field")]
 pub enum RequestBody {
     /// Opt in to the network with this device.
     Enlist(Enlist),

@@ -28,6 +28,10 @@ mod message;
 mod shape;
 mod shapes;
 mod stanza;
+#[cfg(any(test, feature = "testing"))]
+pub mod strategies;
+#[cfg(test)]
+mod tests;
 mod wire;
 pub mod xml;
 

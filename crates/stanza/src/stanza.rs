@@ -15,7 +15,6 @@ use crate::message::{Delivery, Outcome, Submit};
 
 /// What a client sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "stanzas are consumed at once; a box would only hide the field")]
 pub enum FromClient {
     /// A message for an account's devices.
     Message(Submit),
@@ -35,7 +34,6 @@ pub enum FromClient {
 
 /// What the server sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "stanzas are consumed at once; a box would only hide the field")]
 pub enum FromServer {
     /// The login succeeded.
     Success(Success),

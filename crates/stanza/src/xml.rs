@@ -5,7 +5,7 @@
 //! a BINARY record goes; `write` goes back. `watch` notices excessive depth before a record is complete.
 
 mod read;
-mod tree;
+pub(crate) mod tree;
 mod watch;
 mod write;
 

@@ -11,17 +11,23 @@ use crate::error::{Problem, StanzaError};
 
 /// An element in the one namespace.
 #[derive(Debug)]
-pub(super) struct Node<'a> {
-    pub(super) name: &'a str,
+pub(crate) struct Node<'a> {
+    pub(crate) name: &'a str,
     attributes: Vec<(&'a str, Cow<'a, str>)>,
-    pub(super) children: Vec<Node<'a>>,
+    pub(crate) children: Vec<Node<'a>>,
     /// All text directly inside.
-    pub(super) text: Cow<'a, str>,
+    pub(crate) text: Cow<'a, str>,
 }
 
 impl Node<'_> {
     pub(super) fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_ref())
+    }
+
+    /// All attributes but the namespace declaration.
+    #[cfg(test)]
+    pub(crate) fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.attributes.iter().map(|(name, value)| (*name, value.as_ref()))
     }
 
     /// Nothing but white space, which carries no meaning between elements.
@@ -31,7 +37,7 @@ impl Node<'_> {
 }
 
 /// Parses a whole record. Stops at the first fault, so nothing behind it costs anything.
-pub(super) fn parse(record: &[u8]) -> Result<Node<'_>, StanzaError> {
+pub(crate) fn parse(record: &[u8]) -> Result<Node<'_>, StanzaError> {
     let text = std::str::from_utf8(record).map_err(|_| Problem::Utf8)?;
     // The tokenizer would skip a byte order mark, and the slices below would be off by it.
     if text.starts_with('\u{FEFF}') {

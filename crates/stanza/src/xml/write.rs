@@ -41,8 +41,14 @@ fn element(out: &mut String, name: &str, declaration: &str, fields: &'static [Fi
     out.push('>');
     let start = out.len();
     for field in fields {
+        let mut absent = true;
         for raw in raws.iter().filter(|raw| raw.number == field.number) {
             child(out, field, raw.value);
+            absent = false;
+        }
+        // Protobuf leaves out empty bytes; XML says that they are there.
+        if absent && field.times == Times::Once && matches!(field.form, Form::Bytes) {
+            child(out, field, RawValue::Bytes(&[]));
         }
         if let Form::Fold(inner) = field.form {
             element(out, field.xml, "", inner, message);
