@@ -11,14 +11,14 @@ use crate::shape::{Field, Form, Shape, Value};
 use crate::shapes;
 use crate::stanza::{FromClient, FromServer};
 use crate::wire::{Fields, Packed, RawValue};
-use crate::{MAX_RECORD_BYTES, bounds};
+use crate::{MAX_RECORD_BYTES, MAX_SERVER_RECORD_BYTES, bounds};
 
 /// Reads what a client sent.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn decode_client(record: &[u8]) -> Result<FromClient, StanzaError> {
-    bounds(record)?;
+    bounds(record, MAX_RECORD_BYTES)?;
     decode::<causeway_proto::wire::v1::ClientStanza>(record, &shapes::CLIENT)?.try_into()
 }
 
@@ -27,7 +27,7 @@ pub fn decode_client(record: &[u8]) -> Result<FromClient, StanzaError> {
 /// # Errors
 /// What is wrong with it.
 pub fn decode_server(record: &[u8]) -> Result<FromServer, StanzaError> {
-    bounds(record)?;
+    bounds(record, MAX_SERVER_RECORD_BYTES)?;
     decode::<causeway_proto::wire::v1::ServerStanza>(record, &shapes::SERVER)?.try_into()
 }
 
@@ -43,7 +43,7 @@ pub fn encode_server(stanza: FromServer) -> Vec<u8> {
 
 /// A message that has stood the walk.
 pub(crate) fn decode<M: Message + Default>(bytes: &[u8], shape: &'static Shape) -> Result<M, StanzaError> {
-    debug_assert!(bytes.len() <= MAX_RECORD_BYTES, "callers bound the length");
+    debug_assert!(bytes.len() <= MAX_SERVER_RECORD_BYTES, "callers bound the length");
     walk(bytes, shape)?;
     M::decode(bytes).map_err(|_| Problem::Protobuf.into())
 }

@@ -55,8 +55,11 @@ pub use message::{
 };
 pub use stanza::{End, FromClient, FromServer, Notification};
 
-/// Largest record of this protocol in bytes, and the default of the server's limit.
+/// Largest record in bytes that a client may send, and the default of the server's limit.
 pub const MAX_RECORD_BYTES: usize = 256 * 1024;
+/// Largest record in bytes that a server sends: what was a full record from its sender grows by a third in XML, and
+/// gains the sender's address.
+pub const MAX_SERVER_RECORD_BYTES: usize = 512 * 1024;
 
 /// Reads what a client sent.
 ///
@@ -97,10 +100,10 @@ pub fn encode_server(encoding: Encoding, stanza: FromServer) -> Vec<u8> {
 }
 
 /// What holds for a record in either encoding.
-fn bounds(record: &[u8]) -> Result<(), StanzaError> {
+fn bounds(record: &[u8], most: usize) -> Result<(), StanzaError> {
     match record.len() {
         0 => Err(Problem::Empty.into()),
-        length if length > MAX_RECORD_BYTES => Err(Problem::TooLarge.into()),
+        length if length > most => Err(Problem::TooLarge.into()),
         _ => Ok(()),
     }
 }

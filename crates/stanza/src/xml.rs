@@ -13,7 +13,7 @@ pub use watch::DepthWatch;
 
 use crate::error::{Problem, StanzaError};
 use crate::stanza::{FromClient, FromServer};
-use crate::{binary, bounds, shapes};
+use crate::{MAX_RECORD_BYTES, MAX_SERVER_RECORD_BYTES, binary, bounds, shapes};
 
 /// The namespace of every element; it is the default namespace, and no other may be declared.
 pub const NAMESPACE: &str = "urn:causeway:1";
@@ -29,7 +29,7 @@ pub const MAX_ELEMENTS: usize = 1024;
 /// # Errors
 /// What is wrong with it.
 pub fn decode_client(record: &[u8]) -> Result<FromClient, StanzaError> {
-    bounds(record)?;
+    bounds(record, MAX_RECORD_BYTES)?;
     let root = tree::parse(record)?;
     if root.name == "iq" && matches!(root.attribute("type"), Some("result" | "error")) {
         return Ok(FromClient::UnsolicitedIq);
@@ -43,7 +43,7 @@ pub fn decode_client(record: &[u8]) -> Result<FromClient, StanzaError> {
 /// # Errors
 /// What is wrong with it.
 pub fn decode_server(record: &[u8]) -> Result<FromServer, StanzaError> {
-    bounds(record)?;
+    bounds(record, MAX_SERVER_RECORD_BYTES)?;
     let root = tree::parse(record)?;
     let message = read::message(&root, &shapes::SERVER)?;
     binary::decode::<causeway_proto::wire::v1::ServerStanza>(&message, &shapes::SERVER)?.try_into()

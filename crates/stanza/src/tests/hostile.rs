@@ -5,8 +5,12 @@ use std::time::{Duration, Instant};
 use causeway_proto::wire::v1 as pb;
 use prost::Message;
 
+use super::samples;
 use crate::wire::write;
-use crate::{Encoding, FromClient, MAX_RECORD_BYTES, Problem, RequestBody, decode_client, encode_client, hello, xml};
+use crate::{
+    Delivery, Encoding, FromClient, FromServer, MAX_RECORD_BYTES, MAX_SERVER_RECORD_BYTES, Problem, RequestBody,
+    decode_client, decode_server, encode_client, encode_server, hello, xml,
+};
 
 const ID: &str = "0b6f5a0102030405060708090a0b0c0d";
 
@@ -173,6 +177,20 @@ fn size() {
     assert!(decode_client(Encoding::Binary, &full).is_ok());
     let over = fill(Encoding::Binary, largest + 1);
     binary_refused(&over, Problem::TooLarge, "");
+
+    // The largest ciphertext that a sender can submit fits into what its recipient reads, in both encodings.
+    let delivery = samples::server().into_iter().find_map(|(_, sample)| match sample {
+        FromServer::Message(delivery) => Some(delivery),
+        _ => None,
+    });
+    let ciphertext = vec![7; largest].try_into().expect("within bounds");
+    let stanza = FromServer::Message(Delivery { ciphertext, ..delivery.expect("there is a sample") });
+    for encoding in [Encoding::Xml, Encoding::Binary] {
+        assert_eq!(decode_server(encoding, &encode_server(encoding, stanza.clone())), Ok(stanza.clone()));
+        let too_large = vec![b' '; MAX_SERVER_RECORD_BYTES + 1];
+        assert_eq!(decode_server(encoding, &too_large).expect_err("too large").problem(), Problem::TooLarge);
+    }
+
     let mut padded = fill(Encoding::Xml, 150_000);
     padded.resize(MAX_RECORD_BYTES, b'\n');
     assert!(decode_client(Encoding::Xml, &padded).is_ok());
