@@ -98,11 +98,6 @@ impl Noise {
         self.0.get_remote_static().and_then(|key| key.try_into().ok()).ok_or(NoiseError::Internal)
     }
 
-    #[cfg(test)]
-    pub(crate) fn hash(&self) -> Vec<u8> {
-        self.0.get_handshake_hash().to_vec()
-    }
-
     /// The session's keys, after the last message.
     pub(crate) fn into_keys(self) -> Result<TransportKeys, NoiseError> {
         self.0.into_stateless_transport_mode().map(Arc::new).map_err(|_| NoiseError::Internal)
@@ -328,7 +323,7 @@ mod tests {
     /// RFC 7748, section 6.1.
     #[test]
     fn the_agreement_is_that_of_the_rfc() {
-        let alice = hex("77076d0a7318a57d3c16c17251b26645df4c2f92ebc099ac2a99177fd51db92c");
+        let alice = hex("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a");
         let bob = hex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb");
         assert_eq!(public_key(&alice), hex("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a"));
         let mut dh = CheckedDh::new();

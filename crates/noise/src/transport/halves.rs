@@ -42,7 +42,7 @@ pub struct Reader<R> {
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
-    pub(super) fn new(io: R, receiver: Receiver) -> Self {
+    pub(crate) fn new(io: R, receiver: Receiver) -> Self {
         Self { io, receiver, partial_since: None }
     }
 

@@ -1,0 +1,94 @@
+//! The same sessions over WebSockets.
+
+use futures::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::transport::{serve, xx};
+use crate::Received;
+use crate::websocket::{self, UpgradeError};
+
+#[tokio::test]
+async fn a_session_over_a_websocket() {
+    let (near, far) = duplex(500);
+    let client = async { xx(websocket::connect(near, "edge.example:80").await.unwrap()).await.unwrap() };
+    let server = async { serve(websocket::accept(far).await.unwrap()).await.unwrap().connection };
+    let (mut client, mut server) = tokio::join!(client, server);
+
+    let large = vec![3; 250_000];
+    let (sent, received) = tokio::join!(client.writer.send(&large), server.reader.read());
+    sent.unwrap();
+    assert_eq!(received.unwrap(), Some(Received::Record(large.clone().into())));
+    let (sent, received) = tokio::join!(server.writer.send(&large), client.reader.read());
+    sent.unwrap();
+    assert_eq!(received.unwrap(), Some(Received::Record(large.into())));
+
+    let (closed, end) = tokio::join!(client.writer.close(), server.reader.read());
+    closed.unwrap();
+    assert_eq!(end.unwrap(), None);
+}
+
+#[tokio::test]
+async fn another_path_is_not_found() {
+    let (near, far) = duplex(4096);
+    let client = tokio_tungstenite::client_async("ws://edge.example/v2/noise", near);
+    let (client, server) = tokio::join!(client, websocket::accept(far));
+    let Err(tokio_tungstenite::tungstenite::Error::Http(response)) = client else { panic!("refused, but not so") };
+    assert_eq!(response.status(), 404);
+    assert!(matches!(server, Err(UpgradeError::Refused)));
+}
+
+#[tokio::test]
+async fn what_is_no_upgrade_is_refused() {
+    for garbage in [&b"CWAY\x01\x00\x00\x00\r\n\r\n"[..], b"GET /v1/noise HTTP/1.1\r\nHost: x\r\n\r\n", b"\0\0\r\n\r\n"]
+    {
+        let (mut near, far) = duplex(4096);
+        near.write_all(garbage).await.unwrap();
+        near.shutdown().await.unwrap();
+        assert!(websocket::accept(far).await.is_err());
+    }
+    let (mut near, far) = duplex(4096);
+    near.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    assert!(matches!(websocket::connect(far, "edge.example").await, Err(UpgradeError::Refused)));
+    let (_near, far) = duplex(4096);
+    assert!(matches!(websocket::connect(far, "not a host").await, Err(UpgradeError::Malformed)));
+}
+
+#[tokio::test]
+async fn text_ends_the_stream_and_pings_do_not() {
+    let (near, far) = duplex(4096);
+    let client = tokio_tungstenite::client_async("ws://edge.example/v1/noise", near);
+    let (client, server) = tokio::join!(client, websocket::accept(far));
+    let (mut client, mut server) = (client.unwrap().0, server.unwrap());
+    client.send(Message::Ping("are you there".into())).await.unwrap();
+    client.send(Message::Binary("ab".into())).await.unwrap();
+    client.send(Message::Binary("".into())).await.unwrap();
+    client.send(Message::Binary("c".into())).await.unwrap();
+    let mut read = [0; 3];
+    server.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"abc");
+    assert_eq!(client.next().await.unwrap().unwrap(), Message::Pong("are you there".into()));
+    client.send(Message::Text("hello".into())).await.unwrap();
+    assert_eq!(server.read(&mut read).await.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+}
+
+#[tokio::test]
+async fn a_huge_message_is_refused_before_it_is_received() {
+    let (mut near, far) = duplex(4096);
+    let upgrade = "GET /v1/noise HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    near.write_all(upgrade.as_bytes()).await.unwrap();
+    let mut server = websocket::accept(far).await.unwrap();
+    // A masked binary frame that announces a gigabyte.
+    near.write_all(&[0x82, 0xff, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4]).await.unwrap();
+    assert_eq!(server.read(&mut [0; 16]).await.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+}
+
+#[tokio::test]
+async fn a_peer_that_just_goes_away_has_closed() {
+    let (near, far) = duplex(4096);
+    let client = tokio_tungstenite::client_async("ws://edge.example/v1/noise", near);
+    let (client, server) = tokio::join!(client, websocket::accept(far));
+    drop(client);
+    assert_eq!(server.unwrap().read(&mut [0; 16]).await.unwrap(), 0);
+}
