@@ -1,0 +1,134 @@
+//! Settings of the key-directory.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use causeway_fetch::FetchConfig;
+use causeway_runtime::config::{Check, ConfigError, ensure, within};
+use serde::Deserialize;
+
+/// Settings of the key-directory; section `directory` of the configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DirectoryConfig {
+    /// Folder of the database; made at the first start. Default `data/directory`.
+    pub data_dir: PathBuf,
+    /// File with the operator token, readable by its owner alone; made with random content at the first start.
+    /// Default `data/operator-token`.
+    pub operator_token_file: PathBuf,
+    /// Name of this deployment: the audience that tokens name. Default `causeway.local`.
+    pub deployment: String,
+    /// How providers' documents are fetched.
+    pub fetch: FetchConfig,
+    /// Most providers that can be registered (1 to 10 000; default 1 000).
+    pub max_providers: u32,
+    /// Providers' token keys are fetched again this often, give or take a tenth (100 to 86 400 000 ms; default 5 min).
+    pub keys_refresh_ms: u64,
+    /// A token with an unknown key makes a provider's keys be fetched at most once in this time (100 to 3 600 000 ms;
+    /// default 60 s).
+    pub keys_cooldown_ms: u64,
+    /// Token keys of a provider that cannot be reached are used for this long after they were last fetched (1 000 to
+    /// 604 800 000 ms; default 24 h).
+    pub keys_stale_ms: u64,
+    /// Devices are told to publish prekeys when fewer one-time keys of a kind than this are left (1 to 100; default 10).
+    pub prekeys_low: u32,
+    /// Prekey bundles that one device may claim of one account at once (1 to 10 000; default 6).
+    pub claim_burst: u32,
+    /// After these, one more in each of these (1 to 86 400 000 ms; default 10 min).
+    pub claim_interval_ms: u64,
+    /// Publications that one device may make at once (1 to 10 000; default 20).
+    pub publish_burst: u32,
+    /// After these, one more in each of these (1 to 86 400 000 ms; default 10 s).
+    pub publish_interval_ms: u64,
+    /// Enlistments of one address at once (1 to 10 000; default 6).
+    pub enlist_burst: u32,
+    /// After these, one more in each of these (1 to 86 400 000 ms; default 20 s, which is 6 in 2 min).
+    pub enlist_interval_ms: u64,
+    /// Enlistments of one provider at once (1 to 1 000 000; default 600).
+    pub enlist_provider_burst: u32,
+    /// After these, one more in each of these (1 to 60 000 ms; default 100 ms, which is 600 a minute).
+    pub enlist_provider_interval_ms: u64,
+    /// For this long a follower of records may trust what it cached without hearing from the directory (500 to 4 000 ms;
+    /// default 3 s). A narrower consent waits at most twice this long, and a second, for a follower that is silent.
+    pub lease_ms: u32,
+    /// Changes that a follower may leave unacknowledged before it is cut off (16 to 1 000 000; default 4 096).
+    pub follower_queue: usize,
+}
+
+impl Default for DirectoryConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("data/directory"),
+            operator_token_file: PathBuf::from("data/operator-token"),
+            deployment: "causeway.local".to_owned(),
+            fetch: FetchConfig::default(),
+            max_providers: 1_000,
+            keys_refresh_ms: 5 * 60 * 1_000,
+            keys_cooldown_ms: 60 * 1_000,
+            keys_stale_ms: 24 * 60 * 60 * 1_000,
+            prekeys_low: 10,
+            claim_burst: 6,
+            claim_interval_ms: 10 * 60 * 1_000,
+            publish_burst: 20,
+            publish_interval_ms: 10 * 1_000,
+            enlist_burst: 6,
+            enlist_interval_ms: 20 * 1_000,
+            enlist_provider_burst: 600,
+            enlist_provider_interval_ms: 100,
+            lease_ms: 3_000,
+            follower_queue: 4_096,
+        }
+    }
+}
+
+impl Check for DirectoryConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+        let path_is_set =
+            |field, path: &PathBuf| ensure(field, !path.as_os_str().is_empty(), "empty", "must be a path");
+        path_is_set("directory.data_dir", &self.data_dir)?;
+        path_is_set("directory.operator_token_file", &self.operator_token_file)?;
+        ensure(
+            "directory.deployment",
+            (1..=253).contains(&self.deployment.len()) && !self.deployment.contains(char::is_whitespace),
+            &self.deployment,
+            "must be 1 to 253 bytes without white space",
+        )?;
+        within("directory.max_providers", self.max_providers, 1..=10_000)?;
+        within("directory.keys_refresh_ms", self.keys_refresh_ms, 100..=DAY_MS)?;
+        within("directory.keys_cooldown_ms", self.keys_cooldown_ms, 100..=3_600_000)?;
+        within("directory.keys_stale_ms", self.keys_stale_ms, 1_000..=7 * DAY_MS)?;
+        within("directory.prekeys_low", self.prekeys_low, 1..=100)?;
+        within("directory.claim_burst", self.claim_burst, 1..=10_000)?;
+        within("directory.claim_interval_ms", self.claim_interval_ms, 1..=DAY_MS)?;
+        within("directory.publish_burst", self.publish_burst, 1..=10_000)?;
+        within("directory.publish_interval_ms", self.publish_interval_ms, 1..=DAY_MS)?;
+        within("directory.enlist_burst", self.enlist_burst, 1..=10_000)?;
+        within("directory.enlist_interval_ms", self.enlist_interval_ms, 1..=DAY_MS)?;
+        within("directory.enlist_provider_burst", self.enlist_provider_burst, 1..=1_000_000)?;
+        within("directory.enlist_provider_interval_ms", self.enlist_provider_interval_ms, 1..=60_000)?;
+        within("directory.lease_ms", self.lease_ms, 500..=4_000)?;
+        within("directory.follower_queue", self.follower_queue, 16..=1_000_000)
+    }
+}
+
+impl DirectoryConfig {
+    pub(crate) fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_in_range_and_wrong_values_are_named() {
+        DirectoryConfig::default().check().unwrap();
+        let wrong = DirectoryConfig { claim_burst: 0, ..DirectoryConfig::default() };
+        let message = wrong.check().unwrap_err().to_string();
+        assert!(message.contains("directory.claim_burst") && message.contains("between 1 and 10000"), "{message}");
+        let wrong = DirectoryConfig { data_dir: PathBuf::new(), ..DirectoryConfig::default() };
+        assert!(wrong.check().unwrap_err().to_string().contains("directory.data_dir"));
+    }
+}

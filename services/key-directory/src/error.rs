@@ -1,0 +1,119 @@
+//! Errors of the key-directory. Outcomes that a caller handles are values in the answers; these are failures.
+
+use std::path::PathBuf;
+
+use causeway_fetch::FetchError;
+use causeway_runtime::config::ConfigError;
+use tonic::Status;
+
+use crate::providers::BadSetting;
+use crate::store::{OpenError, StoreError};
+use crate::token_keys::KeysError;
+
+/// Why the directory cannot start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// A setting out of its range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The database cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The HTTP client cannot be set up.
+    #[error("the HTTP client cannot be set up: {0}")]
+    Fetch(#[from] FetchError),
+    /// The operator token cannot be used; says why and what to do.
+    #[error("operator_token_file {file} {problem}")]
+    OperatorToken {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong and how to mend it.
+        problem: String,
+    },
+    /// The store gave up while serving.
+    #[error("the store is gone")]
+    StoreLost,
+}
+
+/// Why a call could not be answered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// The caller sent what no caller should: names the field.
+    #[error("{0}")]
+    Field(#[from] BadField),
+    /// A setting of a provider is not acceptable; for the operator.
+    #[error("{0}")]
+    Setting(#[from] BadSetting),
+    /// The provider's documents cannot be used; for the operator.
+    #[error("{0}")]
+    Keys(#[from] KeysError),
+    /// Nobody has this name; for the operator.
+    #[error("{0}")]
+    NotFound(String),
+    /// Somebody has this name already; for the operator.
+    #[error("{0}")]
+    Exists(String),
+    /// There is no more room; for the operator.
+    #[error("{0}")]
+    Full(String),
+    /// The store could not answer.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// It took too long.
+    #[error("the directory took too long")]
+    Overdue,
+    /// A task of ours failed.
+    #[error("the directory failed")]
+    Task,
+}
+
+/// A field of a request that is not what the contract says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub(crate) struct BadField {
+    field: &'static str,
+    problem: String,
+}
+
+impl BadField {
+    pub(crate) fn new(field: &'static str, problem: impl ToString) -> Self {
+        Self { field, problem: problem.to_string() }
+    }
+}
+
+impl CallError {
+    /// Stable: log field and metric label.
+    pub(crate) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Field(_) => "BAD_FIELD",
+            Self::Setting(_) => "BAD_SETTING",
+            Self::Keys(_) => "PROVIDER_KEYS",
+            Self::NotFound(_) => "NOT_FOUND",
+            Self::Exists(_) => "EXISTS",
+            Self::Full(_) => "FULL",
+            Self::Store(StoreError::Overloaded) => "STORE_OVERLOADED",
+            Self::Store(_) => "STORE_FAILED",
+            Self::Overdue => "OVERDUE",
+            Self::Task => "TASK_FAILED",
+        }
+    }
+}
+
+impl From<CallError> for Status {
+    fn from(error: CallError) -> Self {
+        let text = error.to_string();
+        match error {
+            CallError::Field(_) | CallError::Setting(_) => Self::invalid_argument(text),
+            CallError::Keys(_) => Self::failed_precondition(text),
+            CallError::NotFound(_) => Self::not_found(text),
+            CallError::Exists(_) => Self::already_exists(text),
+            CallError::Full(_) => Self::resource_exhausted(text),
+            CallError::Store(StoreError::Corrupt(_)) | CallError::Task => Self::internal(text),
+            CallError::Store(_) => Self::unavailable(text),
+            CallError::Overdue => Self::deadline_exceeded(text),
+        }
+    }
+}

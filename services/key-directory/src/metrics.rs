@@ -1,0 +1,69 @@
+//! All instruments of the key-directory.
+
+use opentelemetry::metrics::Counter;
+use opentelemetry::{KeyValue, global};
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Answered,
+    /// The answer is a refusal, which is normal traffic.
+    Refused,
+    /// We could not answer.
+    Failed,
+}
+
+/// Counters; cloning gives another handle.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    calls: Counter<u64>,
+    prekeys_taken: Counter<u64>,
+    key_fetches: Counter<u64>,
+    rate_limited: Counter<u64>,
+    followers_cut: Counter<u64>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let meter = global::meter("causeway.key_directory");
+        let counter = |name: &'static str, description: &'static str| {
+            meter.u64_counter(name).with_description(description).build()
+        };
+        Self {
+            calls: counter("causeway.key_directory.calls", "Calls by method and outcome"),
+            prekeys_taken: counter("causeway.key_directory.prekeys_taken", "Keys in claimed bundles by kind"),
+            key_fetches: counter("causeway.key_directory.key_fetches", "Fetches of providers' token keys by outcome"),
+            rate_limited: counter("causeway.key_directory.rate_limited", "Calls refused by a rate limit"),
+            followers_cut: counter("causeway.key_directory.followers_cut", "Followers of records that were cut off"),
+        }
+    }
+
+    pub(crate) fn call_ended(&self, method: &'static str, ended: Ended) {
+        let outcome = match ended {
+            Ended::Answered => "answered",
+            Ended::Refused => "refused",
+            Ended::Failed => "failed",
+        };
+        self.calls.add(1, &[KeyValue::new("method", method), KeyValue::new("outcome", outcome)]);
+    }
+
+    /// `false`: the device had none left of this kind.
+    pub(crate) fn bundle_claimed(&self, one_time_ec: bool, one_time_kyber: bool) {
+        for (kind, one_time) in [("ec", one_time_ec), ("kyber", one_time_kyber)] {
+            let use_of = if one_time { "one_time" } else { "fallback" };
+            self.prekeys_taken.add(1, &[KeyValue::new("kind", kind), KeyValue::new("use", use_of)]);
+        }
+    }
+
+    pub(crate) fn keys_fetched(&self, succeeded: bool) {
+        self.key_fetches.add(1, &[KeyValue::new("outcome", if succeeded { "kept" } else { "failed" })]);
+    }
+
+    pub(crate) fn rate_limited(&self, method: &'static str) {
+        self.rate_limited.add(1, &[KeyValue::new("method", method)]);
+    }
+
+    pub(crate) fn follower_cut(&self) {
+        self.followers_cut.add(1, &[]);
+    }
+}

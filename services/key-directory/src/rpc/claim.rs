@@ -1,0 +1,98 @@
+//! Claim: prekey bundles of an address's devices. Consent first, then the rate, then the keys.
+
+use std::sync::Arc;
+
+use causeway_identity::DeviceId;
+use causeway_proto::directory::v1 as pb;
+use causeway_proto::wire::v1 as wire;
+use causeway_proto::wire::v1::ErrorCode;
+
+use super::discover::reachable;
+use super::{Refused, account_id, device_id};
+use crate::accounts::Record;
+use crate::changes::{Change, What};
+use crate::directory::Directory;
+use crate::error::CallError;
+use crate::keys::{EcPublicKey, KyberPublicKey, SignedPrekey};
+use crate::store::{Bundle, Who};
+
+pub(super) async fn run(
+    directory: &Arc<Directory>,
+    request: pb::ClaimRequest,
+) -> Result<Result<wire::KeyBundles, Refused>, CallError> {
+    let (from, from_device) = (account_id(&request.from_account_id)?, device_id(request.from_device_id)?);
+    let named = match named_devices(&request.devices) {
+        Ok(named) => named,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let Some(from) = directory.store.record(&Who::Account(from)).await? else {
+        return Ok(Err(Refused::not_enlisted()));
+    };
+    if from.device(from_device).is_none() {
+        return Ok(Err(Refused::not_enlisted()));
+    }
+    let to = match reachable(directory, &from, &request.address).await? {
+        Ok(to) => to,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    if let Err(too_fast) = directory.limits.claim(from.account, from_device, to.account) {
+        return Ok(Err(too_fast.into()));
+    }
+    let own = from.account == to.account;
+    let wanted = |device: &DeviceId| (named.is_empty() || named.contains(device)) && !(own && *device == from_device);
+    let devices: Vec<DeviceId> = to.devices.iter().map(|device| device.id).filter(wanted).collect();
+    let directory = Arc::clone(directory);
+    Directory::to_the_end(async move { Ok(Ok(take(&directory, &to, &devices).await?)) }).await
+}
+
+fn named_devices(numbers: &[u32]) -> Result<Vec<DeviceId>, Refused> {
+    if numbers.len() > DeviceId::MAX_PER_ACCOUNT {
+        return Err(Refused::because(ErrorCode::BadRequest, "devices: at most 16 are allowed"));
+    }
+    let ids: Result<Vec<DeviceId>, _> = numbers.iter().map(|number| DeviceId::new(*number)).collect();
+    ids.map_err(|error| Refused::because(ErrorCode::BadRequest, format!("devices: {error}")))
+}
+
+async fn take(directory: &Directory, to: &Record, devices: &[DeviceId]) -> Result<wire::KeyBundles, CallError> {
+    let bundles = directory.store.claim(to.account, devices).await?;
+    for bundle in &bundles {
+        directory.metrics.bundle_claimed(bundle.taken.0, bundle.taken.1);
+        if runs_low(bundle, directory.config.prekeys_low) {
+            let what = What::PrekeysLow { device: bundle.device, left: bundle.left };
+            let change = Change::Record { address: to.address.clone(), account: to.account, what };
+            // Not confirmed: nobody relies on it.
+            drop(directory.changes.publish(&change));
+        }
+    }
+    Ok(wire::KeyBundles {
+        account_id: to.account.as_bytes().to_vec().into(),
+        bundles: bundles.into_iter().map(to_proto).collect(),
+    })
+}
+
+/// Said when a kind falls below the threshold, and again when the last key of it has gone, not in between.
+fn runs_low(bundle: &Bundle, low: u32) -> bool {
+    let fell = |taken: bool, left: u32| taken && (left + 1 == low || left == 0);
+    fell(bundle.taken.0, bundle.left.ec) || fell(bundle.taken.1, bundle.left.kyber)
+}
+
+fn to_proto(bundle: Bundle) -> wire::KeyBundle {
+    let ec = |key: &EcPublicKey| key.as_bytes().to_vec().into();
+    let signed_kyber = |prekey: SignedPrekey<KyberPublicKey>| wire::SignedPrekey {
+        id: prekey.id.get(),
+        public_key: prekey.key.as_bytes().clone(),
+        signature: prekey.signature.as_bytes().to_vec().into(),
+    };
+    wire::KeyBundle {
+        device: bundle.device.get(),
+        registration_id: bundle.registration_id.get(),
+        identity_key: ec(&bundle.identity_key),
+        signed_prekey: Some(wire::SignedPrekey {
+            id: bundle.signed.id.get(),
+            public_key: ec(&bundle.signed.key),
+            signature: bundle.signed.signature.as_bytes().to_vec().into(),
+        }),
+        ec_prekey: bundle.ec.map(|prekey| wire::EcPrekey { id: prekey.id.get(), public_key: ec(&prekey.key) }),
+        kyber_prekey: Some(signed_kyber(bundle.kyber)),
+    }
+}

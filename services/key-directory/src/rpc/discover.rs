@@ -1,0 +1,34 @@
+//! Discover: does this address accept messages from the account? Yes, or the one `not-available`.
+
+use causeway_identity::{AccountId, Address};
+use causeway_proto::directory::v1 as pb;
+
+use super::{Refused, account_id};
+use crate::accounts::Record;
+use crate::directory::Directory;
+use crate::error::CallError;
+use crate::store::Who;
+
+pub(super) async fn run(
+    directory: &Directory,
+    request: pb::DiscoverRequest,
+) -> Result<Result<pb::Done, Refused>, CallError> {
+    let from = account_id(&request.from_account_id)?;
+    let Some(from) = directory.store.record(&Who::Account(from)).await? else {
+        return Ok(Err(Refused::not_enlisted()));
+    };
+    Ok(reachable(directory, &from, &request.address).await?.map(|_| pb::Done {}))
+}
+
+/// The record behind an address that accepts messages from `from`. Whatever is in the way, the answer is one.
+pub(super) async fn reachable(
+    directory: &Directory,
+    from: &Record,
+    address: &str,
+) -> Result<Result<Record, Refused>, CallError> {
+    // Also asked for when the text is no address, so that the store's time tells nothing.
+    let who = address.parse::<Address>().map_or(Who::Account(AccountId::from_bytes([0; 16])), Who::Address);
+    let to = directory.store.record(&who).await?;
+    let open = to.filter(|to| from.reaches(to) && !to.devices.is_empty());
+    Ok(open.ok_or_else(Refused::not_available))
+}

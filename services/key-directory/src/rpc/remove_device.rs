@@ -1,0 +1,34 @@
+//! RemoveDevice: one of one's own; its keys go with it. Confirmed when no routing delivers to it any more.
+
+use std::sync::Arc;
+
+use causeway_identity::DeviceId;
+use causeway_proto::directory::v1 as pb;
+
+use super::{Refused, account_id};
+use crate::changes::{Change, What};
+use crate::directory::Directory;
+use crate::error::CallError;
+use crate::store::Who;
+
+pub(super) async fn run(
+    directory: &Arc<Directory>,
+    request: pb::RemoveDeviceRequest,
+) -> Result<Result<pb::Done, Refused>, CallError> {
+    let account = account_id(&request.account_id)?;
+    // The number comes from the client: one that names no device is as good as one that nobody has.
+    let Ok(device) = DeviceId::new(request.device_id) else { return Ok(Err(Refused::not_available())) };
+    let Some(record) = directory.store.record(&Who::Account(account)).await? else {
+        return Ok(Err(Refused::not_enlisted()));
+    };
+    let directory = Arc::clone(directory);
+    Directory::to_the_end(async move {
+        if !directory.store.remove_device(account, device).await? {
+            return Ok(Err(Refused::not_available()));
+        }
+        let change = Change::Record { address: record.address, account, what: What::Devices };
+        directory.changes.publish(&change).confirm().await;
+        Ok(Ok(pb::Done {}))
+    })
+    .await
+}

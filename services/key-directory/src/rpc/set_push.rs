@@ -1,0 +1,41 @@
+//! SetPush: sets or drops a device's push token.
+
+use std::sync::Arc;
+
+use causeway_proto::directory::v1 as pb;
+use causeway_proto::wire::v1::ErrorCode;
+
+use super::{Refused, account_id, device_id};
+use crate::accounts::PushToken;
+use crate::changes::{Change, What};
+use crate::directory::Directory;
+use crate::error::CallError;
+use crate::store::Who;
+
+pub(super) async fn run(
+    directory: &Arc<Directory>,
+    request: pb::SetPushRequest,
+) -> Result<Result<pb::Done, Refused>, CallError> {
+    let (account, device) = (account_id(&request.account_id)?, device_id(request.device_id)?);
+    let token = if request.token.is_empty() {
+        None
+    } else if let Some(token) = PushToken::new(request.token) {
+        Some(token)
+    } else {
+        let detail = format!("token: at most {} bytes are allowed", PushToken::MAX_BYTES);
+        return Ok(Err(Refused::because(ErrorCode::BadRequest, detail)));
+    };
+    let Some(record) = directory.store.record(&Who::Account(account)).await? else {
+        return Ok(Err(Refused::not_enlisted()));
+    };
+    let directory = Arc::clone(directory);
+    Directory::to_the_end(async move {
+        if !directory.store.set_push(account, device, token.as_ref()).await? {
+            return Ok(Err(Refused::not_enlisted()));
+        }
+        // Not confirmed: a webhook to the older token wakes nobody, or the same device.
+        drop(directory.changes.publish(&Change::Record { address: record.address, account, what: What::Push }));
+        Ok(Ok(pb::Done {}))
+    })
+    .await
+}

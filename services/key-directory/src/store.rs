@@ -1,0 +1,247 @@
+//! What the directory keeps. [`Store`] is written in the words of the directory; its docs are the contract that every
+//! backend keeps, and `suite` is the test of it, one function a sentence.
+//!
+//! A further backend is a file beside `sqlite.rs` that implements [`Store`] and passes `suite::run`; no other file
+//! changes but the configuration that picks it.
+//!
+//! For all methods: when a change returns `Ok`, it is on disk; when it returns an error, it may or may not have
+//! happened, so every change is safe to repeat. Each method is one atomic step: others see all of it or nothing. What a
+//! caller is expected to handle is a value; an error means that the store could not answer.
+
+mod sqlite;
+#[cfg(test)]
+mod suite;
+
+use async_trait::async_trait;
+use causeway_identity::{AccountId, Address, DeviceId, Domain, NoiseKey, ProviderId};
+
+pub use sqlite::{OpenError, SqliteStore};
+
+use crate::accounts::{PushToken, Record};
+use crate::consent::Consent;
+use crate::keys::{EcPrekey, EcPublicKey, KyberPublicKey, RegistrationId, SignedPrekey, VerifiedPrekeys};
+use crate::providers::{Provider, ProviderSettings, ProviderStatus, TokenKeySet};
+
+/// One-time keys of one kind that a device can have in store; beyond it the oldest are dropped.
+pub const MAX_STORED_PREKEYS: usize = 200;
+/// A device's one-time keys are remembered for this many further hand-outs, so that publishing one again (a retry) does
+/// not hand it out twice.
+pub const REMEMBERED_PREKEYS: usize = 1_000;
+/// Device ids are 1 to this, because libsignal's fit into seven bits.
+pub const MAX_DEVICE_ID: u32 = 127;
+
+/// Why the store could not answer. None of these names a key or an address.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Too many changes wait; nothing happened.
+    #[error("too many changes are waiting to be written")]
+    Overloaded,
+    /// The backend failed; a change may or may not have happened.
+    #[error("the store failed: {0}")]
+    Failed(String),
+    /// What is stored is not what was written.
+    #[error("the store holds a malformed {0}")]
+    Corrupt(&'static str),
+}
+
+/// Whose record is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// The account with this address now.
+    Address(Address),
+    /// The account with this id.
+    Account(AccountId),
+}
+
+/// Outcome of [`Store::register_provider`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Registered {
+    /// It is there now.
+    Done,
+    /// Another provider has this domain.
+    DomainTaken,
+    /// Another provider has this issuer.
+    IssuerTaken,
+    /// There are as many providers as there may be.
+    Full,
+}
+
+/// Outcome of [`Store::update_provider`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Updated {
+    /// As it is now, with a higher revision.
+    Done(Provider),
+    /// No provider has this domain.
+    Unknown,
+    /// The kind is not the registered one.
+    OtherKind,
+    /// Another provider has this issuer.
+    IssuerTaken,
+}
+
+/// A device that asks to be enlisted; its keys are verified.
+#[derive(Debug, Clone)]
+pub struct Enlistment {
+    /// Proven by a token.
+    pub address: Address,
+    /// Whose domain the address names.
+    pub provider: ProviderId,
+    /// Random; becomes the account's id if the address has no account.
+    pub new_account: AccountId,
+    /// Proven by the handshake.
+    pub noise_key: NoiseKey,
+    /// Chosen by the device.
+    pub registration_id: RegistrationId,
+    /// Signed and last-resort prekey are there.
+    pub keys: VerifiedPrekeys,
+    /// Unix milliseconds.
+    pub now_ms: u64,
+}
+
+/// Outcome of [`Store::enlist`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enlisted {
+    /// A device was added, and with it perhaps the account.
+    Added {
+        /// Of the account.
+        account: AccountId,
+        /// Of the new device.
+        device: DeviceId,
+    },
+    /// The same device asked before: nothing changed.
+    Before {
+        /// Of the account.
+        account: AccountId,
+        /// Of the device.
+        device: DeviceId,
+    },
+    /// This Noise key belongs to a device of the account with another identity or registration id.
+    OtherKeys,
+    /// The account has 16 devices.
+    DeviceLimit,
+}
+
+/// How many one-time keys a device has in store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct KeyCounts {
+    /// EC keys.
+    pub ec: u32,
+    /// Kyber keys, the last-resort one not counted.
+    pub kyber: u32,
+}
+
+/// Outcome of [`Store::publish`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// What the device has now.
+    Done(KeyCounts),
+    /// The device is enlisted with another identity key; nothing changed.
+    OtherIdentity,
+    /// There is no such device.
+    NoDevice,
+}
+
+/// What somebody needs to open a session with a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// The device.
+    pub device: DeviceId,
+    /// Its registration id.
+    pub registration_id: RegistrationId,
+    /// Its identity key.
+    pub identity_key: EcPublicKey,
+    /// Its signed prekey.
+    pub signed: SignedPrekey<EcPublicKey>,
+    /// A one-time key, never given to anybody else; `None` when they are used up.
+    pub ec: Option<EcPrekey>,
+    /// A one-time key, never given to anybody else, or the last-resort one.
+    pub kyber: SignedPrekey<KyberPublicKey>,
+    /// What the device has left.
+    pub left: KeyCounts,
+    /// True if a one-time EC key, or a one-time Kyber key, was taken.
+    pub taken: (bool, bool),
+}
+
+/// The directory's durable state; see the module for what holds for every method.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Adds a provider with its first token keys, unless `limit` providers exist already.
+    async fn register_provider(&self, new: &Provider, keys: &TokenKeySet, limit: u32)
+    -> Result<Registered, StoreError>;
+
+    /// Replaces the settings of the provider with this domain, and its token keys by those fetched under them; the
+    /// revision rises, id, status, kind and domain stay.
+    async fn update_provider(&self, settings: &ProviderSettings, keys: &TokenKeySet) -> Result<Updated, StoreError>;
+
+    /// Sets the status and gives the provider as it is now; `None`: no provider has this domain.
+    async fn set_provider_status(
+        &self,
+        domain: &Domain,
+        status: ProviderStatus,
+    ) -> Result<Option<Provider>, StoreError>;
+
+    /// The provider with this domain.
+    async fn provider(&self, domain: &Domain) -> Result<Option<Provider>, StoreError>;
+
+    /// At most `limit` providers in the order of their domains (byte order), after `after`.
+    async fn providers(&self, after: Option<&Domain>, limit: u32) -> Result<Vec<Provider>, StoreError>;
+
+    /// Keeps token keys that were fetched under `revision` of the settings; false, and nothing kept, if the settings
+    /// have changed since.
+    async fn keep_token_keys(
+        &self,
+        provider: ProviderId,
+        revision: u64,
+        keys: &TokenKeySet,
+    ) -> Result<bool, StoreError>;
+
+    /// The token keys kept last; `None` if there is no such provider.
+    async fn token_keys(&self, provider: ProviderId) -> Result<Option<TokenKeySet>, StoreError>;
+
+    /// The account's record. By address: the account that has it now.
+    async fn record(&self, who: &Who) -> Result<Option<Record>, StoreError>;
+
+    /// Adds a device and, if the address has none, its account, with default consent. The same Noise key with the same
+    /// identity and registration id again changes nothing and gives the same ids. Device ids that the account never
+    /// used are given first, lowest first; then those whose device was removed longest ago.
+    async fn enlist(&self, enlistment: &Enlistment) -> Result<Enlisted, StoreError>;
+
+    /// Removes a device with all its keys; false: there is no such device.
+    async fn remove_device(&self, account: AccountId, device: DeviceId) -> Result<bool, StoreError>;
+
+    /// Erases the account: address, devices, keys, consent. Its id is remembered and never given again. False: there is
+    /// no such account.
+    async fn withdraw(&self, account: AccountId, now_ms: u64) -> Result<bool, StoreError>;
+
+    /// Sets or drops a device's push token; false: there is no such device.
+    async fn set_push(
+        &self,
+        account: AccountId,
+        device: DeviceId,
+        token: Option<&PushToken>,
+    ) -> Result<bool, StoreError>;
+
+    /// Replaces the consent; false: there is no such account.
+    async fn set_consent(&self, account: AccountId, consent: &Consent) -> Result<bool, StoreError>;
+
+    /// Replaces the signed and the last-resort prekey where given, and adds one-time keys behind those in store. A
+    /// one-time key that is in store, or among the last [`REMEMBERED_PREKEYS`] handed out, is passed over; a stored
+    /// one-time key with the id of a new one is replaced by it. Beyond [`MAX_STORED_PREKEYS`] of a kind the oldest are
+    /// dropped.
+    async fn publish(
+        &self,
+        account: AccountId,
+        device: DeviceId,
+        keys: &VerifiedPrekeys,
+    ) -> Result<Published, StoreError>;
+
+    /// How many one-time keys are in store; `None`: there is no such device.
+    async fn key_counts(&self, account: AccountId, device: DeviceId) -> Result<Option<KeyCounts>, StoreError>;
+
+    /// A bundle for each of these devices that exists, in the order given. From each, the one-time key of either kind
+    /// that was uploaded first is taken; it is never given again, not even when this call's answer gets lost.
+    async fn claim(&self, account: AccountId, devices: &[DeviceId]) -> Result<Vec<Bundle>, StoreError>;
+
+    /// Resolves when this store can never answer again, so that the process should leave.
+    async fn lost(&self);
+}

@@ -1,0 +1,270 @@
+//! [`Store`] on SQLite: one file, one writer thread with group commit, readers on connections of their own.
+//!
+//! `engine` runs jobs, `schema` makes and migrates the tables, the others hold the statements by subject. Every account
+//! table leads its primary key with the account id.
+
+mod accounts;
+mod engine;
+mod prekeys;
+mod providers;
+mod rows;
+mod schema;
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use causeway_identity::{AccountId, DeviceId, Domain, ProviderId};
+
+use self::engine::Engine;
+use super::{Bundle, Enlisted, Enlistment, KeyCounts, Published, Registered, Store, StoreError, Updated, Who};
+use crate::accounts::{PushToken, Record};
+use crate::consent::Consent;
+use crate::keys::VerifiedPrekeys;
+use crate::providers::{Provider, ProviderSettings, ProviderStatus, TokenKeySet};
+
+/// Why the store cannot be opened: names the path and the fix.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder cannot be made, or nothing can be written in it.
+    #[error("data folder {folder} is not writable ({cause}): create it for the user that runs this, or set data_dir")]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// Another process has it open.
+    #[error("data folder {0} is in use by another process: stop that one, or set another data_dir")]
+    InUse(PathBuf),
+    /// Written by a newer version of this program.
+    #[error("{file} has schema version {found}, this program knows up to {known}: run the newer program")]
+    TooNew {
+        /// The database file.
+        file: PathBuf,
+        /// The version it has.
+        found: u32,
+        /// The newest version that is known.
+        known: u32,
+    },
+    /// Not a database of ours, or SQLite refuses it.
+    #[error("{file} cannot be opened as the directory's database: {cause}")]
+    Database {
+        /// The database file.
+        file: PathBuf,
+        /// What SQLite said.
+        cause: String,
+    },
+}
+
+/// The directory's state in one SQLite file, `directory.sqlite` in the data folder. WAL, synchronous=FULL.
+pub struct SqliteStore {
+    engine: Engine,
+}
+
+impl SqliteStore {
+    /// Opens or makes the store in `folder`, which is made too if need be. Blocks for as long as a migration takes.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(folder: &Path) -> Result<Self, OpenError> {
+        Ok(Self { engine: Engine::open(folder)? })
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn register_provider(
+        &self,
+        new: &Provider,
+        keys: &TokenKeySet,
+        limit: u32,
+    ) -> Result<Registered, StoreError> {
+        let (new, keys) = (new.clone(), keys.clone());
+        self.engine.write(move |db| providers::register(db, &new, &keys, limit)).await
+    }
+
+    async fn update_provider(&self, settings: &ProviderSettings, keys: &TokenKeySet) -> Result<Updated, StoreError> {
+        let (settings, keys) = (settings.clone(), keys.clone());
+        self.engine.write(move |db| providers::update(db, &settings, &keys)).await
+    }
+
+    async fn set_provider_status(
+        &self,
+        domain: &Domain,
+        status: ProviderStatus,
+    ) -> Result<Option<Provider>, StoreError> {
+        let domain = domain.clone();
+        self.engine.write(move |db| providers::set_status(db, &domain, status)).await
+    }
+
+    async fn provider(&self, domain: &Domain) -> Result<Option<Provider>, StoreError> {
+        let domain = domain.clone();
+        self.engine.read(move |db| providers::by_domain(db, &domain)).await
+    }
+
+    async fn providers(&self, after: Option<&Domain>, limit: u32) -> Result<Vec<Provider>, StoreError> {
+        let after = after.cloned();
+        self.engine.read(move |db| providers::page(db, after.as_ref(), limit)).await
+    }
+
+    async fn keep_token_keys(
+        &self,
+        provider: ProviderId,
+        revision: u64,
+        keys: &TokenKeySet,
+    ) -> Result<bool, StoreError> {
+        let keys = keys.clone();
+        self.engine.write(move |db| providers::keep_keys(db, provider, revision, &keys)).await
+    }
+
+    async fn token_keys(&self, provider: ProviderId) -> Result<Option<TokenKeySet>, StoreError> {
+        self.engine.read(move |db| providers::keys(db, provider)).await
+    }
+
+    async fn record(&self, who: &Who) -> Result<Option<Record>, StoreError> {
+        let who = who.clone();
+        self.engine.read(move |db| accounts::record(db, &who)).await
+    }
+
+    async fn enlist(&self, enlistment: &Enlistment) -> Result<Enlisted, StoreError> {
+        let enlistment = enlistment.clone();
+        self.engine.write(move |db| accounts::enlist(db, &enlistment)).await
+    }
+
+    async fn remove_device(&self, account: AccountId, device: DeviceId) -> Result<bool, StoreError> {
+        self.engine.write(move |db| accounts::remove_device(db, account, device)).await
+    }
+
+    async fn withdraw(&self, account: AccountId, now_ms: u64) -> Result<bool, StoreError> {
+        self.engine.write(move |db| accounts::withdraw(db, account, now_ms)).await
+    }
+
+    async fn set_push(
+        &self,
+        account: AccountId,
+        device: DeviceId,
+        token: Option<&PushToken>,
+    ) -> Result<bool, StoreError> {
+        let token = token.cloned();
+        self.engine.write(move |db| accounts::set_push(db, account, device, token.as_ref())).await
+    }
+
+    async fn set_consent(&self, account: AccountId, consent: &Consent) -> Result<bool, StoreError> {
+        let consent = consent.clone();
+        self.engine.write(move |db| accounts::set_consent(db, account, &consent)).await
+    }
+
+    async fn publish(
+        &self,
+        account: AccountId,
+        device: DeviceId,
+        keys: &VerifiedPrekeys,
+    ) -> Result<Published, StoreError> {
+        let keys = keys.clone();
+        self.engine.write(move |db| prekeys::publish(db, account, device, &keys)).await
+    }
+
+    async fn key_counts(&self, account: AccountId, device: DeviceId) -> Result<Option<KeyCounts>, StoreError> {
+        self.engine.read(move |db| prekeys::counts_if_enlisted(db, account, device)).await
+    }
+
+    async fn claim(&self, account: AccountId, devices: &[DeviceId]) -> Result<Vec<Bundle>, StoreError> {
+        let devices = devices.to_vec();
+        self.engine.write(move |db| prekeys::claim(db, account, &devices)).await
+    }
+
+    async fn lost(&self) {
+        self.engine.lost().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::suite;
+
+    /// A store in a folder that goes away with it.
+    struct Temporary {
+        store: SqliteStore,
+        _folder: tempfile::TempDir,
+    }
+
+    impl suite::Fresh for Temporary {
+        fn store(&self) -> &dyn Store {
+            &self.store
+        }
+    }
+
+    #[test]
+    fn keeps_the_contract() {
+        suite::run(async || {
+            let folder = tempfile::tempdir().unwrap();
+            Temporary { store: SqliteStore::open(folder.path()).unwrap(), _folder: folder }
+        });
+    }
+
+    #[tokio::test]
+    async fn what_was_acknowledged_is_there_after_opening_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = SqliteStore::open(folder.path()).unwrap();
+        let (account, device) = suite::an_account(&first).await;
+        let before = first.record(&Who::Account(account)).await.unwrap();
+        drop(first);
+        let second = SqliteStore::open(folder.path()).unwrap();
+        assert_eq!(second.record(&Who::Account(account)).await.unwrap(), before);
+        assert!(second.key_counts(account, device).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_second_process_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let _first = SqliteStore::open(folder.path()).unwrap();
+        let error = SqliteStore::open(folder.path()).err().expect("must be refused");
+        assert!(matches!(error, OpenError::InUse(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_made_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "in the way").unwrap();
+        let error = SqliteStore::open(&file.join("data")).err().expect("must be refused").to_string();
+        assert!(error.contains("file/data") && error.contains("data_dir"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_not_ours_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("directory.sqlite");
+        std::fs::write(&file, "garbage, ".repeat(1_000)).unwrap();
+        let error = SqliteStore::open(folder.path()).err().expect("must be refused");
+        assert!(matches!(error, OpenError::Database { .. }), "{error}");
+        assert_eq!(std::fs::read(&file).unwrap(), "garbage, ".repeat(1_000).as_bytes());
+    }
+
+    #[tokio::test]
+    async fn a_newer_schema_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(SqliteStore::open(folder.path()).unwrap());
+        let db = rusqlite::Connection::open(folder.path().join("directory.sqlite")).unwrap();
+        db.pragma_update(None, "user_version", 99).unwrap();
+        drop(db);
+        let error = SqliteStore::open(folder.path()).err().expect("must be refused");
+        assert!(matches!(error, OpenError::TooNew { found: 99, .. }), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn nobody_else_may_read_the_files() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("data");
+        let store = SqliteStore::open(&folder).unwrap();
+        suite::an_account(&store).await;
+        assert_eq!(std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let entry = entry.unwrap();
+            assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", entry.file_name());
+        }
+    }
+}

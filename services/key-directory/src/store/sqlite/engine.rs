@@ -1,0 +1,267 @@
+//! Runs jobs on the database: changes one after the other on a thread of their own, many in one commit; readings beside
+//! them on read-only connections.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{OpenError, schema};
+use crate::store::StoreError;
+
+const FILE: &str = "directory.sqlite";
+const LOCK: &str = "directory.lock";
+/// Changes that may wait for the writer.
+const QUEUE: usize = 1_024;
+/// Changes in one commit.
+const GROUP: usize = 64;
+const READERS: usize = 4;
+
+/// A change: runs inside the transaction, and gives what tells the caller once the commit is over.
+type Job = Box<dyn FnOnce(&Connection) -> Answer + Send>;
+type Answer = Box<dyn FnOnce(Result<(), &str>) + Send>;
+
+pub(super) struct Engine {
+    writer: mpsc::Sender<Job>,
+    readers: Arc<Readers>,
+    writer_gone: CancellationToken,
+}
+
+struct Readers {
+    free: Semaphore,
+    connections: Mutex<Vec<Connection>>,
+}
+
+impl Engine {
+    pub(super) fn open(folder: &Path) -> Result<Self, OpenError> {
+        let in_folder = |cause| OpenError::Folder { folder: folder.to_owned(), cause };
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(in_folder)?;
+        let lock = private_file(&folder.join(LOCK)).map_err(in_folder)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::InUse(folder.to_owned())),
+            Err(std::fs::TryLockError::Error(cause)) => return Err(in_folder(cause)),
+        }
+        let file = folder.join(FILE);
+        // SQLite gives its side files the permissions of the main one, so that one is made first.
+        drop(private_file(&file).map_err(in_folder)?);
+
+        let broken = |cause: rusqlite::Error| OpenError::Database { file: file.clone(), cause: cause.to_string() };
+        let mut db = Connection::open_with_flags(&file, flags(OpenFlags::SQLITE_OPEN_READ_WRITE)).map_err(broken)?;
+        db.busy_timeout(std::time::Duration::from_secs(5)).map_err(broken)?;
+        schema::prepare(&mut db, &file)?;
+        let readers = (0..READERS)
+            .map(|_| {
+                let reader = Connection::open_with_flags(&file, flags(OpenFlags::SQLITE_OPEN_READ_ONLY))?;
+                reader.busy_timeout(std::time::Duration::from_secs(5))?;
+                Ok(reader)
+            })
+            .collect::<rusqlite::Result<Vec<_>>>()
+            .map_err(broken)?;
+
+        let (writer, jobs) = mpsc::channel(QUEUE);
+        let writer_gone = CancellationToken::new();
+        let gone = writer_gone.clone().drop_guard();
+        std::thread::Builder::new()
+            .name("directory-writer".to_owned())
+            .spawn(move || write_until_closed(db, jobs, &lock, gone))
+            .map_err(in_folder)?;
+        let readers = Arc::new(Readers { free: Semaphore::new(READERS), connections: Mutex::new(readers) });
+        Ok(Self { writer, readers, writer_gone })
+    }
+
+    /// Runs a change; its result arrives after the commit that made it durable.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |db| {
+            let outcome = in_savepoint(db, change);
+            Box::new(move |commit| {
+                let result = match commit {
+                    Ok(()) => outcome,
+                    Err(cause) => outcome.and(Err(StoreError::Failed(cause.to_owned()))),
+                };
+                // The caller may have given up; the change stands all the same.
+                let _caller_gone = answer.send(result);
+            })
+        });
+        self.writer.try_send(job).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => StoreError::Failed("the writer is gone".to_owned()),
+        })?;
+        answered.await.map_err(|_| StoreError::Failed("the writer is gone".to_owned()))?
+    }
+
+    /// Runs a reading, which sees one state of the database throughout.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        reading: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let readers = Arc::clone(&self.readers);
+        let _permit = readers.free.acquire().await.map_err(failed)?;
+        let lent = Lent::from(&readers)?;
+        let task = tokio::task::spawn_blocking(move || {
+            let transaction = lent.connection().unchecked_transaction().map_err(failed)?;
+            let outcome = reading(&transaction)?;
+            transaction.commit().map_err(failed)?;
+            drop(lent);
+            Ok(outcome)
+        });
+        task.await.map_err(failed)?
+    }
+
+    pub(super) async fn lost(&self) {
+        self.writer_gone.cancelled().await;
+    }
+}
+
+/// A connection that finds its way back, also when the reading panics.
+struct Lent {
+    connection: Option<Connection>,
+    home: Arc<Readers>,
+}
+
+impl Lent {
+    fn from(home: &Arc<Readers>) -> Result<Self, StoreError> {
+        let connection = home.connections.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if connection.is_none() {
+            return Err(StoreError::Failed("no reader is free".to_owned()));
+        }
+        Ok(Self { connection, home: Arc::clone(home) })
+    }
+
+    fn connection(&self) -> &Connection {
+        self.connection.as_ref().expect("taken on drop alone")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.home.connections.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        }
+    }
+}
+
+fn write_until_closed(mut db: Connection, mut jobs: mpsc::Receiver<Job>, _lock: &File, _gone: DropGuard) {
+    while let Some(first) = jobs.blocking_recv() {
+        commit_group(&mut db, first, &mut jobs);
+    }
+}
+
+/// Commits `first` and whatever waits behind it, up to a bound, with one sync of the disk.
+fn commit_group(db: &mut Connection, first: Job, jobs: &mut mpsc::Receiver<Job>) {
+    let mut answers = Vec::new();
+    let committed = (|| {
+        let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        answers.push(first(&transaction));
+        while answers.len() < GROUP {
+            let Ok(next) = jobs.try_recv() else { break };
+            answers.push(next(&transaction));
+        }
+        transaction.commit()
+    })();
+    let told = committed.map_err(|error| {
+        tracing::warn!(%error, "a commit failed");
+        error.to_string()
+    });
+    for answer in answers {
+        answer(told.as_ref().map(|()| ()).map_err(String::as_str));
+    }
+}
+
+/// Runs one change so that its failure leaves the others of the group alone.
+fn in_savepoint<T>(
+    db: &Connection,
+    change: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    db.execute_batch("SAVEPOINT change").map_err(failed)?;
+    let outcome = change(db);
+    let end = if outcome.is_ok() { "RELEASE change" } else { "ROLLBACK TO change; RELEASE change" };
+    db.execute_batch(end).map_err(failed)?;
+    outcome
+}
+
+fn flags(access: OpenFlags) -> OpenFlags {
+    access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE
+}
+
+fn private_file(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// Text of an error of the layers below. SQLite's texts name tables and columns, never values.
+pub(super) fn failed(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Failed(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_that_fails_leaves_the_others_of_its_group() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path()).unwrap();
+        let insert = |db: &Connection, n: u8| {
+            db.execute("INSERT INTO withdrawn VALUES (?1, 0)", [[n; 16].to_vec()]).map_err(failed)
+        };
+        let (good, bad, also_good) = tokio::join!(
+            engine.write(move |db| insert(db, 1)),
+            engine.write(move |db| {
+                insert(db, 2)?;
+                Err::<(), _>(StoreError::Corrupt("test"))
+            }),
+            engine.write(move |db| insert(db, 3)),
+        );
+        assert!(good.is_ok() && bad.is_err() && also_good.is_ok());
+        let count = engine
+            .read(|db| db.query_row("SELECT count(*) FROM withdrawn", [], |row| row.get::<_, u32>(0)).map_err(failed));
+        assert_eq!(count.await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_is_an_answer_not_a_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path()).unwrap();
+        let (started, has_started) = oneshot::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let blocked = engine.write(move |_| {
+            let _ = started.send(());
+            released.recv().map_err(failed)
+        });
+        let flood = async {
+            has_started.await.unwrap();
+            let mut waiting = futures::stream::FuturesUnordered::new();
+            for _ in 0..QUEUE {
+                let mut write = Box::pin(engine.write(|_| Ok(())));
+                assert!(futures::poll!(&mut write).is_pending());
+                waiting.push(write);
+            }
+            assert!(matches!(engine.write(|_| Ok(())).await, Err(StoreError::Overloaded)));
+            release.send(()).unwrap();
+            while let Some(written) = futures::StreamExt::next(&mut waiting).await {
+                written.unwrap();
+            }
+        };
+        let (blocked, ()) = tokio::join!(blocked, flood);
+        blocked.unwrap();
+    }
+
+    #[tokio::test]
+    async fn readers_cannot_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path()).unwrap();
+        let wrote = engine.read(|db| db.execute("DELETE FROM withdrawn", []).map_err(failed)).await;
+        assert!(wrote.is_err());
+        for _ in 0..2 * READERS {
+            assert!(engine.read(|_| Ok(())).await.is_ok(), "a failed reading gives its connection back");
+        }
+    }
+}

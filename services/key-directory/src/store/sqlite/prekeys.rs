@@ -1,0 +1,268 @@
+//! Statements about prekeys.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use causeway_identity::{AccountId, DeviceId};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::engine::failed;
+use super::rows::{Column, corrupt};
+use crate::keys::VerifiedPrekeys;
+use crate::keys::{EcPrekey, EcPublicKey, KyberPublicKey, PrekeyId, RegistrationId, Signature, SignedPrekey};
+use crate::store::{Bundle, KeyCounts, MAX_STORED_PREKEYS, Published, REMEMBERED_PREKEYS, StoreError};
+
+/// Numbers on disk.
+#[derive(Clone, Copy)]
+enum Kind {
+    Ec = 1,
+    Kyber = 2,
+}
+
+/// A one-time key as its row holds it; EC keys have no signature.
+struct OneTime {
+    id: u32,
+    key: Vec<u8>,
+    signature: Option<Vec<u8>>,
+}
+
+pub(super) fn publish(
+    db: &Connection,
+    account: AccountId,
+    device: DeviceId,
+    keys: &VerifiedPrekeys,
+) -> Result<Published, StoreError> {
+    let identity: Option<Vec<u8>> = db
+        .query_row(
+            "SELECT identity_key FROM devices WHERE account_id = ?1 AND device_id = ?2",
+            params![Column(account), device.get()],
+            |row| row.get(0),
+        )
+        .optional()
+        .map_err(failed)?;
+    let Some(identity) = identity else { return Ok(Published::NoDevice) };
+    if identity != keys.identity_key.as_bytes() {
+        return Ok(Published::OtherIdentity);
+    }
+    if let Some(signed) = &keys.signed {
+        db.execute(
+            "UPDATE devices SET signed_id = ?3, signed_key = ?4, signed_signature = ?5
+             WHERE account_id = ?1 AND device_id = ?2",
+            params![Column(account), device.get(), signed.id.get(), signed.key.as_bytes(), signed.signature.as_bytes()],
+        )
+        .map_err(failed)?;
+    }
+    if let Some(last) = &keys.last_resort {
+        db.execute(
+            "UPDATE devices SET last_resort_id = ?3, last_resort_key = ?4, last_resort_signature = ?5
+             WHERE account_id = ?1 AND device_id = ?2",
+            params![
+                Column(account),
+                device.get(),
+                last.id.get(),
+                last.key.as_bytes().as_ref(),
+                last.signature.as_bytes()
+            ],
+        )
+        .map_err(failed)?;
+    }
+    add(db, account, device, keys)?;
+    Ok(Published::Done(counts(db, account, device)?))
+}
+
+/// Adds the one-time keys behind those in store.
+pub(super) fn add(
+    db: &Connection,
+    account: AccountId,
+    device: DeviceId,
+    keys: &VerifiedPrekeys,
+) -> Result<(), StoreError> {
+    let ec = keys.ec.iter().map(|key| (key.id, &key.key.as_bytes()[..], None));
+    add_kind(db, account, device, Kind::Ec, ec)?;
+    let kyber = keys.kyber.iter().map(|key| (key.id, key.key.as_bytes().as_ref(), Some(&key.signature.as_bytes()[..])));
+    add_kind(db, account, device, Kind::Kyber, kyber)
+}
+
+fn add_kind<'a>(
+    db: &Connection,
+    account: AccountId,
+    device: DeviceId,
+    kind: Kind,
+    keys: impl Iterator<Item = (PrekeyId, &'a [u8], Option<&'a [u8]>)>,
+) -> Result<(), StoreError> {
+    let mut last_place: i64 = db
+        .query_row(
+            "SELECT coalesce(max(place), 0) FROM one_time_prekeys
+             WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3",
+            params![Column(account), device.get(), kind as u8],
+            |row| row.get(0),
+        )
+        .map_err(failed)?;
+    let mut known = db
+        .prepare_cached(
+            "SELECT 1 FROM one_time_prekeys
+             WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3 AND digest = ?4",
+        )
+        .map_err(failed)?;
+    let mut replace = db
+        .prepare_cached(
+            "DELETE FROM one_time_prekeys WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3 AND key_id = ?4
+             AND public_key IS NOT NULL",
+        )
+        .map_err(failed)?;
+    let mut insert =
+        db.prepare_cached("INSERT INTO one_time_prekeys VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)").map_err(failed)?;
+    for (id, key, signature) in keys {
+        let digest = short_digest(key);
+        if known.exists(params![Column(account), device.get(), kind as u8, digest]).map_err(failed)? {
+            continue;
+        }
+        replace.execute(params![Column(account), device.get(), kind as u8, id.get()]).map_err(failed)?;
+        last_place += 1;
+        insert
+            .execute(params![Column(account), device.get(), kind as u8, last_place, id.get(), digest, key, signature])
+            .map_err(failed)?;
+    }
+    let surplus = "DELETE FROM one_time_prekeys
+        WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3 AND public_key IS NOT NULL AND place <= (
+            SELECT place FROM one_time_prekeys
+            WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3 AND public_key IS NOT NULL
+            ORDER BY place DESC LIMIT 1 OFFSET ?4)";
+    db.execute(surplus, params![Column(account), device.get(), kind as u8, MAX_STORED_PREKEYS as i64])
+        .map_err(failed)?;
+    Ok(())
+}
+
+pub(super) fn counts_if_enlisted(
+    db: &Connection,
+    account: AccountId,
+    device: DeviceId,
+) -> Result<Option<KeyCounts>, StoreError> {
+    let enlisted = db
+        .prepare_cached("SELECT 1 FROM devices WHERE account_id = ?1 AND device_id = ?2")
+        .map_err(failed)?
+        .exists(params![Column(account), device.get()])
+        .map_err(failed)?;
+    if !enlisted {
+        return Ok(None);
+    }
+    counts(db, account, device).map(Some)
+}
+
+fn counts(db: &Connection, account: AccountId, device: DeviceId) -> Result<KeyCounts, StoreError> {
+    let mut statement = db
+        .prepare_cached(
+            "SELECT count(*) FROM one_time_prekeys
+             WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3 AND public_key IS NOT NULL",
+        )
+        .map_err(failed)?;
+    let mut count = |kind: Kind| {
+        statement.query_row(params![Column(account), device.get(), kind as u8], |row| row.get(0)).map_err(failed)
+    };
+    Ok(KeyCounts { ec: count(Kind::Ec)?, kyber: count(Kind::Kyber)? })
+}
+
+pub(super) fn claim(db: &Connection, account: AccountId, devices: &[DeviceId]) -> Result<Vec<Bundle>, StoreError> {
+    let mut bundles = Vec::with_capacity(devices.len());
+    for device in devices {
+        if let Some(bundle) = claim_one(db, account, *device)? {
+            bundles.push(bundle);
+        }
+    }
+    Ok(bundles)
+}
+
+fn claim_one(db: &Connection, account: AccountId, device: DeviceId) -> Result<Option<Bundle>, StoreError> {
+    let head = db
+        .prepare_cached(
+            "SELECT registration_id, identity_key, signed_id, signed_key, signed_signature,
+                    last_resort_id, last_resort_key, last_resort_signature
+             FROM devices WHERE account_id = ?1 AND device_id = ?2",
+        )
+        .map_err(failed)?
+        .query_row(params![Column(account), device.get()], |row| {
+            Ok((row.get::<_, u32>(0)?, row.get::<_, Vec<u8>>(1)?, one_time(row, 2)?, one_time(row, 5)?))
+        })
+        .optional()
+        .map_err(failed)?;
+    let Some((registration_id, identity_key, signed, last_resort)) = head else { return Ok(None) };
+    let ec = take(db, account, device, Kind::Ec)?;
+    let kyber = take(db, account, device, Kind::Kyber)?;
+    let taken = (ec.is_some(), kyber.is_some());
+    let ec =
+        ec.map(|key| Ok::<_, StoreError>(EcPrekey { id: prekey_id(key.id)?, key: ec_key(&key.key)? })).transpose()?;
+    Ok(Some(Bundle {
+        device,
+        registration_id: RegistrationId::try_from(registration_id).map_err(corrupt("registration id"))?,
+        identity_key: ec_key(&identity_key)?,
+        signed: SignedPrekey {
+            id: prekey_id(signed.id)?,
+            key: ec_key(&signed.key)?,
+            signature: signature(signed.signature)?,
+        },
+        ec,
+        kyber: kyber_key(kyber.unwrap_or(last_resort))?,
+        left: counts(db, account, device)?,
+        taken,
+    }))
+}
+
+/// Takes the one-time key that was uploaded first: its row stays, without the key, for as long as it is remembered.
+fn take(db: &Connection, account: AccountId, device: DeviceId, kind: Kind) -> Result<Option<OneTime>, StoreError> {
+    let first = db
+        .prepare_cached(
+            "SELECT key_id, public_key, signature, place FROM one_time_prekeys
+             WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3 AND public_key IS NOT NULL
+             ORDER BY place LIMIT 1",
+        )
+        .map_err(failed)?
+        .query_row(params![Column(account), device.get(), kind as u8], |row| {
+            Ok((one_time(row, 0)?, row.get::<_, i64>(3)?))
+        })
+        .optional()
+        .map_err(failed)?;
+    let Some((key, place)) = first else { return Ok(None) };
+    db.prepare_cached(
+        "UPDATE one_time_prekeys SET public_key = NULL, signature = NULL
+         WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3 AND place = ?4",
+    )
+    .map_err(failed)?
+    .execute(params![Column(account), device.get(), kind as u8, place])
+    .map_err(failed)?;
+    // Keys leave in the order of their places, so what is far behind this one was handed out long ago.
+    db.prepare_cached(
+        "DELETE FROM one_time_prekeys
+         WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3 AND place <= ?4 AND public_key IS NULL",
+    )
+    .map_err(failed)?
+    .execute(params![Column(account), device.get(), kind as u8, place - REMEMBERED_PREKEYS as i64])
+    .map_err(failed)?;
+    Ok(Some(key))
+}
+
+fn one_time(row: &Row<'_>, first: usize) -> rusqlite::Result<OneTime> {
+    Ok(OneTime { id: row.get(first)?, key: row.get(first + 1)?, signature: row.get(first + 2)? })
+}
+
+fn kyber_key(key: OneTime) -> Result<SignedPrekey<KyberPublicKey>, StoreError> {
+    Ok(SignedPrekey {
+        id: prekey_id(key.id)?,
+        key: KyberPublicKey::from_stored(key.key).ok_or(StoreError::Corrupt("Kyber key"))?,
+        signature: signature(key.signature)?,
+    })
+}
+
+fn ec_key(bytes: &[u8]) -> Result<EcPublicKey, StoreError> {
+    EcPublicKey::from_stored(bytes).ok_or(StoreError::Corrupt("EC key"))
+}
+
+fn prekey_id(number: u32) -> Result<PrekeyId, StoreError> {
+    PrekeyId::try_from(number).map_err(corrupt("prekey id"))
+}
+
+fn signature(bytes: Option<Vec<u8>>) -> Result<Signature, StoreError> {
+    Signature::try_from(bytes.unwrap_or_default().as_slice()).map_err(corrupt("signature"))
+}
+
+/// 128 bits suffice: only the device itself could gain from two of its own keys that collide.
+fn short_digest(key: &[u8]) -> Vec<u8> {
+    digest(&SHA256, key).as_ref()[..16].to_vec()
+}

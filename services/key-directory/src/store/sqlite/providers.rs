@@ -1,0 +1,212 @@
+//! Statements about providers and their token keys.
+
+use causeway_identity::{Domain, ProviderId};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde::{Deserialize, Serialize};
+
+use super::engine::failed;
+use super::rows::{Column, corrupt};
+use crate::providers::{Provider, ProviderKind, ProviderSettings, ProviderStatus, TokenKeySet, WebhookTarget};
+use crate::store::{Registered, StoreError, Updated};
+
+/// Settings that nothing is looked up by, as JSON in one column.
+#[derive(Serialize, Deserialize)]
+struct StoredSettings {
+    display_name: String,
+    hosts: Vec<String>,
+    media_prefixes: Vec<String>,
+    webhook: Option<(String, String)>,
+}
+
+pub(super) fn register(
+    db: &Connection,
+    new: &Provider,
+    keys: &TokenKeySet,
+    limit: u32,
+) -> Result<Registered, StoreError> {
+    let ProviderSettings { domain, kind, issuer, .. } = &new.settings;
+    if exists(db, "SELECT 1 FROM providers WHERE domain = ?1", domain.as_str())? {
+        return Ok(Registered::DomainTaken);
+    }
+    if exists(db, "SELECT 1 FROM providers WHERE issuer = ?1", issuer)? {
+        return Ok(Registered::IssuerTaken);
+    }
+    let count: u32 = db.query_row("SELECT count(*) FROM providers", [], |row| row.get(0)).map_err(failed)?;
+    if count >= limit {
+        return Ok(Registered::Full);
+    }
+    db.execute(
+        "INSERT INTO providers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        params![
+            Column(new.id),
+            domain.as_str(),
+            issuer,
+            Column(*kind),
+            Column(new.status),
+            Column(new.revision),
+            Column(new.registered_ms),
+            to_json(&new.settings)?,
+            keys.jwks,
+            keys.count,
+            Column(keys.fetched_ms),
+        ],
+    )
+    .map_err(failed)?;
+    Ok(Registered::Done)
+}
+
+pub(super) fn update(db: &Connection, settings: &ProviderSettings, keys: &TokenKeySet) -> Result<Updated, StoreError> {
+    let Some(before) = by_domain(db, &settings.domain)? else { return Ok(Updated::Unknown) };
+    if before.settings.kind != settings.kind {
+        return Ok(Updated::OtherKind);
+    }
+    let taken: Option<i64> = db
+        .query_row(
+            "SELECT 1 FROM providers WHERE issuer = ?1 AND domain <> ?2",
+            params![settings.issuer, settings.domain.as_str()],
+            |row| row.get(0),
+        )
+        .optional()
+        .map_err(failed)?;
+    if taken.is_some() {
+        return Ok(Updated::IssuerTaken);
+    }
+    let after = Provider { settings: settings.clone(), revision: before.revision + 1, ..before };
+    db.execute(
+        "UPDATE providers SET issuer = ?2, settings = ?3, revision = ?4, jwks = ?5, jwks_count = ?6,
+         jwks_fetched_ms = ?7 WHERE provider_id = ?1",
+        params![
+            Column(after.id),
+            settings.issuer,
+            to_json(settings)?,
+            Column(after.revision),
+            keys.jwks,
+            keys.count,
+            Column(keys.fetched_ms),
+        ],
+    )
+    .map_err(failed)?;
+    Ok(Updated::Done(after))
+}
+
+pub(super) fn set_status(
+    db: &Connection,
+    domain: &Domain,
+    status: ProviderStatus,
+) -> Result<Option<Provider>, StoreError> {
+    db.execute("UPDATE providers SET status = ?2 WHERE domain = ?1", params![domain.as_str(), Column(status)])
+        .map_err(failed)?;
+    by_domain(db, domain)
+}
+
+pub(super) fn by_domain(db: &Connection, domain: &Domain) -> Result<Option<Provider>, StoreError> {
+    let raw = db
+        .prepare_cached(concat!(
+            "SELECT provider_id, domain, issuer, kind, status, revision, registered_ms, settings ",
+            "FROM providers WHERE domain = ?1"
+        ))
+        .map_err(failed)?
+        .query_row([domain.as_str()], RawProvider::read)
+        .optional()
+        .map_err(failed)?;
+    raw.map(RawProvider::into_provider).transpose()
+}
+
+pub(super) fn page(db: &Connection, after: Option<&Domain>, limit: u32) -> Result<Vec<Provider>, StoreError> {
+    let mut statement = db
+        .prepare_cached(concat!(
+            "SELECT provider_id, domain, issuer, kind, status, revision, registered_ms, settings ",
+            "FROM providers WHERE domain > ?1 ORDER BY domain LIMIT ?2"
+        ))
+        .map_err(failed)?;
+    let rows =
+        statement.query_map(params![after.map_or("", Domain::as_str), limit], RawProvider::read).map_err(failed)?;
+    rows.map(|row| row.map_err(failed)?.into_provider()).collect()
+}
+
+pub(super) fn keep_keys(
+    db: &Connection,
+    provider: ProviderId,
+    revision: u64,
+    keys: &TokenKeySet,
+) -> Result<bool, StoreError> {
+    let changed = db
+        .execute(
+            "UPDATE providers SET jwks = ?3, jwks_count = ?4, jwks_fetched_ms = ?5
+             WHERE provider_id = ?1 AND revision = ?2",
+            params![Column(provider), Column(revision), keys.jwks, keys.count, Column(keys.fetched_ms)],
+        )
+        .map_err(failed)?;
+    Ok(changed == 1)
+}
+
+pub(super) fn keys(db: &Connection, provider: ProviderId) -> Result<Option<TokenKeySet>, StoreError> {
+    db.query_row(
+        "SELECT jwks, jwks_count, jwks_fetched_ms FROM providers WHERE provider_id = ?1",
+        [Column(provider)],
+        |row| Ok(TokenKeySet { jwks: row.get(0)?, count: row.get(1)?, fetched_ms: row.get::<_, Column<u64>>(2)?.0 }),
+    )
+    .optional()
+    .map_err(failed)
+}
+
+struct RawProvider {
+    id: ProviderId,
+    domain: String,
+    issuer: String,
+    kind: ProviderKind,
+    status: ProviderStatus,
+    revision: u64,
+    registered_ms: u64,
+    settings: String,
+}
+
+impl RawProvider {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get::<_, Column<ProviderId>>(0)?.0,
+            domain: row.get(1)?,
+            issuer: row.get(2)?,
+            kind: row.get::<_, Column<ProviderKind>>(3)?.0,
+            status: row.get::<_, Column<ProviderStatus>>(4)?.0,
+            revision: row.get::<_, Column<u64>>(5)?.0,
+            registered_ms: row.get::<_, Column<u64>>(6)?.0,
+            settings: row.get(7)?,
+        })
+    }
+
+    fn into_provider(self) -> Result<Provider, StoreError> {
+        let stored: StoredSettings = serde_json::from_str(&self.settings).map_err(corrupt("provider"))?;
+        let settings = ProviderSettings {
+            domain: self.domain.parse().map_err(corrupt("provider"))?,
+            display_name: stored.display_name,
+            kind: self.kind,
+            issuer: self.issuer,
+            hosts: stored.hosts,
+            media_prefixes: stored.media_prefixes,
+            webhook: stored.webhook.map(|(url, secret)| WebhookTarget { url, secret }),
+        };
+        Ok(Provider {
+            id: self.id,
+            settings,
+            status: self.status,
+            registered_ms: self.registered_ms,
+            revision: self.revision,
+        })
+    }
+}
+
+fn to_json(settings: &ProviderSettings) -> Result<String, StoreError> {
+    let stored = StoredSettings {
+        display_name: settings.display_name.clone(),
+        hosts: settings.hosts.clone(),
+        media_prefixes: settings.media_prefixes.clone(),
+        webhook: settings.webhook.as_ref().map(|target| (target.url.clone(), target.secret.clone())),
+    };
+    serde_json::to_string(&stored).map_err(failed)
+}
+
+fn exists(db: &Connection, query: &str, value: &str) -> Result<bool, StoreError> {
+    let found: Option<i64> = db.query_row(query, [value], |row| row.get(0)).optional().map_err(failed)?;
+    Ok(found.is_some())
+}

@@ -1,0 +1,133 @@
+//! The tables, and how older files get them: a step a version, run in one transaction at open. To change the schema,
+//! append a step; steps that were released are never edited.
+
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::OpenError;
+
+/// "CWKD": tells our file from other SQLite files.
+const APPLICATION_ID: i32 = 0x4357_4b44;
+
+const STEPS: [&str; 1] = [VERSION_1];
+
+/// Lookup of an account by its address is a table of its own, so that account tables need no key but the account's.
+const VERSION_1: &str = "
+CREATE TABLE providers (
+    provider_id     BLOB NOT NULL PRIMARY KEY,
+    domain          TEXT NOT NULL UNIQUE,
+    issuer          TEXT NOT NULL UNIQUE,
+    kind            INTEGER NOT NULL,
+    status          INTEGER NOT NULL,
+    revision        INTEGER NOT NULL,
+    registered_ms   INTEGER NOT NULL,
+    settings        TEXT NOT NULL,
+    jwks            TEXT NOT NULL,
+    jwks_count      INTEGER NOT NULL,
+    jwks_fetched_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE addresses (
+    address    TEXT NOT NULL PRIMARY KEY,
+    account_id BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE accounts (
+    account_id  BLOB NOT NULL PRIMARY KEY,
+    address     TEXT NOT NULL,
+    provider_id BLOB NOT NULL,
+    created_ms  INTEGER NOT NULL,
+    interop     INTEGER NOT NULL,
+    inbox       INTEGER NOT NULL,
+    reach       INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE provider_rules (
+    account_id BLOB NOT NULL,
+    provider   TEXT NOT NULL,
+    allow      INTEGER NOT NULL,
+    PRIMARY KEY (account_id, provider)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE devices (
+    account_id            BLOB NOT NULL,
+    device_id             INTEGER NOT NULL,
+    noise_key             BLOB NOT NULL,
+    registration_id       INTEGER NOT NULL,
+    identity_key          BLOB NOT NULL,
+    enlisted_ms           INTEGER NOT NULL,
+    push_token            BLOB,
+    signed_id             INTEGER NOT NULL,
+    signed_key            BLOB NOT NULL,
+    signed_signature      BLOB NOT NULL,
+    last_resort_id        INTEGER NOT NULL,
+    last_resort_key       BLOB NOT NULL,
+    last_resort_signature BLOB NOT NULL,
+    PRIMARY KEY (account_id, device_id),
+    UNIQUE (account_id, noise_key)
+) STRICT, WITHOUT ROWID;
+
+-- Device ids that were used and are free again; the lowest place was freed longest ago.
+CREATE TABLE freed_devices (
+    account_id BLOB NOT NULL,
+    device_id  INTEGER NOT NULL,
+    place      INTEGER NOT NULL,
+    PRIMARY KEY (account_id, device_id)
+) STRICT, WITHOUT ROWID;
+
+-- One-time keys by their place in the order of upload. One that was handed out keeps its row and digest without the
+-- key, so that it is known when it is published again.
+CREATE TABLE one_time_prekeys (
+    account_id BLOB NOT NULL,
+    device_id  INTEGER NOT NULL,
+    kind       INTEGER NOT NULL,
+    place      INTEGER NOT NULL,
+    key_id     INTEGER NOT NULL,
+    digest     BLOB NOT NULL,
+    public_key BLOB,
+    signature  BLOB,
+    PRIMARY KEY (account_id, device_id, kind, place)
+) STRICT;
+CREATE INDEX one_time_prekeys_in_store ON one_time_prekeys (account_id, device_id, kind, place)
+    WHERE public_key IS NOT NULL;
+CREATE UNIQUE INDEX one_time_prekeys_by_digest ON one_time_prekeys (account_id, device_id, kind, digest);
+
+CREATE TABLE withdrawn (
+    account_id   BLOB NOT NULL PRIMARY KEY,
+    withdrawn_ms INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+/// Sets the connection up and brings the file to the newest version.
+pub(super) fn prepare(db: &mut Connection, file: &Path) -> Result<(), OpenError> {
+    let broken = |cause: rusqlite::Error| OpenError::Database { file: file.to_owned(), cause: cause.to_string() };
+    let foreign =
+        || OpenError::Database { file: file.to_owned(), cause: "it is another program's SQLite file".to_owned() };
+    let known = u32::try_from(STEPS.len()).expect("few steps");
+    let found: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(broken)?;
+    let application: i32 = db.query_row("PRAGMA application_id", [], |row| row.get(0)).map_err(broken)?;
+    let tables: u32 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(broken)?;
+    if application != APPLICATION_ID && (application != 0 || found != 0 || tables != 0) {
+        return Err(foreign());
+    }
+    if found > known {
+        return Err(OpenError::TooNew { file: file.to_owned(), found, known });
+    }
+
+    // Erased rows are overwritten: what a user withdraws is gone from the file too.
+    db.execute_batch(
+        "PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA secure_delete = ON;
+         PRAGMA trusted_schema = OFF;",
+    )
+    .map_err(broken)?;
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(broken)?;
+    for step in &STEPS[found as usize..] {
+        transaction.execute_batch(step).map_err(broken)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(broken)?;
+    transaction.pragma_update(None, "user_version", known).map_err(broken)?;
+    transaction.commit().map_err(broken)
+}

@@ -1,0 +1,196 @@
+//! Keys that sign providers' tokens: fetched by way of OIDC discovery, kept through outages for a bounded time, and
+//! handed to watchers whenever anything of a provider changes.
+//!
+//! `fetch` talks to providers, `refresh` decides when. Watchers need no queue: each remembers the version it has seen
+//! and takes whatever is newer, so a slow one skips intermediate states and nothing grows.
+
+mod fetch;
+mod refresh;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use causeway_fetch::Fetcher;
+use causeway_identity::ProviderId;
+use causeway_identity::token::KeySet;
+use causeway_runtime::clock::SharedClock;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+pub(crate) use fetch::KeysError;
+
+use crate::config::DirectoryConfig;
+use crate::error::DirectoryError;
+use crate::metrics::Metrics;
+use crate::providers::{Provider, TokenKeySet};
+use crate::store::Store;
+
+const LOAD_PAGE: u32 = 100;
+
+/// What a watcher learns of one provider.
+#[derive(Debug, Clone)]
+pub(crate) struct KeysOfProvider {
+    pub(crate) provider: Provider,
+    /// Usable keys alone; empty once they are stale.
+    pub(crate) jwks: String,
+    pub(crate) count: u32,
+    /// Unix milliseconds.
+    pub(crate) stale_at_ms: u64,
+    pub(crate) fetched_ms: u64,
+    /// Why the last fetch failed.
+    pub(crate) error: Option<String>,
+}
+
+/// The keys of all providers.
+pub(crate) struct TokenKeys {
+    store: Arc<dyn Store>,
+    fetcher: Fetcher,
+    clock: SharedClock,
+    metrics: Metrics,
+    refresh: Duration,
+    cooldown: Duration,
+    stale_ms: u64,
+    /// Something is due earlier than thought.
+    wake: Notify,
+    /// The newest version, for watchers.
+    newest: watch::Sender<u64>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    version: u64,
+    providers: BTreeMap<ProviderId, Entry>,
+}
+
+struct Entry {
+    provider: Provider,
+    /// As fetched last.
+    set: TokenKeySet,
+    /// The same, parsed: which keys are known.
+    known: KeySet,
+    error: Option<String>,
+    /// The version in which any of this changed last.
+    version: u64,
+    due: Instant,
+    fetching: bool,
+    /// Held during a fetch for an unknown key; says when the last one was.
+    asked: Arc<tokio::sync::Mutex<Option<Instant>>>,
+}
+
+impl TokenKeys {
+    /// Starts from what the store has; fetching begins with [`TokenKeys::run`].
+    pub(crate) async fn load(
+        config: &DirectoryConfig,
+        store: Arc<dyn Store>,
+        fetcher: Fetcher,
+        clock: SharedClock,
+        metrics: Metrics,
+    ) -> Result<Self, DirectoryError> {
+        let this = Self {
+            store,
+            fetcher,
+            clock,
+            metrics,
+            refresh: Duration::from_millis(config.keys_refresh_ms),
+            cooldown: Duration::from_millis(config.keys_cooldown_ms),
+            stale_ms: config.keys_stale_ms,
+            wake: Notify::new(),
+            newest: watch::Sender::new(0),
+            state: Mutex::default(),
+        };
+        let mut after = None;
+        loop {
+            let page = this.store.providers(after.as_ref(), LOAD_PAGE).await?;
+            let Some(last) = page.last() else { return Ok(this) };
+            after = Some(last.settings.domain.clone());
+            for provider in page {
+                if let Some(set) = this.store.token_keys(provider.id).await? {
+                    // What was fetched before the start may be old, so all are due at once.
+                    this.put(provider, set, Instant::now());
+                }
+            }
+        }
+    }
+
+    /// The guarded client, for checks of what an operator sets.
+    pub(crate) const fn fetcher(&self) -> &Fetcher {
+        &self.fetcher
+    }
+
+    /// A provider was registered, or its settings changed, with keys that were fetched just now.
+    pub(crate) fn set(&self, provider: Provider, set: TokenKeySet) {
+        let due = self.next_due(self.refresh);
+        self.put(provider, set, due);
+    }
+
+    fn put(&self, provider: Provider, set: TokenKeySet, due: Instant) {
+        let known = KeySet::from_jwks(&set.jwks).unwrap_or_default();
+        let mut state = self.lock();
+        state.version += 1;
+        let version = state.version;
+        let before = state.providers.remove(&provider.id);
+        if before.as_ref().is_some_and(|entry| entry.provider.revision > provider.revision) {
+            // Two updates at once: the later one is here already.
+            state.providers.extend(before.map(|entry| (provider.id, entry)));
+            return;
+        }
+        let asked = before.map(|entry| entry.asked).unwrap_or_default();
+        let entry = Entry { set, known, error: None, version, due, fetching: false, asked, provider };
+        state.providers.insert(entry.provider.id, entry);
+        drop(state);
+        self.newest.send_replace(version);
+        self.wake.notify_one();
+    }
+
+    /// A provider was suspended or is live again; in the latter case its keys are fetched at once.
+    pub(crate) fn set_status(&self, provider: &Provider) {
+        let mut state = self.lock();
+        let version = state.version + 1;
+        let Some(entry) = state.providers.get_mut(&provider.id) else { return };
+        entry.provider.status = provider.status;
+        entry.version = version;
+        entry.due = Instant::now();
+        state.version = version;
+        drop(state);
+        self.newest.send_replace(version);
+        self.wake.notify_one();
+    }
+
+    /// What is known of one provider's keys.
+    pub(crate) fn of(&self, provider: ProviderId) -> Option<KeysOfProvider> {
+        self.lock().providers.get(&provider).map(|entry| self.view(entry))
+    }
+
+    /// Everything that changed after `version`, and the version that this is.
+    pub(crate) fn since(&self, version: u64) -> (u64, Vec<KeysOfProvider>) {
+        let state = self.lock();
+        let newer = state.providers.values().filter(|entry| entry.version > version);
+        (state.version, newer.map(|entry| self.view(entry)).collect())
+    }
+
+    /// Tells of new versions.
+    pub(crate) fn versions(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    fn view(&self, entry: &Entry) -> KeysOfProvider {
+        let stale_at_ms = entry.set.fetched_ms.saturating_add(self.stale_ms);
+        let stale = self.clock.now_ms() >= stale_at_ms;
+        KeysOfProvider {
+            provider: entry.provider.clone(),
+            jwks: if stale { KeySet::default().to_jwks() } else { entry.set.jwks.clone() },
+            count: if stale { 0 } else { entry.set.count },
+            stale_at_ms,
+            fetched_ms: entry.set.fetched_ms,
+            error: entry.error.clone(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,148 @@
+//! When keys are fetched again: by the clock, and when a token names a key that nobody knows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use causeway_identity::ProviderId;
+use causeway_identity::token::KeySet;
+use rand::rngs::OsRng;
+use rand::{Rng as _, TryRngCore as _};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{KeysOfProvider, TokenKeys};
+use crate::providers::{ProviderStatus, TokenKeySet};
+
+/// Providers that are asked at the same time; slow ones hold up no more than this.
+const AT_ONCE: usize = 32;
+
+impl TokenKeys {
+    /// Refreshes all providers' keys until told to stop.
+    pub(crate) async fn run(self: &Arc<Self>, stop: CancellationToken) {
+        let mut fetches = JoinSet::new();
+        loop {
+            while fetches.len() < AT_ONCE
+                && let Some(provider) = self.begin_due(Instant::now())
+            {
+                let this = Arc::clone(self);
+                fetches.spawn(async move { this.refresh_in_turn(provider).await });
+            }
+            let next = if fetches.len() < AT_ONCE { self.earliest_due() } else { None };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.wake.notified() => {}
+                Some(_) = fetches.join_next() => {}
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// A provider whose keys are due; it is marked as being fetched.
+    fn begin_due(&self, now: Instant) -> Option<ProviderId> {
+        let mut state = self.lock();
+        let due = |entry: &&mut super::Entry| {
+            !entry.fetching && entry.due <= now && entry.provider.status == ProviderStatus::Live
+        };
+        let entry = state.providers.values_mut().find(due)?;
+        entry.fetching = true;
+        Some(entry.provider.id)
+    }
+
+    fn earliest_due(&self) -> Option<Instant> {
+        let state = self.lock();
+        let waiting =
+            state.providers.values().filter(|entry| !entry.fetching && entry.provider.status == ProviderStatus::Live);
+        waiting.map(|entry| entry.due).min()
+    }
+
+    /// A fetch for an unknown key and one by the clock come one after the other, so that the later result stays.
+    async fn refresh_in_turn(&self, id: ProviderId) {
+        let Some(turn) = self.lock().providers.get(&id).map(|entry| Arc::clone(&entry.asked)) else { return };
+        let _turn = turn.lock().await;
+        self.refresh(id).await;
+    }
+
+    /// Fetches a provider's keys and keeps them; a failure leaves the last good ones until they are stale.
+    async fn refresh(&self, id: ProviderId) {
+        let Some(provider) = self.lock().providers.get(&id).map(|entry| entry.provider.clone()) else { return };
+        let outcome = match self.fetch(&provider.settings).await {
+            Ok(set) => match self.store.keep_token_keys(id, provider.revision, &set).await {
+                Ok(true) => Ok(set),
+                Ok(false) => Err("the settings have changed meanwhile".to_owned()),
+                Err(error) => Err(error.to_string()),
+            },
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = &outcome {
+            tracing::warn!(provider = %id, error, "token keys could not be refreshed");
+        }
+        self.finish(id, provider.revision, outcome);
+    }
+
+    fn finish(&self, id: ProviderId, revision: u64, outcome: Result<TokenKeySet, String>) {
+        // After a failure sooner than the next round, but never faster than unknown keys may trigger.
+        let soon = self.refresh.min(self.cooldown);
+        let due = self.next_due(if outcome.is_ok() { self.refresh } else { soon });
+        let mut state = self.lock();
+        let version = state.version + 1;
+        let Some(entry) = state.providers.get_mut(&id) else { return };
+        entry.fetching = false;
+        entry.due = due;
+        if entry.provider.revision != revision {
+            return;
+        }
+        match outcome {
+            Ok(set) => {
+                entry.known = KeySet::from_jwks(&set.jwks).unwrap_or_default();
+                entry.set = set;
+                entry.error = None;
+                entry.version = version;
+                state.version = version;
+                drop(state);
+                self.newest.send_replace(version);
+            }
+            Err(error) => entry.error = Some(error),
+        }
+    }
+
+    /// A token of `issuer` names `kid`. If that key is not known, the keys are fetched, at most once in a cool-down;
+    /// calls that come meanwhile wait for the same fetch. `None`: no provider has this issuer.
+    pub(crate) async fn refetch(&self, issuer: &str, kid: &str) -> Option<KeysOfProvider> {
+        let (id, asked) = {
+            let state = self.lock();
+            let entry = state.providers.values().find(|entry| entry.provider.settings.issuer == issuer)?;
+            (entry.provider.id, Arc::clone(&entry.asked))
+        };
+        if self.wants_fetch(id, kid) {
+            let mut last = asked.lock().await;
+            let now = Instant::now();
+            let cooled_down = last.is_none_or(|last| now >= last + self.cooldown);
+            if cooled_down && self.wants_fetch(id, kid) {
+                *last = Some(now);
+                self.refresh(id).await;
+            }
+        }
+        self.of(id)
+    }
+
+    fn wants_fetch(&self, id: ProviderId, kid: &str) -> bool {
+        let state = self.lock();
+        state.providers.get(&id).is_some_and(|entry| {
+            let stale = self.clock.now_ms() >= entry.set.fetched_ms.saturating_add(self.stale_ms);
+            entry.provider.status == ProviderStatus::Live && (stale || !entry.known.contains(kid))
+        })
+    }
+
+    /// In `interval`, give or take a tenth, so that providers registered together are not asked together for ever.
+    pub(super) fn next_due(&self, interval: Duration) -> Instant {
+        Instant::now() + interval.mul_f64(OsRng.unwrap_err().random_range(0.9..1.1))
+    }
+}
+
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
