@@ -106,6 +106,7 @@ fn accepted(state: Handshake) -> Accepted {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "like its siblings: the state is over")]
 fn refused(state: Handshake) -> HandshakeError {
     match state {
         Handshake::Refused(error) => error,

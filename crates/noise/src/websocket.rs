@@ -60,7 +60,6 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(io: S, authority: &str) 
 }
 
 #[expect(clippy::result_large_err, reason = "the signature is the library's")]
-#[expect(clippy::needless_pass_by_value, reason = "the signature is the library's")]
 fn check_path(request: &Request, response: Response) -> Result<Response, ErrorResponse> {
     if request.uri().path() == PATH {
         return Ok(response);
