@@ -94,8 +94,8 @@ fn certify(root: &Path, deployment: &str, noise_public: &str, days: u32, out: &P
     let key = NoiseKey::try_from(bytes.as_slice()).context("--noise-public is no usable key")?;
     let now = SystemClock.now();
     let validity = Validity { not_before: now - SLACK, not_after: now + DAY * days };
-    let certificate = ServerCertificate::issue(&root, deployment, &key, validity)
-        .context("--deployment must be 1 to 255 bytes")?;
+    let certificate =
+        ServerCertificate::issue(&root, deployment, &key, validity).context("--deployment must be 1 to 255 bytes")?;
     std::fs::write(out, certificate.to_bytes()).with_context(|| format!("{} cannot be written", out.display()))
 }
 

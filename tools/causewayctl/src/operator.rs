@@ -48,7 +48,9 @@ impl Operator {
             .timeout(TIMEOUT)
             .connect()
             .await
-            .map_err(|_| anyhow!("no operator API answers at {address}: is the server running, and is the port right?"))?;
+            .map_err(|_| {
+                anyhow!("no operator API answers at {address}: is the server running, and is the port right?")
+            })?;
         Ok(Self { client: ProvidersClient::new(channel), bearer, address })
     }
 

@@ -119,7 +119,9 @@ pub(crate) async fn run(arguments: ProviderArguments) -> anyhow::Result<()> {
             let request = operator.request(UpdateProvider { settings: Some(settings.read()?) });
             operator.client().update(request).await
         }
-        ProviderCommand::Suspend(Named { domain }) => set_status(&mut operator, domain, ProviderStatus::Suspended).await,
+        ProviderCommand::Suspend(Named { domain }) => {
+            set_status(&mut operator, domain, ProviderStatus::Suspended).await
+        }
         ProviderCommand::Resume(Named { domain }) => set_status(&mut operator, domain, ProviderStatus::Live).await,
     };
     match provider {

@@ -33,7 +33,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts it and waits for the line with ` ready ` in it; standard error goes to a log file.
+    /// Starts it and waits for its ready line; standard error goes to a log file.
     pub(crate) async fn start(name: &str, program: &Path, arguments: &[String], log: &Path) -> anyhow::Result<Self> {
         let file = std::fs::OpenOptions::new()
             .create(true)
@@ -52,7 +52,7 @@ impl Running {
         let mut lines = BufReader::new(output).lines();
         let ready = timeout(START, async {
             while let Some(line) = lines.next_line().await? {
-                if line.contains(" ready ") {
+                if line.contains("ready ") {
                     return Ok(line);
                 }
             }

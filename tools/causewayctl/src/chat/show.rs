@@ -27,7 +27,8 @@ pub(crate) fn content(content: &Content) -> String {
     match &content.body {
         Body::Text(text) => clean(text),
         Body::Media(media) => {
-            let caption = if media.caption.is_empty() { String::new() } else { format!(" \"{}\"", clean(&media.caption)) };
+            let caption =
+                if media.caption.is_empty() { String::new() } else { format!(" \"{}\"", clean(&media.caption)) };
             format!("({:?} {}, {} bytes{caption})", media.kind, clean(&media.name), media.size)
         }
         Body::Reaction { emoji, remove: false, .. } => format!("(reaction {})", clean(emoji)),
@@ -64,7 +65,9 @@ pub(crate) fn clean(text: &str) -> String {
     let harmless = |c: char| {
         if c == '\n' || c == '\t' {
             ' '
-        } else if c.is_control() || matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}') {
+        } else if c.is_control()
+            || matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+        {
             '\u{FFFD}'
         } else {
             c

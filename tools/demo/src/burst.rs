@@ -1,0 +1,78 @@
+//! The server is killed in the middle of a burst. What was acknowledged must arrive, and everything once.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, ensure};
+use causeway_client::{Content, MessageId};
+use tokio::time::{Instant, timeout};
+
+use crate::conversation::People;
+use crate::device::Device;
+use crate::story::{Story, seconds};
+use crate::world::World;
+
+const MESSAGES: usize = 300;
+const ACKNOWLEDGED_BEFORE_THE_KILL: usize = 100;
+const WAIT: Duration = Duration::from_secs(90);
+
+pub(crate) async fn survive_a_kill(people: &People, world: &mut World, story: &mut Story) -> anyhow::Result<()> {
+    story.step(&format!("Ada sends {MESSAGES} messages at once; the server is killed (SIGKILL) in the middle"));
+    let mut sent: Vec<MessageId> = Vec::with_capacity(MESSAGES);
+    let began = Instant::now();
+    for number in 0..MESSAGES {
+        let content = Content::text(format!("burst {number}"));
+        sent.push(people.ada_phone.client.send(&people.bo, content).await?);
+    }
+    for id in &sent[..ACKNOWLEDGED_BEFORE_THE_KILL] {
+        people.ada_phone.outcome(*id).await?;
+    }
+    world.kill_causeway().await?;
+    let mut acknowledged = HashSet::new();
+    for id in &sent {
+        if people.ada_phone.client.outcome(*id).await?.is_some() {
+            acknowledged.insert(*id);
+        }
+    }
+    story.tell(&format!("killed after {}: {} acknowledged until then", seconds(began.elapsed()), acknowledged.len()));
+    ensure!(acknowledged.len() < MESSAGES, "everything was acknowledged before the kill: there was no middle");
+
+    let restarted = Instant::now();
+    world.restart_causeway().await?;
+    story.tell(&format!("started again and ready in {}", seconds(restarted.elapsed())));
+    for id in &sent {
+        let outcome = timeout(WAIT, people.ada_phone.client.wait_outcome(*id))
+            .await
+            .map_err(|_| anyhow!("a message of the burst got no answer within {} s", WAIT.as_secs()))??;
+        ensure!(outcome.result.is_accepted(), "a message of the burst: {:?}", outcome.result);
+    }
+    story.tell(&format!(
+        "clients came back by themselves; all {MESSAGES} acknowledged {} after the start",
+        seconds(restarted.elapsed())
+    ));
+    for device in [&people.bo_phone, &people.bo_tablet] {
+        arrived_once(device, &sent, &acknowledged).await?;
+        story.tell(&format!(
+            "{}: {MESSAGES} of {MESSAGES}, each once, in order; none of the acknowledged is missing",
+            device.name
+        ));
+    }
+    Ok(())
+}
+
+async fn arrived_once(device: &Device, sent: &[MessageId], acknowledged: &HashSet<MessageId>) -> anyhow::Result<()> {
+    let mut times: HashMap<MessageId, usize> = HashMap::new();
+    let mut order = Vec::with_capacity(sent.len());
+    while order.len() < sent.len() {
+        let message = device.next().await.with_context(|| {
+            let missing = acknowledged.iter().filter(|id| !times.contains_key(*id)).count();
+            format!("{} of the acknowledged messages are missing", missing)
+        })?;
+        *times.entry(message.id).or_default() += 1;
+        order.push(message.id);
+    }
+    ensure!(times.values().all(|count| *count == 1), "{} got a message twice", device.name);
+    ensure!(order == sent, "{} got the messages in another order", device.name);
+    ensure!(device.unread() == 0, "{} got more than was sent", device.name);
+    Ok(())
+}

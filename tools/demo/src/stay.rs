@@ -1,0 +1,61 @@
+//! `make run`: everything stays up, with fixed ports and two profiles to chat with.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::world::{HOME, Ports, THIRD, World};
+
+/// Runs until Ctrl-C.
+pub(crate) async fn run(folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    let mut world = World::start(folder, Ports::FIXED).await?;
+    for domain in [HOME, THIRD] {
+        // From the second start on they are there already.
+        if let Err(refused) = world.register(domain).await {
+            let known = format!("{refused:#}").contains("already");
+            if !known {
+                return Err(refused);
+            }
+        }
+    }
+    let ada = profile(folder, &world, "ada", THIRD)?;
+    let bo = profile(folder, &world, "bo", HOME)?;
+    let text = format!(
+        "Causeway is running, with the providers {HOME} (the operator's own) and {THIRD} (a third party).\n\n\
+         Chat from two terminals:\n\n  \
+           target/debug/causewayctl chat --profile {ada} --opt-in --to bo@{HOME}\n  \
+           target/debug/causewayctl chat --profile {bo} --opt-in --to ada@{THIRD}\n\n\
+         Look at the providers:\n\n  \
+           target/debug/causewayctl provider --operator-token-file {token} list\n\n\
+         Data and logs: {folder}. Ctrl-C stops everything.",
+        token = folder.join("server/keys/operator.token").display(),
+        folder = folder.display(),
+    );
+    writeln!(std::io::stdout(), "{text}").context("write to standard output")?;
+    tokio::select! {
+        ended = world.watch() => return ended,
+        signal = tokio::signal::ctrl_c() => signal.context("wait for Ctrl-C")?,
+    }
+    world.stop().await
+}
+
+fn profile(folder: &Path, world: &World, user: &str, domain: &str) -> anyhow::Result<String> {
+    let provider = world.provider(domain);
+    let path = folder.join(format!("{user}.toml"));
+    let upload = match domain {
+        HOME => String::new(),
+        _ => format!("upload_url = \"{}\"\n", provider.said("upload_url")?),
+    };
+    let text = format!(
+        "address = \"{user}@{domain}\"\nserver = \"{}\"\ndeployment = \"{}\"\nroots = [\"{}\"]\n\
+         token_url = \"{}\"\n{upload}state = \"{user}-chat.db\"\n",
+        world.deployment.server,
+        world.deployment.name,
+        world.deployment.root,
+        provider.said("token_url")?,
+    );
+    std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+    Ok(path.display().to_string())
+}

@@ -1,0 +1,180 @@
+//! The servers of the demo: Causeway in one process, and two providers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use causeway_client::{Address, TokenSource};
+
+use crate::device::{Deployment, Device};
+use crate::process::{Running, binary, run};
+use crate::tokens::ProviderTokens;
+
+/// The operator's own messenger, which bo uses.
+pub(crate) const HOME: &str = "home.example";
+/// The third party, which ada uses.
+pub(crate) const THIRD: &str = "birdy.example";
+
+/// Everything that runs.
+pub(crate) struct World {
+    folder: PathBuf,
+    causeway: Running,
+    arguments: Vec<String>,
+    home: Running,
+    third: Running,
+    pub(crate) deployment: Deployment,
+}
+
+impl World {
+    /// Starts the three processes, on these ports (0: free ones).
+    pub(crate) async fn start(folder: &Path, ports: Ports) -> anyhow::Result<Self> {
+        let listen = |port: u16| format!("127.0.0.1:{port}");
+        // The providers are on this machine and speak plain http, which only a setting allows.
+        let config = folder.join("causeway.toml");
+        let settings = format!(
+            "[edge]\nlisten = \"{}\"\nwebsocket_listen = \"{}\"\n\n[server]\noperator_listen = \"{}\"\n\n\
+             [media]\nlisten = \"{}\"\n\n[media.fetch]\nallow_loopback_http = true\n\n\
+             [directory.fetch]\nallow_loopback_http = true\n\n[routing.fetch]\nallow_loopback_http = true\n",
+            listen(ports.edge),
+            listen(ports.websocket),
+            listen(ports.operator),
+            listen(ports.media)
+        );
+        std::fs::write(&config, settings).with_context(|| format!("{} cannot be written", config.display()))?;
+        let data = folder.join("server");
+        let arguments = ["all", "--data", &text(&data), "--config", &text(&config)].map(ToOwned::to_owned).to_vec();
+        let causeway =
+            Running::start("causeway", &binary("causeway")?, &arguments, &folder.join("causeway.log")).await?;
+        let home = sandbox(folder, HOME, ports.home).await?;
+        let third = sandbox(folder, THIRD, ports.third).await?;
+        let deployment = Deployment {
+            server: causeway.said("edge")?.parse().context("address of the edge")?,
+            name: causeway.said("deployment")?.to_owned(),
+            root: causeway.said("root")?.parse().context("root key")?,
+        };
+        // A restart must come back at the same addresses.
+        pin(&config, &causeway)?;
+        Ok(Self { folder: folder.to_owned(), causeway, arguments, home, third, deployment })
+    }
+
+    /// Tells Causeway of a provider, as an operator would.
+    pub(crate) async fn register(&self, domain: &str) -> anyhow::Result<String> {
+        let (name, kind) = if domain == HOME { ("Home Messenger", "home") } else { ("Birdy", "third-party") };
+        let provider = self.provider(domain);
+        let arguments = [
+            "provider",
+            "--operator",
+            self.causeway.said("operator")?,
+            "--operator-token-file",
+            &text(&self.folder.join("server/keys/operator.token")),
+            "register",
+            "--domain",
+            domain,
+            "--name",
+            name,
+            "--kind",
+            kind,
+            "--issuer",
+            provider.said("issuer")?,
+            "--host",
+            provider.said("host")?,
+            "--media-prefix",
+            provider.said("media_prefix")?,
+        ];
+        run(&binary("causewayctl")?, &arguments.map(ToOwned::to_owned)).await
+    }
+
+    /// Where a device keeps its state.
+    pub(crate) fn device_state(&self, user: &Address, device: &str) -> PathBuf {
+        self.folder.join(format!("{}-{device}.db", user.local()))
+    }
+
+    /// Switches a user's device on.
+    pub(crate) async fn device(&self, user: &Address, device: &str) -> anyhow::Result<Device> {
+        let state = self.device_state(user, device);
+        let name = format!("{}'s {device}", user.local());
+        Device::on(&name, user, &self.deployment, &state, self.tokens(user)?).await
+    }
+
+    /// Where a user's tokens come from.
+    pub(crate) fn tokens(&self, user: &Address) -> anyhow::Result<Arc<dyn TokenSource>> {
+        Ok(Arc::new(ProviderTokens::new(self.provider(user.provider()).said("token_url")?, user.local())?))
+    }
+
+    pub(crate) fn provider(&self, domain: &str) -> &Running {
+        if domain == HOME { &self.home } else { &self.third }
+    }
+
+    pub(crate) fn causeway(&self) -> &Running {
+        &self.causeway
+    }
+
+    /// SIGKILL to Causeway.
+    pub(crate) async fn kill_causeway(&mut self) -> anyhow::Result<()> {
+        self.causeway.kill().await
+    }
+
+    /// Starts Causeway again, on the same data.
+    pub(crate) async fn restart_causeway(&mut self) -> anyhow::Result<()> {
+        let log = self.folder.join("causeway.log");
+        self.causeway = Running::start("causeway", &binary("causeway")?, &self.arguments, &log).await?;
+        Ok(())
+    }
+
+    /// Waits until one of the processes ends, which it should not.
+    pub(crate) async fn watch(&mut self) -> anyhow::Result<()> {
+        tokio::select! {
+            ended = self.causeway.ended() => ended,
+            ended = self.home.ended() => ended,
+            ended = self.third.ended() => ended,
+        }
+    }
+
+    /// SIGTERM to all; each must leave cleanly.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.causeway.stop().await?;
+        self.home.stop().await?;
+        self.third.stop().await
+    }
+}
+
+/// Where everything listens.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Ports {
+    pub(crate) edge: u16,
+    pub(crate) websocket: u16,
+    pub(crate) operator: u16,
+    pub(crate) media: u16,
+    pub(crate) home: u16,
+    pub(crate) third: u16,
+}
+
+impl Ports {
+    /// The documented ones, for `make run`.
+    pub(crate) const FIXED: Self =
+        Self { edge: 7443, websocket: 7445, operator: 7444, media: 7446, home: 9001, third: 9002 };
+}
+
+async fn sandbox(folder: &Path, domain: &str, port: u16) -> anyhow::Result<Running> {
+    let data = folder.join(domain);
+    let listen = format!("127.0.0.1:{port}");
+    let arguments = ["--data", &text(&data), "--domain", domain, "--listen", &listen].map(ToOwned::to_owned);
+    Running::start(domain, &binary("sandbox")?, &arguments, &folder.join(format!("{domain}.log"))).await
+}
+
+fn pin(config: &Path, causeway: &Running) -> anyhow::Result<()> {
+    let address = |key: &str| Ok::<_, anyhow::Error>(causeway.said(key)?.trim_start_matches("http://").to_owned());
+    let mut settings = std::fs::read_to_string(config)?;
+    for (line, key) in
+        [("listen", "edge"), ("websocket_listen", "websocket"), ("operator_listen", "operator"), ("listen", "media")]
+    {
+        // Each of the four stands on port 0 once, in this order.
+        let free = format!("{line} = \"127.0.0.1:0\"");
+        settings = settings.replacen(&free, &format!("{line} = \"{}\"", address(key)?), 1);
+    }
+    std::fs::write(config, settings).with_context(|| format!("{} cannot be written", config.display()))
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
