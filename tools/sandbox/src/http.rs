@@ -48,7 +48,7 @@ async fn own_host_only(State(provider): State<Provider>, request: Request, next:
     next.run(request).await
 }
 
-fn refuse(status: StatusCode, error: impl ToString) -> Response {
+fn refuse(status: StatusCode, error: &(impl ToString + ?Sized)) -> Response {
     let mut answer = (status, Json(json!({ "error": error.to_string() }))).into_response();
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer

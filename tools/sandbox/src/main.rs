@@ -56,7 +56,7 @@ async fn main() -> ExitCode {
     match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _nowhere_else_to_say = writeln!(std::io::stderr(), "sandbox: {error:#}");
+            let _nowhere_else_to_say = writeln!(std::io::stderr(), "sandbox: {error}");
             ExitCode::FAILURE
         }
     }

@@ -45,8 +45,8 @@ pub(super) async fn ticket(
             "expires_ms": ticket.expires_ms,
         }))
         .into_response(),
-        Err(error @ RequestError::Field { .. }) => refuse(StatusCode::BAD_REQUEST, error),
-        Err(error @ RequestError::TooLarge { .. }) => refuse(StatusCode::PAYLOAD_TOO_LARGE, error),
+        Err(error @ RequestError::Field { .. }) => refuse(StatusCode::BAD_REQUEST, &error),
+        Err(error @ RequestError::TooLarge { .. }) => refuse(StatusCode::PAYLOAD_TOO_LARGE, &error),
         Err(ref error @ RequestError::Quota { retry_after }) => {
             let mut answer = refuse(StatusCode::TOO_MANY_REQUESTS, error);
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));

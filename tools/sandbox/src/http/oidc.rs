@@ -34,6 +34,6 @@ pub(super) async fn rotate(State(provider): State<Provider>, asked: Result<Json<
     };
     match provider.rotate_keys(keep_old).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
     }
 }

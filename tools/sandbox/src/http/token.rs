@@ -40,9 +40,9 @@ pub(super) async fn issue(State(provider): State<Provider>, headers: HeaderMap, 
             ([no_store], Json(json!({ "token": token, "expires_s": expires_s }))).into_response()
         }
         Err(error @ (SandboxError::User | SandboxError::NoiseKey | SandboxError::Lifetime)) => {
-            refuse(StatusCode::BAD_REQUEST, error)
+            refuse(StatusCode::BAD_REQUEST, &error)
         }
-        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error),
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) async fn push(State(provider): State<Provider>, headers: HeaderMap, b
     }
     match provider.0.pushes.take(&headers, &body, provider.0.clock.now_ms() / 1000) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(error) => refuse(StatusCode::UNAUTHORIZED, error),
+        Err(error) => refuse(StatusCode::UNAUTHORIZED, &error),
     }
 }
 
