@@ -151,6 +151,14 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_sample_is_accepted_and_states_the_defaults() {
+        let sample = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/causeway.toml"));
+        let stated = Config::load(Path::new("data"), Some(sample)).unwrap();
+        let defaults = Config::load(Path::new("data"), None).unwrap();
+        assert_eq!(format!("{stated:?}"), format!("{defaults:?}"));
+    }
+
+    #[test]
     fn plain_text_grpc_stays_on_the_machine_unless_a_flag_says_otherwise() {
         let mut config = Config::load(Path::new("data"), None).unwrap();
         config.server.routing_listen = "0.0.0.0:7451".parse().unwrap();

@@ -56,12 +56,7 @@ pub(crate) async fn media_relay(config: Config) -> anyhow::Result<Ended> {
     Ok(until_stopped(&life, config.server.shutdown_grace()).await)
 }
 
-async fn listen(
-    life: &Lifecycle,
-    field: &'static str,
-    address: SocketAddr,
-    router: Router,
-) -> anyhow::Result<()> {
+async fn listen(life: &Lifecycle, field: &'static str, address: SocketAddr, router: Router) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("{field} {address} cannot be bound: stop what uses the port, or set another one"))?;
