@@ -1,1 +1,35 @@
-//! Who gets what: consent, fan-out, live delivery, mailbox, acks
+//! Routing: who gets what (docs/protocol.md, section 6; docs/architecture.md, "Delivery").
+//!
+//! Owns the mailbox, the sessions that edges have attached, and the outcome of each message. Edges call it over one
+//! [`Link`](causeway_proto::routing::v1) stream each; it calls key-directory's `Records` service for who can be reached,
+//! and providers' webhooks to wake devices.
+//!
+//! A submitted message goes to the actor of its recipient address ([`recipient`]), which decides in order of arrival:
+//! repeat, consent, limits, size, device list, room. Attached devices get it at once. What they acknowledge within a
+//! short window was `delivered` and touches no disk; the rest goes to the [`mailbox`] and is `stored` once that is
+//! durable. A sender is told nothing that is not true yet: where no truth can be had (a store or the directory is away),
+//! its session ends, and the client sends again under the same ids.
+//!
+//! To add a rejection reason: a variant of [`message::Rejection`] and its check in `recipient/machine.rs`, in the
+//! protocol's order.
+
+mod config;
+mod error;
+mod limits;
+mod mailbox;
+mod message;
+mod metrics;
+mod outbox;
+mod push;
+mod recipient;
+mod recipients;
+mod records;
+mod rpc;
+mod rules;
+mod service;
+mod session;
+mod sweep;
+
+pub use config::RoutingConfig;
+pub use error::RoutingError;
+pub use service::Routing;

@@ -1,0 +1,219 @@
+//! The mailbox in an SQLite file: one writer thread that commits everything queued at a time in one transaction, and a
+//! few readers for pages. WAL with `synchronous=FULL`: a result is sent only after the log is on disk.
+
+mod ops;
+mod rows;
+mod writer;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use causeway_identity::{AccountId, DeviceId};
+use futures::FutureExt as _;
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::error::RoutingError;
+use crate::mailbox::{
+    Bounds, Commit, DeviceUsage, Mailbox, Page, PageRequest, Put, PutOutcome, StoreError, Usage,
+};
+use crate::message::{Seq, weight};
+use crate::metrics::Metrics;
+
+use ops::Op;
+use writer::Writer;
+
+/// Connections that read pages at a time.
+const READERS: usize = 4;
+/// "CWMB": tells this file from other SQLite files.
+const APPLICATION_ID: i32 = 0x4357_4d42;
+const SCHEMA_VERSION: i32 = 1;
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A mailbox in one file.
+pub(crate) struct SqliteMailbox {
+    writer: Writer,
+    readers: Arc<Readers>,
+    /// Held as long as the file is open: a second process is refused.
+    _lock: File,
+}
+
+impl SqliteMailbox {
+    /// Opens `mailbox.sqlite` in `dir`, and makes it if it is not there.
+    pub(crate) fn open(dir: &Path, bounds: Bounds, metrics: Metrics) -> Result<Self, RoutingError> {
+        let folder = |source| RoutingError::Folder { path: dir.to_owned(), source };
+        std::fs::create_dir_all(dir).map_err(folder)?;
+        let lock = File::create(dir.join("mailbox.lock")).map_err(folder)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(RoutingError::InUse(dir.to_owned())),
+            Err(std::fs::TryLockError::Error(source)) => return Err(folder(source)),
+        }
+        let file = dir.join("mailbox.sqlite");
+        let broken = |error: rusqlite::Error| RoutingError::Mailbox { path: file.clone(), reason: describe(&error) };
+        let mut connection = connect(&file).map_err(broken)?;
+        prepare(&mut connection).map_err(|reason| RoutingError::Mailbox { path: file.clone(), reason })?;
+        let mut idle = Vec::with_capacity(READERS);
+        for _ in 0..READERS {
+            let reader = connect(&file).map_err(broken)?;
+            reader.pragma_update(None, "query_only", true).map_err(broken)?;
+            idle.push(reader);
+        }
+        let readers = Arc::new(Readers { file: file.clone(), permits: Semaphore::new(READERS), idle: Mutex::new(idle) });
+        let writer = Writer::start(connection, file.clone(), bounds, metrics)
+            .map_err(|error| RoutingError::Mailbox { path: file, reason: error.to_string() })?;
+        Ok(Self { writer, readers, _lock: lock })
+    }
+
+    /// Number of transactions that have been committed.
+    #[cfg(test)]
+    pub(crate) fn commits(&self) -> u64 {
+        self.writer.commits()
+    }
+
+    /// Makes every commit fail, or no more.
+    #[cfg(test)]
+    pub(crate) fn fail_commits(&self, fail: bool) {
+        self.writer.fail_commits(fail);
+    }
+
+    /// Holds the writer before its next transaction until the guard is dropped.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> writer::Held {
+        self.writer.hold()
+    }
+
+    fn queue<T: Send + 'static>(
+        &self,
+        weight: usize,
+        op: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Op,
+    ) -> Commit<T> {
+        let (reply, done) = oneshot::channel();
+        if let Err(error) = self.writer.queue(op(reply), weight) {
+            return futures::future::ready(Err(error)).boxed();
+        }
+        async move { done.await.unwrap_or(Err(StoreError::Closed)) }.boxed()
+    }
+}
+
+impl Mailbox for SqliteMailbox {
+    fn put(&self, put: Put) -> Commit<PutOutcome> {
+        let bytes = put.parts.iter().map(weight).sum();
+        self.queue(bytes, |reply| Op::Put(put, reply))
+    }
+
+    fn forget(&self, account: AccountId, device: DeviceId, upto: Seq) -> Commit<Usage> {
+        self.queue(0, |reply| Op::Forget { account, device, upto, reply })
+    }
+
+    fn drop_device(&self, account: AccountId, device: DeviceId, keep: Option<u32>) -> Commit<Usage> {
+        self.queue(0, |reply| Op::DropDevice { account, device, keep, reply })
+    }
+
+    fn drop_account(&self, account: AccountId) -> Commit<()> {
+        self.queue(0, |reply| Op::DropAccount { account, reply })
+    }
+
+    fn expire(&self, now_ms: u64, limit: u32) -> Commit<u64> {
+        self.queue(0, |reply| Op::Expire { now_ms, limit, reply })
+    }
+
+    fn usage(&self, account: AccountId) -> Commit<Vec<DeviceUsage>> {
+        self.queue(0, |reply| Op::Usage { account, reply })
+    }
+
+    fn page(&self, request: PageRequest) -> Commit<Page> {
+        let readers = Arc::clone(&self.readers);
+        async move { readers.read(move |connection| rows::page(connection, &request)).await }.boxed()
+    }
+}
+
+/// Connections for reading.
+struct Readers {
+    file: PathBuf,
+    permits: Semaphore,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    async fn read<T: Send + 'static>(
+        self: Arc<Self>,
+        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let this = Arc::clone(&self);
+        let _permit = self.permits.acquire().await.map_err(|_| StoreError::Closed)?;
+        let task = tokio::task::spawn_blocking(move || {
+            let idle = this.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let connection = match idle {
+                Some(connection) => connection,
+                None => connect(&this.file).map_err(failed)?,
+            };
+            let result = query(&connection)?;
+            // After an error the connection is closed instead: the next reader opens a fresh one.
+            this.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            Ok(result)
+        });
+        task.await.unwrap_or_else(|join| Err(StoreError::Failed(join.to_string())))
+    }
+}
+
+fn connect(file: &Path) -> rusqlite::Result<Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// Makes the tables, or refuses a file that is something else.
+fn prepare(connection: &mut Connection) -> Result<(), String> {
+    let text = |error: rusqlite::Error| describe(&error);
+    let read = |connection: &Connection, pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+    let version = read(connection, "user_version").map_err(text)?;
+    let application = read(connection, "application_id").map_err(text)?;
+    match (application, version) {
+        (0, 0) => {
+            let transaction = connection.transaction().map_err(text)?;
+            let tables: i64 = transaction
+                .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+                .map_err(text)?;
+            if tables != 0 {
+                return Err("this is not a mailbox; set another routing.data_dir".to_owned());
+            }
+            transaction.execute_batch(include_str!("schema.sql")).map_err(text)?;
+            transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(text)?;
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(text)?;
+            transaction.commit().map_err(text)
+        }
+        (APPLICATION_ID, SCHEMA_VERSION) => Ok(()),
+        (APPLICATION_ID, newer) => {
+            Err(format!("it was written by another version (schema {newer}, this one knows {SCHEMA_VERSION})"))
+        }
+        _ => Err("this is not a mailbox; set another routing.data_dir".to_owned()),
+    }
+}
+
+/// An error without the statement's values.
+fn describe(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqliteFailure(code, _) => code.to_string(),
+        rusqlite::Error::FromSqlConversionFailure(column, _, _) | rusqlite::Error::IntegralValueOutOfRange(column, _) => {
+            format!("an entry is damaged in column {column}")
+        }
+        rusqlite::Error::InvalidColumnType(column, _, _) => format!("an entry is damaged in column {column}"),
+        _ => "the file does not answer as a mailbox does".to_owned(),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "its use is map_err(failed)")]
+fn failed(error: rusqlite::Error) -> StoreError {
+    StoreError::Failed(describe(&error))
+}

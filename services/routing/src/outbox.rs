@@ -1,0 +1,225 @@
+//! What waits for an edge to read it: bounded, in order, packed into batches when there is much.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use causeway_identity::{MessageId, SessionId};
+use causeway_proto::routing::v1::{RoutingEvent, ToEdge};
+use futures::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::message::{Ending, Envelope, Outcome};
+use crate::rpc::encode;
+use crate::session::Notice;
+
+/// A batch is closed at this many events or bytes.
+const BATCH_EVENTS: usize = 512;
+const BATCH_BYTES: usize = 256 * 1024;
+/// What an event weighs that carries no ciphertext.
+const EVENT_WEIGHT: usize = 256;
+
+/// Something to tell a session.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Attached { waiting: u64 },
+    Deliver { tag: u64, envelope: Envelope },
+    Outcome { outcome: Outcome, id: MessageId, to: String },
+    Notify(Notice),
+    End { reason: Ending, retry_after_ms: u64 },
+}
+
+/// The sending half of a link.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    state: Mutex<State>,
+    /// Deliveries stop at half of it, so that there is room for everything else.
+    limit: usize,
+    closed: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    events: VecDeque<(SessionId, Event, usize)>,
+    bytes: usize,
+    waker: Option<Waker>,
+    /// No more events: the stream ends when those that wait have been read.
+    finished: bool,
+}
+
+impl Outbox {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), limit, closed: CancellationToken::new() })
+    }
+
+    /// Takes room for a delivery that weighs `weight`.
+    pub(crate) fn reserve(&self, weight: usize) -> bool {
+        let mut state = self.state();
+        if state.finished || state.bytes + weight > self.limit / 2 {
+            return false;
+        }
+        state.bytes += weight;
+        true
+    }
+
+    /// Queues an event for which room of this weight has been taken.
+    pub(crate) fn push_reserved(&self, session: SessionId, event: Event, weight: usize) {
+        let mut state = self.state();
+        if state.finished {
+            return;
+        }
+        state.events.push_back((session, event, weight));
+        wake(state);
+    }
+
+    /// Queues any other event. An edge that has let everything fill up loses its link: it would miss this.
+    pub(crate) fn push(&self, session: SessionId, event: Event) {
+        let mut state = self.state();
+        if state.finished {
+            return;
+        }
+        if state.bytes + EVENT_WEIGHT > self.limit {
+            drop(state);
+            tracing::warn!("an edge does not read; its link is closed");
+            self.close();
+            return;
+        }
+        state.bytes += EVENT_WEIGHT;
+        state.events.push_back((session, event, EVENT_WEIGHT));
+        wake(state);
+    }
+
+    /// Ends the stream after what waits.
+    pub(crate) fn finish(&self) {
+        let mut state = self.state();
+        state.finished = true;
+        wake(state);
+    }
+
+    /// Ends the stream at once.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        state.finished = true;
+        state.events.clear();
+        state.bytes = 0;
+        wake(state);
+        self.closed.cancel();
+    }
+
+    /// Resolves when the link has been closed from either side.
+    pub(crate) async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    /// The stream for the edge. There is one.
+    pub(crate) fn stream(self: &Arc<Self>) -> OutboxStream {
+        OutboxStream(Arc::clone(self))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poll_batch(&self, context: &mut Context<'_>) -> Poll<Option<ToEdge>> {
+        let mut state = self.state();
+        if state.events.is_empty() {
+            if state.finished {
+                return Poll::Ready(None);
+            }
+            state.waker = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        let mut taken = Vec::with_capacity(state.events.len().min(BATCH_EVENTS));
+        let mut bytes = 0;
+        while taken.len() < BATCH_EVENTS && bytes < BATCH_BYTES {
+            let Some((session, event, weight)) = state.events.pop_front() else { break };
+            bytes += weight;
+            taken.push((session, event));
+        }
+        state.bytes -= bytes.min(state.bytes);
+        drop(state);
+        let events = taken.into_iter().map(|(session, event)| RoutingEvent {
+            session_id: Bytes::copy_from_slice(session.as_bytes()),
+            event: Some(encode::event(event)),
+        });
+        Poll::Ready(Some(ToEdge { events: events.collect() }))
+    }
+}
+
+/// Outside the lock, so that whoever is woken finds it free.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let waker = state.waker.take();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+/// What an edge reads. Dropping it closes the link.
+#[derive(Debug)]
+pub(crate) struct OutboxStream(Arc<Outbox>);
+
+impl Stream for OutboxStream {
+    type Item = Result<ToEdge, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_batch(context).map(|batch| batch.map(Ok))
+    }
+}
+
+impl Drop for OutboxStream {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+
+    use super::*;
+
+    fn ended() -> Event {
+        Event::End { reason: Ending::Overloaded, retry_after_ms: 1 }
+    }
+
+    #[tokio::test]
+    async fn what_is_ready_leaves_in_one_batch_and_in_order() {
+        let outbox = Outbox::new(1 << 20);
+        let mut stream = outbox.stream();
+        for n in 0..3 {
+            outbox.push(SessionId::from_bytes([n; 16]), ended());
+        }
+        let batch = stream.next().await.unwrap().unwrap();
+        let order: Vec<u8> = batch.events.iter().map(|event| event.session_id[0]).collect();
+        assert_eq!(order, [0, 1, 2]);
+        outbox.push(SessionId::from_bytes([9; 16]), ended());
+        outbox.finish();
+        outbox.push(SessionId::from_bytes([8; 16]), ended());
+        assert_eq!(stream.next().await.unwrap().unwrap().events.len(), 1);
+        assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn deliveries_stop_at_half_and_an_edge_that_never_reads_loses_its_link() {
+        let outbox = Outbox::new(4 * EVENT_WEIGHT);
+        let _stream = outbox.stream();
+        assert!(outbox.reserve(2 * EVENT_WEIGHT));
+        assert!(!outbox.reserve(1));
+        outbox.push(SessionId::from_bytes([1; 16]), ended());
+        outbox.push(SessionId::from_bytes([1; 16]), ended());
+        outbox.push(SessionId::from_bytes([1; 16]), ended());
+        outbox.closed().await;
+    }
+
+    #[tokio::test]
+    async fn an_edge_that_leaves_closes_the_link() {
+        let outbox = Outbox::new(1 << 20);
+        drop(outbox.stream());
+        outbox.closed().await;
+        assert!(!outbox.reserve(1));
+    }
+}

@@ -1,0 +1,51 @@
+//! The actor of one recipient address: everything about who gets what is decided here, in order of arrival.
+//!
+//! [`machine`] holds the rules without I/O; [`actor`] feeds it and carries out what it says; [`window`] is what a
+//! session has been given and has not acknowledged; [`outcomes`] is what repeats are told.
+
+pub(crate) mod actor;
+mod device;
+mod machine;
+mod outcomes;
+#[cfg(test)]
+mod simulation;
+mod window;
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::message::Submission;
+use crate::records::Change;
+use crate::session::{Session, SessionKey};
+
+/// A submitted message on its way to the actor of its recipient.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) submission: Submission,
+    pub(crate) reply: ReplyTo,
+    /// When it came in: what is asked of the directory for it is asked later than that, and answered soon after.
+    pub(crate) since: Instant,
+}
+
+/// Whom to tell what became of a message.
+#[derive(Debug, Clone)]
+pub(crate) struct ReplyTo {
+    pub(crate) session: Arc<Session>,
+    /// The recipient's address as the sender wrote it.
+    pub(crate) to: String,
+}
+
+/// What an actor is told beside messages. There is at most one of each kind under way per session or change, so the
+/// queue needs no bound.
+#[derive(Debug)]
+pub(crate) enum Control {
+    /// A device of this address is here.
+    Attach(Arc<Session>),
+    /// A session has acknowledged something, or has left.
+    Signal(SessionKey),
+    /// The directory's record changed.
+    Changed(Change),
+    /// Finish: keep what is not acknowledged, then end.
+    Drain,
+}

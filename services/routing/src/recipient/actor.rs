@@ -1,0 +1,491 @@
+//! Drives the machine of one recipient: brings it records, messages and results, and carries out what it says.
+//!
+//! Messages are decided one after the other. While one waits for the directory or the mailbox, those behind it wait
+//! too; acknowledgements, detachments and results do not.
+
+mod perform;
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use causeway_identity::{AccountId, Address};
+use causeway_runtime::clock::SharedClock;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::machine::{Machine, Now, Output, Ticket, World};
+use super::{Control, Job, ReplyTo};
+use crate::limits::Limits;
+use crate::mailbox::{DeviceUsage, Mailbox, Page, PutOutcome, StoreError, Usage};
+use crate::message::{Ending, Sender};
+use crate::metrics::Metrics;
+use crate::push::Pusher;
+use crate::recipients::Recipients;
+use crate::records::{Change, Fetched, Found, Record, Records, Unavailable};
+use crate::session::{Notice, Session, SessionKey};
+
+/// What all actors share.
+pub(crate) struct Shared {
+    pub(crate) mailbox: Arc<dyn Mailbox>,
+    pub(crate) records: Records,
+    pub(crate) limits: Limits,
+    pub(crate) pusher: Pusher,
+    pub(crate) clock: SharedClock,
+    pub(crate) metrics: Metrics,
+    pub(crate) retry_ms: u64,
+    pub(crate) idle: Duration,
+}
+
+/// One recipient's actor.
+pub(crate) struct Actor {
+    address: Address,
+    machine: Machine<ReplyTo>,
+    sessions: HashMap<SessionKey, Arc<Session>>,
+    /// What needs records, in order; sessions that attach come first.
+    waiting: VecDeque<Step>,
+    /// The first of `waiting` awaits this.
+    need: Option<Pending<Needed>>,
+    /// How often the first of `waiting` has been tried.
+    attempts: u32,
+    results: FuturesUnordered<Pending<Finished>>,
+    out: Vec<Output<ReplyTo>>,
+    shared: Arc<Shared>,
+    recipients: Arc<Recipients>,
+    draining: bool,
+}
+
+type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What needs records to be decided.
+enum Step {
+    Attach(Arc<Session>),
+    Message(Box<Job>),
+    /// The devices of the account may have changed.
+    Look,
+}
+
+/// What the first step needed.
+enum Needed {
+    Records(Result<Fetched, Unavailable>),
+    Loaded(AccountId, Result<Vec<DeviceUsage>, StoreError>),
+}
+
+/// Results of what the machine has asked for.
+enum Finished {
+    Put(Ticket, Result<PutOutcome, StoreError>),
+    Erased(causeway_identity::DeviceId, Result<Usage, StoreError>),
+    Recounted(AccountId, Result<Vec<DeviceUsage>, StoreError>),
+    Page(SessionKey, Result<Page, StoreError>),
+    Dropped(Result<(), StoreError>),
+}
+
+/// What became of an attempt at the first step.
+enum Tried {
+    Done,
+    /// Records are missing.
+    Records(Step),
+    /// The account's mailbox has not been looked at.
+    Load(Step, AccountId),
+}
+
+/// A step that does not get what it needs in so many attempts is given up.
+const ATTEMPTS: u32 = 8;
+
+impl Actor {
+    pub(crate) fn new(address: Address, shared: Arc<Shared>, recipients: Arc<Recipients>) -> Self {
+        shared.metrics.recipient_loaded();
+        Self {
+            address,
+            machine: Machine::new(recipients.policy().clone()),
+            sessions: HashMap::new(),
+            waiting: VecDeque::new(),
+            need: None,
+            attempts: 0,
+            results: FuturesUnordered::new(),
+            out: Vec::new(),
+            shared,
+            recipients,
+            draining: false,
+        }
+    }
+
+    /// Runs until nobody has needed it for a while, or until drained.
+    pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<Job>, mut control: mpsc::UnboundedReceiver<Control>) {
+        let mut used_at = Instant::now();
+        loop {
+            let retire_at = self.retire_at(used_at);
+            let deadline = [self.machine.next_deadline(), retire_at].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                Some(told) = control.recv() => self.told(told),
+                Some(finished) = self.results.next(), if !self.results.is_empty() => self.finished(finished),
+                needed = next_of(&mut self.need) => self.needed(needed),
+                () = sleep_until(deadline) => {}
+                // One after the other: what is not taken stays in its bounded queue.
+                Some(job) = jobs.recv(), if self.waiting.is_empty() && !self.draining => {
+                    self.waiting.push_back(Step::Message(Box::new(job)));
+                }
+            }
+            self.step();
+            if self.draining {
+                while let Ok(job) = jobs.try_recv() {
+                    self.fail(&job.reply);
+                }
+                if self.is_finished() && self.recipients.retire(&self.address, || jobs.is_empty()) {
+                    return;
+                }
+            } else if !self.is_idle() {
+                used_at = Instant::now();
+            } else if retire_at.is_some_and(|at| at <= Instant::now())
+                && self.recipients.retire(&self.address, || jobs.is_empty() && control.is_empty())
+            {
+                return;
+            }
+        }
+    }
+
+    /// Decides what can be decided, and carries it out.
+    fn step(&mut self) {
+        let now = self.now();
+        if self.machine.next_deadline().is_some_and(|deadline| deadline <= now.instant) {
+            let mut world = Senses { sessions: &self.sessions, limits: &self.shared.limits };
+            self.machine.tick(now, &mut world, &mut self.out);
+        }
+        self.perform();
+        while self.need.is_none() {
+            let Some(first) = self.waiting.pop_front() else { return };
+            match self.attempt(first) {
+                Tried::Done => self.attempts = 0,
+                Tried::Records(step) => self.fetch_for(step),
+                Tried::Load(step, account) => self.load_for(step, account),
+            }
+            self.perform();
+        }
+    }
+
+    fn attempt(&mut self, step: Step) -> Tried {
+        match step {
+            Step::Message(job) => self.attempt_message(job),
+            Step::Attach(session) if session.is_over() => {
+                self.forget(&session);
+                Tried::Done
+            }
+            step => {
+                let address = self.address.clone();
+                let records = self.shared.records.clone();
+                let mut step = Some(step);
+                let tried = records.decide(&address, &address, |found, _| {
+                    step.take().map_or(Tried::Done, |step| self.look(step, found))
+                });
+                match (tried.ok(), step) {
+                    (Some(tried), _) => tried,
+                    (None, step) => step.map_or(Tried::Done, Tried::Records),
+                }
+            }
+        }
+    }
+
+    /// A message: its sender may have left, it may be a repeat, else it is decided on the two records.
+    fn attempt_message(&mut self, job: Box<Job>) -> Tried {
+        if job.reply.session.is_over() {
+            return Tried::Done;
+        }
+        let Job { submission, reply, since } = *job;
+        let reply = match self.machine.repeat(&submission.key(), reply, &mut self.out) {
+            Ok(()) => return Tried::Done,
+            Err(reply) => reply,
+        };
+        let (address, sender) = (self.address.clone(), submission.from.address.clone());
+        let records = self.shared.records.clone();
+        let mut job = Some(Box::new(Job { submission, reply, since }));
+        let tried = records.decide(&address, &sender, |recipient, sender| {
+            job.take().map_or(Tried::Done, |job| self.decide(job, recipient, sender))
+        });
+        match (tried.ok(), job) {
+            (Some(tried), _) => tried,
+            (None, job) => job.map_or(Tried::Done, |job| Tried::Records(Step::Message(job))),
+        }
+    }
+
+    /// Decides a message on records that are true now.
+    fn decide(&mut self, job: Box<Job>, recipient: &Found, sender: &Found) -> Tried {
+        if job.reply.session.is_over() {
+            return Tried::Done;
+        }
+        if let Some(record) = recipient
+            && self.machine.account() != Some(record.account)
+        {
+            return Tried::Load(Step::Message(job), record.account);
+        }
+        let now = self.now();
+        let Job { submission, reply, since: _ } = *job;
+        let mut world = Senses { sessions: &self.sessions, limits: &self.shared.limits };
+        self.machine.submit(submission, reply, recipient, sender, now, &mut world, &mut self.out);
+        Tried::Done
+    }
+
+    /// Acts on the account's own record: a session that attaches, or devices that may have changed.
+    fn look(&mut self, step: Step, found: &Found) -> Tried {
+        let session = match &step {
+            Step::Attach(session) => Some(Arc::clone(session)),
+            Step::Look | Step::Message(_) => None,
+        };
+        let Some(record) = found else {
+            self.machine.gone(&mut self.out);
+            if let Some(session) = session {
+                self.refuse(&session, Ending::Withdrawn);
+            }
+            return Tried::Done;
+        };
+        if session.as_ref().is_some_and(|session| session.device.account != record.account) {
+            if let Some(session) = session {
+                self.refuse(&session, Ending::Withdrawn);
+            }
+            return Tried::Done;
+        }
+        if self.machine.account() != Some(record.account) {
+            return Tried::Load(step, record.account);
+        }
+        match session {
+            Some(session) => self.attach(&session, record),
+            None => self.machine.reconcile(record, &mut self.out),
+        }
+        Tried::Done
+    }
+
+    fn attach(&mut self, session: &Arc<Session>, record: &Arc<Record>) {
+        let now = self.now();
+        let mut world = Senses { sessions: &self.sessions, limits: &self.shared.limits };
+        let device = session.device.device;
+        self.machine.attach(session.key, device, session.registration, record, now, &mut world, &mut self.out);
+    }
+
+    /// A session that never got as far as the machine.
+    fn refuse(&mut self, session: &Arc<Session>, reason: Ending) {
+        session.end(reason, 0);
+        self.forget(session);
+    }
+
+    fn fetch_for(&mut self, step: Step) {
+        let Some(step) = self.try_once_more(step) else { return };
+        let (sender, since) = match &step {
+            Step::Message(job) => (job.submission.from.address.clone(), job.since),
+            Step::Attach(_) | Step::Look => (self.address.clone(), Instant::now()),
+        };
+        self.waiting.push_front(step);
+        let (records, address) = (self.shared.records.clone(), self.address.clone());
+        self.need = Some(Box::pin(async move { Needed::Records(records.fetch(&address, &sender, since).await) }));
+    }
+
+    fn load_for(&mut self, step: Step, account: AccountId) {
+        let Some(step) = self.try_once_more(step) else { return };
+        self.waiting.push_front(step);
+        let usage = self.shared.mailbox.usage(account);
+        self.need = Some(Box::pin(async move { Needed::Loaded(account, usage.await) }));
+    }
+
+    /// Gives a step back unless it has been tried too often.
+    fn try_once_more(&mut self, step: Step) -> Option<Step> {
+        self.attempts += 1;
+        if self.attempts > ATTEMPTS {
+            self.give_up(step);
+            return None;
+        }
+        Some(step)
+    }
+
+    /// Nothing true can be said about a step now.
+    fn give_up(&mut self, step: Step) {
+        self.attempts = 0;
+        match step {
+            Step::Message(job) => self.fail(&job.reply),
+            Step::Attach(session) => {
+                session.end(Ending::Overloaded, self.retry_after(&session));
+                self.forget(&session);
+            }
+            // The next message or session brings the record.
+            Step::Look => {}
+        }
+    }
+
+    /// Ends a sender's session: its client comes back and repeats what has no outcome.
+    fn fail(&self, reply: &ReplyTo) {
+        self.shared.metrics.left_unanswered();
+        reply.session.end(Ending::Overloaded, self.retry_after(&reply.session));
+    }
+
+    /// From one to two times the configured time, by session, so that not all come back at once.
+    fn retry_after(&self, session: &Session) -> u64 {
+        let base = self.shared.retry_ms;
+        let spread = u64::from(session.id.as_bytes()[0]) * base / 256;
+        base + spread
+    }
+
+    fn needed(&mut self, needed: Needed) {
+        self.need = None;
+        let Some(step) = self.waiting.pop_front() else { return };
+        match needed {
+            Needed::Records(Ok(Fetched::Cached)) => self.waiting.push_front(step),
+            Needed::Records(Ok(Fetched::Once(recipient, sender))) => {
+                let tried = match step {
+                    Step::Message(job) => self.decide(job, &recipient, &sender),
+                    step => self.look(step, &recipient),
+                };
+                match tried {
+                    Tried::Done => self.attempts = 0,
+                    Tried::Records(step) => self.fetch_for(step),
+                    Tried::Load(step, account) => self.load_for(step, account),
+                }
+            }
+            Needed::Loaded(account, Ok(usage)) => {
+                self.machine.load(account, &usage, &mut self.out);
+                self.waiting.push_front(step);
+            }
+            Needed::Records(Err(_)) | Needed::Loaded(_, Err(_)) => self.give_up(step),
+        }
+    }
+
+    fn told(&mut self, control: Control) {
+        match control {
+            Control::Attach(session) => {
+                if self.draining {
+                    session.end(Ending::Draining, self.retry_after(&session));
+                    return;
+                }
+                self.sessions.insert(session.key, Arc::clone(&session));
+                self.shared.metrics.session_attached();
+                // Behind the step that is under way, before messages.
+                let position = usize::from(self.need.is_some()).min(self.waiting.len());
+                let attaching = self.waiting.iter().skip(position);
+                let position = position + attaching.take_while(|step| matches!(step, Step::Attach(_))).count();
+                self.waiting.insert(position, Step::Attach(session));
+            }
+            Control::Signal(key) => self.signalled(key),
+            Control::Changed(change) => self.changed(&change),
+            Control::Drain => {
+                self.draining = true;
+                for step in std::mem::take(&mut self.waiting) {
+                    self.give_up(step);
+                }
+                self.need = None;
+                self.machine.drain(&mut self.out);
+            }
+        }
+    }
+
+    fn signalled(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get(&key).cloned() else { return };
+        let (processed, detached) = session.take_signal();
+        let now = self.now();
+        let mut world = Senses { sessions: &self.sessions, limits: &self.shared.limits };
+        if processed > 0 {
+            self.machine.processed(key, processed, now, &mut world, &mut self.out);
+        }
+        if detached {
+            self.machine.detach(key, &mut self.out);
+            self.perform();
+            self.forget(&session);
+        }
+    }
+
+    fn changed(&mut self, change: &Change) {
+        let notice = match change {
+            Change::PrekeysLow { device, ec, kyber } => {
+                let notice = Notice::PrekeysLow { ec: *ec, kyber: *kyber };
+                for session in self.sessions.values() {
+                    if device.is_none_or(|device| device == session.device.device) {
+                        session.notify(notice.clone());
+                    }
+                }
+                return;
+            }
+            Change::Devices => Some(Notice::DevicesChanged { address: self.address.as_str().to_owned() }),
+            Change::Consent => Some(Notice::ConsentChanged),
+            Change::Withdrawn | Change::Push | Change::Other => None,
+        };
+        if let Some(notice) = notice {
+            self.sessions.values().for_each(|session| session.notify(notice.clone()));
+        }
+        // One that has not begun yet will see this change too.
+        let begun = usize::from(self.need.is_some());
+        let will_look = self.waiting.iter().skip(begun).any(|step| matches!(step, Step::Look));
+        if !matches!(change, Change::Consent) && !self.draining && !will_look {
+            self.waiting.push_back(Step::Look);
+        }
+    }
+
+    fn forget(&mut self, session: &Arc<Session>) {
+        if self.sessions.remove(&session.key).is_some() {
+            self.shared.metrics.session_detached();
+        }
+    }
+
+    fn now(&self) -> Now {
+        let since = self.shared.clock.now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Now { instant: Instant::now(), unix_us: u64::try_from(since.as_micros()).unwrap_or(u64::MAX) }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.machine.is_quiet() && self.results.is_empty()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.machine.is_idle() && self.results.is_empty() && self.waiting.is_empty() && self.sessions.is_empty()
+    }
+
+    fn retire_at(&self, used_at: Instant) -> Option<Instant> {
+        self.is_idle().then(|| used_at + self.recipients.patience(self.shared.idle))
+    }
+}
+
+/// Also when the actor panics: its sessions must not believe that somebody serves them.
+impl Drop for Actor {
+    fn drop(&mut self) {
+        for session in self.sessions.values() {
+            session.end(Ending::Overloaded, self.retry_after(session));
+            self.shared.metrics.session_detached();
+        }
+        for step in &self.waiting {
+            if let Step::Message(job) = step {
+                self.fail(&job.reply);
+            }
+        }
+        self.recipients.forget(&self.address);
+        self.shared.metrics.recipient_left();
+    }
+}
+
+/// What the machine may ask while it decides.
+struct Senses<'a> {
+    sessions: &'a HashMap<SessionKey, Arc<Session>>,
+    limits: &'a Limits,
+}
+
+impl World for Senses<'_> {
+    fn reserve(&mut self, session: SessionKey, weight: usize) -> bool {
+        self.sessions.get(&session).is_some_and(|session| session.reserve(weight))
+    }
+
+    fn count(&mut self, sender: &Sender) -> Result<(), u64> {
+        self.limits.count(sender)
+    }
+}
+
+async fn next_of<T>(pending: &mut Option<Pending<T>>) -> T {
+    match pending {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

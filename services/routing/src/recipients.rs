@@ -1,0 +1,172 @@
+//! The actors of this process by address: found, started, retired.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use causeway_identity::Address;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use crate::config::DevicePolicy;
+use crate::recipient::actor::{Actor, Shared};
+use crate::recipient::{Control, Job};
+use crate::records::Change;
+use crate::session::Session;
+
+const SHARDS: usize = 64;
+/// When more than half of the places are taken, who is idle for so long makes room.
+const CROWDED_PATIENCE: Duration = Duration::from_secs(2);
+
+/// All recipients in memory.
+pub(crate) struct Recipients {
+    shards: Vec<Mutex<HashMap<Address, Handle>>>,
+    hasher: RandomState,
+    count: AtomicUsize,
+    limit: usize,
+    queue: usize,
+    policy: DevicePolicy,
+    shared: OnceLock<Arc<Shared>>,
+    draining: AtomicBool,
+    tasks: TaskTracker,
+}
+
+#[derive(Clone)]
+struct Handle {
+    jobs: mpsc::Sender<Job>,
+    control: mpsc::UnboundedSender<Control>,
+}
+
+/// Why a message does not get to its recipient's actor.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// Too much waits there, or there are too many recipients.
+    Full(Job),
+    /// This routing stops.
+    Draining,
+}
+
+impl Recipients {
+    pub(crate) fn new(limit: usize, queue: usize, policy: DevicePolicy) -> Arc<Self> {
+        Arc::new(Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            count: AtomicUsize::new(0),
+            limit,
+            queue,
+            policy,
+            shared: OnceLock::new(),
+            draining: AtomicBool::new(false),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Gives the actors what they share. To be called once, before anything else.
+    pub(crate) fn equip(&self, shared: Arc<Shared>) {
+        let _equipped_before = self.shared.set(shared);
+    }
+
+    pub(crate) fn policy(&self) -> &DevicePolicy {
+        &self.policy
+    }
+
+    /// Hands a message to the actor of its recipient.
+    pub(crate) fn submit(self: &Arc<Self>, job: Job) -> Result<(), Refused> {
+        let address = job.submission.to.clone();
+        let mut shard = self.shard(&address);
+        let Some(handle) = self.handle(&mut shard, &address) else { return Err(self.refused(job)) };
+        handle.jobs.try_send(job).map_err(|error| Refused::Full(error.into_inner()))
+    }
+
+    /// Hands a session to the actor of its own address; false when there is none to be had.
+    pub(crate) fn attach(self: &Arc<Self>, session: &Arc<Session>) -> bool {
+        let address = &session.device.address;
+        let mut shard = self.shard(address);
+        let Some(handle) = self.handle(&mut shard, address) else { return false };
+        session.own(handle.control.clone());
+        handle.control.send(Control::Attach(Arc::clone(session))).is_ok()
+    }
+
+    /// Tells the actor of an address of a change, if it is in memory or should be; true if one has been told.
+    pub(crate) fn tell(self: &Arc<Self>, address: &Address, change: Change, load: bool) -> bool {
+        let mut shard = self.shard(address);
+        let handle = if load { self.handle(&mut shard, address) } else { shard.get(address).cloned() };
+        handle.is_some_and(|handle| handle.control.send(Control::Changed(change)).is_ok())
+    }
+
+    /// Takes an actor out if nothing has come for it meanwhile; nothing comes after that.
+    pub(crate) fn retire(&self, address: &Address, nothing_came: impl FnOnce() -> bool) -> bool {
+        let mut shard = self.shard(address);
+        if !nothing_came() {
+            return false;
+        }
+        if shard.remove(address).is_some() {
+            self.count.fetch_sub(1, Ordering::AcqRel);
+        }
+        true
+    }
+
+    /// Takes out an actor that has ended in whatever way. Best effort: what is left behind is replaced when needed.
+    pub(crate) fn forget(&self, address: &Address) {
+        let Ok(mut shard) = self.shards[self.index(address)].try_lock() else { return };
+        // A later actor of the same address is alive; its queue is open.
+        if shard.get(address).is_some_and(|handle| handle.jobs.is_closed()) {
+            shard.remove(address);
+            self.count.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// How long an idle actor stays.
+    pub(crate) fn patience(&self, configured: Duration) -> Duration {
+        let crowded = self.count.load(Ordering::Acquire) > self.limit / 2;
+        if crowded { CROWDED_PATIENCE.min(configured) } else { configured }
+    }
+
+    /// No more messages: what actors have is kept, then they end. Resolves when all have.
+    pub(crate) async fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        for shard in &self.shards {
+            for handle in shard.lock().unwrap_or_else(PoisonError::into_inner).values() {
+                let _ended = handle.control.send(Control::Drain);
+            }
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn refused(&self, job: Job) -> Refused {
+        if self.draining.load(Ordering::Acquire) { Refused::Draining } else { Refused::Full(job) }
+    }
+
+    fn shard(&self, address: &Address) -> MutexGuard<'_, HashMap<Address, Handle>> {
+        self.shards[self.index(address)].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn index(&self, address: &Address) -> usize {
+        let hash = self.hasher.hash_one(address);
+        usize::try_from(hash % SHARDS as u64).unwrap_or(0)
+    }
+
+    /// The actor of an address, started if need be. `None`: there are too many, or no more are started.
+    fn handle(self: &Arc<Self>, shard: &mut HashMap<Address, Handle>, address: &Address) -> Option<Handle> {
+        if let Some(handle) = shard.get(address).filter(|handle| !handle.jobs.is_closed()) {
+            return Some(handle.clone());
+        }
+        // Under the lock of the shard: `drain` comes to this shard after it has set the flag.
+        if self.draining.load(Ordering::Acquire) || self.count.load(Ordering::Acquire) >= self.limit {
+            return None;
+        }
+        let shared = self.shared.get()?;
+        let (jobs, job_queue) = mpsc::channel(self.queue);
+        let (control, controls) = mpsc::unbounded_channel();
+        let actor = Actor::new(address.clone(), Arc::clone(shared), Arc::clone(self));
+        self.tasks.spawn(actor.run(job_queue, controls));
+        let handle = Handle { jobs, control };
+        if shard.insert(address.clone(), handle.clone()).is_none() {
+            self.count.fetch_add(1, Ordering::AcqRel);
+        }
+        Some(handle)
+    }
+}

@@ -1,0 +1,85 @@
+//! What routing knows of an account.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use causeway_identity::{AccountId, Address, DeviceId, Domain};
+use causeway_proto::directory::v1 as pb;
+use causeway_proto::wire::v1 as wire;
+
+use crate::message::Kind;
+
+/// An account that is enlisted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) account: AccountId,
+    pub(crate) provider: Domain,
+    pub(crate) kind: Kind,
+    /// Its provider is live.
+    pub(crate) live: bool,
+    /// By id; at most [`DeviceId::MAX_PER_ACCOUNT`].
+    pub(crate) devices: Vec<RecordDevice>,
+    pub(crate) interop: bool,
+    /// Providers that differ from the default, which is allowed.
+    pub(crate) rules: HashMap<Domain, bool>,
+    /// Third parties' messages go to the main inbox.
+    pub(crate) combined: bool,
+    /// Anybody may reach it.
+    pub(crate) reachable: bool,
+}
+
+/// A device of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RecordDevice {
+    pub(crate) id: DeviceId,
+    pub(crate) registration: u32,
+    /// Empty: none.
+    pub(crate) push_token: Bytes,
+}
+
+impl Record {
+    /// The record that was asked for by `address`; an error names the field that is wrong.
+    pub(crate) fn parse(record: pb::Record, address: &Address) -> Result<Self, &'static str> {
+        if record.address != address.as_str() {
+            return Err("address");
+        }
+        let consent = record.consent.unwrap_or_default();
+        let mut devices = Vec::with_capacity(record.devices.len());
+        for device in record.devices {
+            let id = DeviceId::new(device.id).map_err(|_| "devices")?;
+            devices.push(RecordDevice { id, registration: device.registration_id, push_token: device.push_token });
+        }
+        devices.sort_by_key(|device| device.id);
+        if devices.len() > DeviceId::MAX_PER_ACCOUNT || devices.windows(2).any(|pair| pair[0].id == pair[1].id) {
+            return Err("devices");
+        }
+        let mut rules = HashMap::with_capacity(consent.providers.len());
+        for rule in consent.providers {
+            rules.insert(rule.provider.parse().map_err(|_| "consent.providers")?, rule.allow);
+        }
+        let kind = match wire::ProviderKind::try_from(record.provider_kind) {
+            Ok(wire::ProviderKind::Home) => Kind::Home,
+            Ok(wire::ProviderKind::ThirdParty) => Kind::ThirdParty,
+            _ => return Err("provider_kind"),
+        };
+        Ok(Self {
+            account: AccountId::try_from(&record.account_id[..]).map_err(|_| "account_id")?,
+            provider: record.provider_domain.parse().map_err(|_| "provider_domain")?,
+            kind,
+            live: record.provider_status == i32::from(pb::ProviderStatus::Live),
+            devices,
+            interop: consent.interop,
+            rules,
+            combined: consent.inbox == i32::from(wire::InboxSetting::Combined),
+            // Who is in the contacts is not known to this version: it keeps such an account closed.
+            reachable: matches!(
+                wire::Reach::try_from(consent.reach),
+                Ok(wire::Reach::Everyone | wire::Reach::Unspecified)
+            ),
+        })
+    }
+
+    pub(crate) fn device(&self, id: DeviceId) -> Option<&RecordDevice> {
+        self.devices.iter().find(|device| device.id == id)
+    }
+}

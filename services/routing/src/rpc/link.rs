@@ -1,0 +1,212 @@
+//! `Routing.Link`: the stream of an edge. Its events are taken in order and handed to actors without waiting for any of
+//! them; when it ends, so do all its sessions.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use causeway_identity::SessionId;
+use causeway_proto::routing::v1::edge_event::Event;
+use causeway_proto::routing::v1::routing_server::Routing;
+use causeway_proto::routing::v1::{Attach, EdgeEvent, FromEdge};
+use causeway_proto::wire::v1 as wire;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::decode;
+use crate::limits::Budget;
+use crate::message::{Ending, Outcome, Rejection};
+use crate::metrics::Metrics;
+use crate::outbox::{Outbox, OutboxStream};
+use crate::recipient::{Job, ReplyTo};
+use crate::recipients::{Recipients, Refused};
+use crate::session::{Session, SessionKey};
+
+/// Serves links; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Links(pub(crate) Arc<LinksInner>);
+
+/// What all links share.
+pub(crate) struct LinksInner {
+    pub(crate) recipients: Arc<Recipients>,
+    /// Memory for messages.
+    pub(crate) memory: Arc<Budget>,
+    pub(crate) metrics: Metrics,
+    pub(crate) link_bytes: usize,
+    pub(crate) max_sessions: usize,
+    pub(crate) retry_ms: u64,
+    /// Nothing is taken from edges any more.
+    pub(crate) draining: CancellationToken,
+    /// Everything has been said.
+    pub(crate) finished: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) last_session: AtomicU64,
+}
+
+#[tonic::async_trait]
+impl Routing for Links {
+    type LinkStream = OutboxStream;
+
+    async fn link(&self, request: Request<Streaming<FromEdge>>) -> Result<Response<OutboxStream>, Status> {
+        if self.0.draining.is_cancelled() {
+            return Err(Status::unavailable("this routing stops"));
+        }
+        let outbox = Outbox::new(self.0.link_bytes);
+        let link = Link {
+            shared: Arc::clone(&self.0),
+            outbox: Arc::clone(&outbox),
+            sessions: HashMap::new(),
+            next_sweep: FIRST_SWEEP,
+        };
+        let stream = outbox.stream();
+        self.0.tasks.spawn(link.run(request.into_inner()));
+        Ok(Response::new(stream))
+    }
+}
+
+/// One edge.
+struct Link {
+    shared: Arc<LinksInner>,
+    outbox: Arc<Outbox>,
+    sessions: HashMap<SessionId, Arc<Session>>,
+    /// At so many sessions, those that have ended are looked for.
+    next_sweep: usize,
+}
+
+const FIRST_SWEEP: usize = 256;
+
+impl Link {
+    async fn run(mut self, mut incoming: Streaming<FromEdge>) {
+        self.shared.metrics.link_opened();
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = self.shared.draining.cancelled() => {
+                    // What edges still send is not taken: their clients repeat it elsewhere. Answers still go out.
+                    tokio::select! {
+                        () = self.shared.finished.cancelled() => self.outbox.finish(),
+                        () = self.outbox.closed() => {}
+                    }
+                    break;
+                }
+                () = self.outbox.closed() => break,
+                batch = incoming.message() => batch,
+            };
+            let Ok(Some(batch)) = batch else { break };
+            for event in batch.events {
+                self.take(event);
+            }
+        }
+    }
+
+    fn take(&mut self, event: EdgeEvent) {
+        let Ok(id) = SessionId::try_from(&event.session_id[..]) else {
+            tracing::error!("an edge named a session by something that is no session id");
+            return;
+        };
+        match event.event {
+            Some(Event::Attach(attach)) => self.attach(id, &attach),
+            Some(Event::Detach(_)) => {
+                if let Some(session) = self.sessions.remove(&id) {
+                    session.detach();
+                }
+            }
+            // What sessions say that have been ended counts for nothing.
+            Some(Event::Submit(submitted)) => {
+                if let Some(session) = self.sessions.get(&id).filter(|session| !session.is_over()) {
+                    self.submit(Arc::clone(session), submitted.message.unwrap_or_default());
+                }
+            }
+            Some(Event::Processed(tag)) => {
+                if let Some(session) = self.sessions.get(&id).filter(|session| !session.is_over()) {
+                    session.acknowledge(tag);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn attach(&mut self, id: SessionId, attach: &Attach) {
+        let parsed = decode::attach(attach);
+        let (sender, registration) = match parsed {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                tracing::error!(%error, "an edge attached a device that cannot be");
+                self.refuse(id, Ending::BadStanza);
+                return;
+            }
+        };
+        // A session id that comes twice is a new session; the older one has ended.
+        if let Some(before) = self.sessions.remove(&id) {
+            before.detach();
+        }
+        if self.sessions.len() >= self.next_sweep {
+            // Those that were ended from this side; an edge need not detach them.
+            self.sessions.retain(|_, session| !session.is_over());
+            self.next_sweep = (2 * self.sessions.len()).max(FIRST_SWEEP);
+        }
+        if self.sessions.len() >= self.shared.max_sessions {
+            self.refuse(id, Ending::Overloaded);
+            return;
+        }
+        let key = SessionKey(self.shared.last_session.fetch_add(1, Ordering::Relaxed));
+        let (outbox, metrics) = (Arc::clone(&self.outbox), self.shared.metrics.clone());
+        let session = Session::new(key, id, sender, registration, outbox, metrics);
+        if self.shared.recipients.attach(&session) {
+            self.sessions.insert(id, session);
+        } else {
+            session.end(Ending::Overloaded, self.shared.retry_ms);
+        }
+    }
+
+    fn refuse(&self, id: SessionId, reason: Ending) {
+        self.shared.metrics.session_ended(reason);
+        let retry_after_ms = if reason == Ending::Overloaded { self.shared.retry_ms } else { 0 };
+        self.outbox.push(id, crate::outbox::Event::End { reason, retry_after_ms });
+    }
+
+    fn submit(&self, session: Arc<Session>, message: wire::Submit) {
+        self.shared.metrics.submitted();
+        let Some(charge) = self.shared.memory.charge(decode::weight(&message)) else {
+            let Ok(id) = causeway_identity::MessageId::try_from(&message.id[..]) else {
+                session.end(Ending::BadStanza, 0);
+                return;
+            };
+            session.answer(self.no_room(), id, message.to);
+            return;
+        };
+        let (submission, to) = match decode::submission(message, Arc::clone(&session.device), charge) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                tracing::warn!(%error, "an edge let through a message that is none; its session ends");
+                session.end(Ending::BadStanza, 0);
+                return;
+            }
+        };
+        let job = Job { submission, reply: ReplyTo { session, to }, since: tokio::time::Instant::now() };
+        match self.shared.recipients.submit(job) {
+            Ok(()) => {}
+            Err(Refused::Full(Job { submission, reply, .. })) => {
+                reply.session.answer(self.no_room(), submission.id, reply.to);
+            }
+            // It gets no answer from here; its session ends with the link.
+            Err(Refused::Draining) => {}
+        }
+    }
+
+    fn no_room(&self) -> Outcome {
+        Outcome::Rejected(Rejection::RateLimited { retry_after_ms: self.shared.retry_ms })
+    }
+}
+
+/// However the link ends, nobody on it is attached any more.
+impl Drop for Link {
+    fn drop(&mut self) {
+        for session in self.sessions.values() {
+            session.detach();
+        }
+        self.outbox.finish();
+        self.shared.metrics.link_closed();
+    }
+}

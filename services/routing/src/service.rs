@@ -1,0 +1,198 @@
+//! Putting a routing together.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use causeway_identity::{AccountId, Address, Domain};
+use causeway_proto::routing::v1::routing_server::RoutingServer;
+use causeway_runtime::clock::SharedClock;
+use causeway_runtime::config::Check as _;
+use causeway_runtime::grpc;
+use causeway_runtime::lifecycle::Lifecycle;
+use futures::future::join_all;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Channel;
+use tonic::transport::server::Router;
+
+use crate::config::RoutingConfig;
+use crate::error::RoutingError;
+use crate::limits::{Budget, Limits};
+use crate::mailbox::sqlite::SqliteMailbox;
+use crate::mailbox::{Bounds, Mailbox};
+use crate::metrics::Metrics;
+use crate::push::Pusher;
+use crate::recipient::actor::Shared;
+use crate::recipients::Recipients;
+use crate::records::{Change, Changes, Records, follow};
+use crate::rpc::link::{Links, LinksInner};
+use crate::sweep;
+
+/// A routing: built, then served.
+pub struct Routing {
+    links: Links,
+    shared: Arc<Shared>,
+    sweep_every: Duration,
+    leftovers: mpsc::Receiver<Leftover>,
+    changes: Arc<Told>,
+}
+
+impl Routing {
+    /// Opens the mailbox and prepares everything; serves nothing yet. `directory` is the channel to key-directory,
+    /// which need not be there yet.
+    ///
+    /// # Errors
+    /// [`RoutingError`]: a setting out of range, or a mailbox that cannot be opened.
+    pub async fn build(
+        config: RoutingConfig,
+        directory: Channel,
+        clock: SharedClock,
+    ) -> Result<Self, RoutingError> {
+        config.check()?;
+        let metrics = Metrics::new();
+        let bounds = Bounds { messages: config.mailbox_messages, bytes: config.mailbox_bytes };
+        let (dir, for_mailbox) = (config.data_dir.clone(), metrics.clone());
+        // Opening recovers the log of a process that was killed, which takes as long as the disk needs.
+        let opening = tokio::task::spawn_blocking(move || SqliteMailbox::open(&dir, bounds, for_mailbox));
+        let mailbox = opening.await.map_err(|join| RoutingError::Mailbox {
+            path: config.data_dir.clone(),
+            reason: join.to_string(),
+        })??;
+        Self::with_mailbox(&config, Arc::new(mailbox), directory, clock, metrics)
+    }
+
+    pub(crate) fn with_mailbox(
+        config: &RoutingConfig,
+        mailbox: Arc<dyn Mailbox>,
+        directory: Channel,
+        clock: SharedClock,
+        metrics: Metrics,
+    ) -> Result<Self, RoutingError> {
+        let timeout = Duration::from_millis(config.directory_timeout_ms);
+        let records = Records::new(directory, config.cached_records, timeout, metrics.clone());
+        let pusher = Pusher::new(config, records.clone(), Arc::clone(&clock), metrics.clone())?;
+        let recipients = Recipients::new(config.max_recipients, config.recipient_queue, config.device_policy());
+        let shared = Arc::new(Shared {
+            mailbox,
+            records,
+            limits: Limits::new(config),
+            pusher,
+            clock,
+            metrics: metrics.clone(),
+            retry_ms: config.retry_ms,
+            idle: Duration::from_millis(config.recipient_idle_ms),
+        });
+        recipients.equip(Arc::clone(&shared));
+        let links = Links(Arc::new(LinksInner {
+            recipients: Arc::clone(&recipients),
+            memory: Budget::new(config.memory_bytes),
+            metrics,
+            link_bytes: config.link_bytes,
+            max_sessions: config.max_sessions,
+            retry_ms: config.retry_ms,
+            draining: CancellationToken::new(),
+            finished: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            last_session: AtomicU64::new(1),
+        }));
+        let (leave, leftovers) = mpsc::channel(LEFTOVERS);
+        let changes = Arc::new(Told { recipients, leave, pusher: shared.pusher.clone() });
+        let sweep_every = Duration::from_millis(config.sweep_interval_ms);
+        Ok(Self { links, shared, sweep_every, leftovers, changes })
+    }
+
+    /// The internal gRPC service `causeway.routing.v1.Routing`.
+    pub fn router(&self) -> Router {
+        let service = RoutingServer::new(self.links.clone())
+            .max_decoding_message_size(grpc::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(grpc::MAX_MESSAGE_BYTES);
+        grpc::server().add_service(service)
+    }
+
+    /// Follows the directory, sweeps and sends webhooks until `life` drains. Then it takes nothing more from edges,
+    /// ends all sessions, writes what is not acknowledged to the mailbox, tells what it still can, and returns.
+    ///
+    /// # Errors
+    /// None at present; what fails while serving is retried or told to those concerned.
+    pub async fn serve(self, life: Lifecycle) -> Result<(), RoutingError> {
+        let stop = CancellationToken::new();
+        let background = [
+            tokio::spawn(follow(self.shared.records.clone(), self.changes.clone(), stop.clone())),
+            tokio::spawn(sweep::run(Arc::clone(&self.shared), self.sweep_every, stop.clone())),
+            tokio::spawn(self.shared.pusher.clone().run(stop.clone())),
+            tokio::spawn(clean_up(self.leftovers, Arc::clone(&self.shared), Arc::clone(&self.changes.recipients))),
+        ];
+        life.draining().await;
+        let links = &self.links.0;
+        links.draining.cancel();
+        links.recipients.drain().await;
+        links.finished.cancel();
+        links.tasks.close();
+        links.tasks.wait().await;
+        stop.cancel();
+        background[3].abort();
+        join_all(background).await;
+        Ok(())
+    }
+}
+
+/// Accounts whose mailboxes are to be looked through at a time. More are seen to when their actors load.
+const LEFTOVERS: usize = 4_096;
+
+/// What an account has left behind.
+enum Leftover {
+    /// Devices have changed, and no actor is in memory.
+    Devices(Address, AccountId),
+    /// It has left.
+    Account(AccountId),
+}
+
+/// Passes changes on to actors.
+struct Told {
+    recipients: Arc<Recipients>,
+    leave: mpsc::Sender<Leftover>,
+    pusher: Pusher,
+}
+
+impl Changes for Told {
+    fn changed(&self, address: Address, account: Option<AccountId>, change: Change) {
+        let leftover = match (&change, account) {
+            (Change::Withdrawn, Some(account)) => Some(Leftover::Account(account)),
+            (Change::Devices, Some(account)) => Some(Leftover::Devices(address.clone(), account)),
+            _ => None,
+        };
+        let told = self.recipients.tell(&address, change, false);
+        match leftover {
+            Some(Leftover::Devices(..)) if told => {}
+            Some(leftover) => {
+                let _full = self.leave.try_send(leftover);
+            }
+            None => {}
+        }
+    }
+
+    fn provider_changed(&self, provider: &Domain) {
+        self.pusher.forget_provider(provider);
+    }
+}
+
+/// Erases what removed devices and accounts have left, where no actor does.
+async fn clean_up(mut leftovers: mpsc::Receiver<Leftover>, shared: Arc<Shared>, recipients: Arc<Recipients>) {
+    while let Some(leftover) = leftovers.recv().await {
+        match leftover {
+            Leftover::Account(account) => {
+                if let Err(error) = shared.mailbox.drop_account(account).await {
+                    shared.metrics.store_failed(&error);
+                }
+            }
+            Leftover::Devices(address, account) => {
+                let usage = shared.mailbox.usage(account).await;
+                if usage.is_ok_and(|usage| !usage.is_empty()) {
+                    recipients.tell(&address, Change::Other, true);
+                }
+            }
+        }
+    }
+}
