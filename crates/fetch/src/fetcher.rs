@@ -57,6 +57,7 @@ impl Fetcher {
 
     pub(crate) fn with_lookup(config: FetchConfig, lookup: Arc<dyn Lookup>) -> Result<Self, FetchError> {
         config.check()?;
+        let resolver = Arc::new(Guarded { lookup, allow_loopback: config.allow_loopback_http });
         let builder = || {
             Client::builder()
                 .user_agent(USER_AGENT)
@@ -65,10 +66,7 @@ impl Fetcher {
                 .referer(false)
                 .no_proxy()
                 .https_only(!config.allow_loopback_http)
-                .dns_resolver(Arc::new(Guarded {
-                    lookup: Arc::clone(&lookup),
-                    allow_loopback: config.allow_loopback_http,
-                }))
+                .dns_resolver(Arc::clone(&resolver))
                 .connect_timeout(config.connect_timeout())
                 .read_timeout(config.idle_timeout())
                 .pool_max_idle_per_host(IDLE_CONNECTIONS)
