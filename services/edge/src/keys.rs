@@ -50,6 +50,12 @@ impl Keys {
         Ok(Self { static_key: Arc::new(static_key), certificate, limits })
     }
 
+    #[cfg(test)]
+    pub(crate) fn for_tests(static_key: StaticKey) -> Self {
+        let limits = pb::Limits { max_stanza_bytes: 1, ping_interval_ms: 1 };
+        Self { static_key: Arc::new(static_key), certificate: pb::ServerCertificate::default(), limits }
+    }
+
     /// The payload of a server's handshake message at this time, in Unix milliseconds.
     pub(crate) fn server_hello(&self, now_ms: u64) -> Vec<u8> {
         let hello = pb::ServerHello {

@@ -23,6 +23,8 @@ mod providers;
 mod replay;
 mod requests;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -32,7 +32,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A stream that does not take a `Detach` for so long is given up, which detaches everybody.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(10);
 /// After the last session has left, routing has so long to end its half of the stream.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 /// A routing that was restarted is back within this time.
 const PATIENCE: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_millis(50);

@@ -46,6 +46,22 @@ pub(crate) struct Provider {
 }
 
 impl Provider {
+    #[cfg(test)]
+    pub(crate) fn for_tests(id: ProviderId, domain: &str) -> Self {
+        Self {
+            id,
+            domain: domain.parse().unwrap(),
+            home: false,
+            issuer: format!("https://id.{domain}"),
+            live: true,
+            keys: KeySet::default(),
+            stale_at_ms: u64::MAX,
+            media_prefixes: Vec::new(),
+            suspended: CancellationToken::new(),
+            fetching: Arc::default(),
+        }
+    }
+
     /// The keys, if this one is among them and the set is not too old.
     pub(crate) fn keys_with(&self, kid: &str, now_ms: u64) -> Option<&KeySet> {
         (now_ms < self.stale_at_ms && self.keys.contains(kid)).then_some(&self.keys)

@@ -1,0 +1,15 @@
+//! The edge over real sockets, with real gRPC servers of the contract's services in place of the other services; the
+//! whole system is tested in the workspace's `tests`.
+
+mod abuse;
+mod client;
+mod logins;
+mod rig;
+mod sessions;
+
+pub(crate) use self::sessions::message;
+
+/// A delivery with this tag, as routing sends it.
+pub(crate) fn delivery(tag: u64) -> causeway_proto::routing::v1::routing_event::Event {
+    sessions::delivery(tag, 20)
+}
