@@ -38,7 +38,7 @@ pub(crate) fn prepare(config: &Config, data: &Path, clock: &dyn Clock) -> anyhow
     })?;
     let noise = static_key(&noise)
         .ok_or_else(|| anyhow!("{} is no Noise key: it must be 64 hex digits", noise_file.display()))?;
-    certify(config, &root, &NoiseKey::new(noise.public())?, clock)?;
+    certify(config, &root, &NoiseKey::new(*noise.public())?, clock)?;
     Ok(root.public())
 }
 

@@ -45,28 +45,28 @@ pub(crate) struct Profile {
 
 impl Profile {
     pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
-        let shown = path.display();
+        let shown = path.display().to_string();
         let size = std::fs::metadata(path).with_context(|| format!("the profile {shown} cannot be read"))?.len();
         if size > MAX_BYTES {
             bail!("the profile {shown} is larger than 64 KiB: give the TOML file of one user");
         }
         let text = std::fs::read_to_string(path).with_context(|| format!("the profile {shown} cannot be read"))?;
         let raw: Raw = toml::from_str(&text).with_context(|| format!("the profile {shown} is not complete"))?;
-        let of = |field: &'static str| move || format!("the profile {shown}: {field}");
+        let of = |field: &str| format!("the profile {shown}: {field}");
 
-        let address: Address = raw.address.parse().with_context(of("address"))?;
-        let server: ServerAddress = raw.server.parse().with_context(of("server"))?;
+        let address: Address = raw.address.parse().with_context(|| of("address"))?;
+        let server: ServerAddress = raw.server.parse().with_context(|| of("server"))?;
         if raw.roots.is_empty() || raw.roots.len() > MAX_ROOTS {
             bail!("the profile {shown}: roots: give 1 to {MAX_ROOTS} root keys of the deployment");
         }
         let roots = raw.roots.iter().map(|root| root.parse::<RootPublicKey>()).collect::<Result<Vec<_>, _>>();
-        let roots = roots.with_context(of("roots"))?;
+        let roots = roots.with_context(|| of("roots"))?;
         let mut config = ClientConfig::new(address, server, &raw.deployment, roots);
         config.agent = concat!("causewayctl/", env!("CARGO_PKG_VERSION")).to_owned();
         if matches!(raw.encoding, Some(Encoding::Xml)) {
             config.encoding = causeway_client::Encoding::Xml;
         }
-        let url = |field: &'static str, text: &str| text.parse::<Url>().with_context(of(field));
+        let url = |field: &str, text: &str| text.parse::<Url>().with_context(|| of(field));
         Ok(Self {
             config,
             token_url: url("token_url", &raw.token_url)?,
