@@ -6,8 +6,6 @@
 
 mod fetch;
 mod refresh;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

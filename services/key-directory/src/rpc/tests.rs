@@ -1,1 +1,8 @@
-//! Tests of the calls.
+//! Tests of the calls over real gRPC, by subject.
+
+mod accounts;
+mod consent;
+mod garbage;
+mod prekeys;
+mod providers;
+mod token_keys;

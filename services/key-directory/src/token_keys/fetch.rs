@@ -1,6 +1,8 @@
 //! One round of discovery: the provider's OIDC document, then the key set that it names (OpenID Connect Discovery 1.0,
 //! sections 4 and 4.3; RFC 7517).
 
+use std::time::Duration;
+
 use causeway_fetch::{FetchError, HostError, HostSet};
 use causeway_identity::token::{KeySet, KeySetError, MAX_JWKS_BYTES};
 use serde::Deserialize;
@@ -8,6 +10,8 @@ use serde::Deserialize;
 use super::TokenKeys;
 use crate::providers::{ProviderSettings, TokenKeySet};
 
+/// Both documents together; leaves a call that waits for them time to answer.
+const ROUND: Duration = Duration::from_secs(8);
 const MAX_DISCOVERY_BYTES: usize = 64 * 1024;
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 
@@ -29,6 +33,8 @@ pub(crate) enum KeysError {
     KeysUri(FetchError),
     #[error("jwks_uri: the key set cannot be fetched: {0}")]
     Fetch(FetchError),
+    #[error("issuer: discovery document and key set took longer than 8 s together")]
+    Slow,
     #[error("jwks_uri: {0}")]
     KeySet(#[from] KeySetError),
     #[error("jwks_uri: the key set is not UTF-8 text")]
@@ -49,7 +55,8 @@ struct Discovery {
 impl TokenKeys {
     /// Fetches the keys of a provider with these settings; keeps nothing.
     pub(crate) async fn fetch(&self, settings: &ProviderSettings) -> Result<TokenKeySet, KeysError> {
-        let outcome = self.fetch_round(settings).await;
+        let round = tokio::time::timeout(ROUND, self.fetch_round(settings)).await;
+        let outcome = round.unwrap_or(Err(KeysError::Slow));
         self.metrics.keys_fetched(outcome.is_ok());
         outcome
     }

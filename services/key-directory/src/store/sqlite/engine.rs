@@ -1,10 +1,12 @@
 //! Runs jobs on the database: changes one after the other on a thread of their own, many in one commit; readings beside
 //! them on read-only connections.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -20,13 +22,17 @@ const QUEUE: usize = 1_024;
 /// Changes in one commit.
 const GROUP: usize = 64;
 const READERS: usize = 4;
+const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A change: runs inside the transaction, and gives what tells the caller once the commit is over.
 type Job = Box<dyn FnOnce(&Connection) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), &str>) + Send>;
 
 pub(super) struct Engine {
-    writer: mpsc::Sender<Job>,
+    /// `None` only while this is being dropped.
+    writer: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
     readers: Arc<Readers>,
     writer_gone: CancellationToken,
 }
@@ -41,23 +47,19 @@ impl Engine {
         let in_folder = |cause| OpenError::Folder { folder: folder.to_owned(), cause };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(in_folder)?;
         let lock = private_file(&folder.join(LOCK)).map_err(in_folder)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Err(OpenError::InUse(folder.to_owned())),
-            Err(std::fs::TryLockError::Error(cause)) => return Err(in_folder(cause)),
-        }
+        lock_soon(&lock, folder)?;
         let file = folder.join(FILE);
         // SQLite gives its side files the permissions of the main one, so that one is made first.
         drop(private_file(&file).map_err(in_folder)?);
 
         let broken = |cause: rusqlite::Error| OpenError::Database { file: file.clone(), cause: cause.to_string() };
         let mut db = Connection::open_with_flags(&file, flags(OpenFlags::SQLITE_OPEN_READ_WRITE)).map_err(broken)?;
-        db.busy_timeout(std::time::Duration::from_secs(5)).map_err(broken)?;
+        db.busy_timeout(Duration::from_secs(5)).map_err(broken)?;
         schema::prepare(&mut db, &file)?;
         let readers = (0..READERS)
             .map(|_| {
                 let reader = Connection::open_with_flags(&file, flags(OpenFlags::SQLITE_OPEN_READ_ONLY))?;
-                reader.busy_timeout(std::time::Duration::from_secs(5))?;
+                reader.busy_timeout(Duration::from_secs(5))?;
                 Ok(reader)
             })
             .collect::<rusqlite::Result<Vec<_>>>()
@@ -66,12 +68,12 @@ impl Engine {
         let (writer, jobs) = mpsc::channel(QUEUE);
         let writer_gone = CancellationToken::new();
         let gone = writer_gone.clone().drop_guard();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("directory-writer".to_owned())
             .spawn(move || write_until_closed(db, jobs, &lock, gone))
             .map_err(in_folder)?;
         let readers = Arc::new(Readers { free: Semaphore::new(READERS), connections: Mutex::new(readers) });
-        Ok(Self { writer, readers, writer_gone })
+        Ok(Self { writer: Some(writer), thread: Some(thread), readers, writer_gone })
     }
 
     /// Runs a change; its result arrives after the commit that made it durable.
@@ -91,11 +93,12 @@ impl Engine {
                 let _caller_gone = answer.send(result);
             })
         });
-        self.writer.try_send(job).map_err(|refused| match refused {
+        let gone = || StoreError::Failed("the writer is gone".to_owned());
+        self.writer.as_ref().ok_or_else(gone)?.try_send(job).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => StoreError::Failed("the writer is gone".to_owned()),
+            mpsc::error::TrySendError::Closed(_) => gone(),
         })?;
-        answered.await.map_err(|_| StoreError::Failed("the writer is gone".to_owned()))?
+        answered.await.map_err(|_| gone())?
     }
 
     /// Runs a reading, which sees one state of the database throughout.
@@ -118,6 +121,17 @@ impl Engine {
 
     pub(super) async fn lost(&self) {
         self.writer_gone.cancelled().await;
+    }
+}
+
+/// Finishes what is queued and lets go of the files, so that they can be opened again at once.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.writer = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the writer has been told of by `lost`.
+            let _panicked = thread.join();
+        }
     }
 }
 
@@ -147,6 +161,19 @@ impl Drop for Lent {
             self.home.connections.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
     }
+}
+
+/// Waits a moment for a process that is about to leave.
+fn lock_soon(lock: &File, folder: &Path) -> Result<(), OpenError> {
+    for attempt in 0..=LOCK_ATTEMPTS {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if attempt < LOCK_ATTEMPTS => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => break,
+            Err(TryLockError::Error(cause)) => return Err(OpenError::Folder { folder: folder.to_owned(), cause }),
+        }
+    }
+    Err(OpenError::InUse(folder.to_owned()))
 }
 
 fn write_until_closed(mut db: Connection, mut jobs: mpsc::Receiver<Job>, _lock: &File, _gone: DropGuard) {
