@@ -26,6 +26,8 @@ mod key_sets;
 #[cfg(test)]
 mod minted;
 #[cfg(test)]
+mod signatures;
+#[cfg(test)]
 mod wycheproof;
 
 use std::fmt;
@@ -35,7 +37,7 @@ use causeway_proto::wire::v1::FailureReason;
 
 use self::compact::Compact;
 use self::json::{Json, Object};
-pub use self::keys::{Algorithm, KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, ed25519_jwk};
+pub use self::keys::{Algorithm, KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS};
 use crate::address::{Address, Domain};
 use crate::noise_key::NoiseKey;
 

@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
 use serde_json::json;
 
 use super::minted::*;
@@ -528,33 +528,4 @@ fn a_token_may_have_four_kibibytes_and_not_one_byte_more() {
     assert!(fits.len() >= 4094 && exceeds.len() > 4096);
     assert!(check(&fits, &keys).is_ok());
     assert_eq!(refused(&exceeds, &keys), TokenError::Malformed);
-}
-
-/// Signatures that are algebraically special, or that of something else.
-#[test]
-fn special_signatures_do_not_verify() {
-    for provider in [ada(), Provider::p256("k1")] {
-        let keys = provider.keys();
-        let good = provider.mint(&claims());
-        let (signed, signature) = good.rsplit_once('.').unwrap();
-        let real = URL_SAFE_NO_PAD.decode(signature).unwrap();
-        let mut swapped = real[32..].to_vec();
-        swapped.extend_from_slice(&real[..32]);
-        let mut order = vec![0; 32];
-        order[31] = 1;
-        for special in [
-            Vec::new(),
-            vec![0; 64],
-            vec![0xff; 64],
-            vec![0; 63],
-            vec![0; 65],
-            swapped,
-            [order.as_slice(), order.as_slice()].concat(),
-            real[..63].to_vec(),
-            [real.as_slice(), &[0]].concat(),
-            [&[0], real.as_slice()].concat(),
-        ] {
-            assert_eq!(refused(&format!("{signed}.{}", b64(special)), &keys), TokenError::Signature);
-        }
-    }
 }

@@ -59,9 +59,10 @@ fn unusable_keys_are_left_out_of_a_set() {
     assert!(!with(&ec, "x", b64([0; 32])), "off the curve");
     assert!(!with(&ec, "y", b64([0xff; 32])), "out of range");
     assert!(!with(&ec, "y", b64([1; 33])));
-    for exponent in [&[1][..], &[3], &[0, 1, 0, 1], &[1, 0, 0], &[1, 0, 0, 0, 0, 1], &[]] {
+    for exponent in [&[1][..], &[3], &[0, 1, 0, 1], &[1, 0, 0], &[1, 0, 0, 0, 0, 1], &[2, 0, 0, 0, 1], &[]] {
         assert!(!with(&rsa, "e", b64(exponent)), "{exponent:?}");
     }
+    assert!(with(&rsa, "e", b64([1, 0xff, 0xff, 0xff, 0xff])), "the largest");
     for modulus in [
         vec![0xff; 255],
         vec![0xff; 1025],

@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm as JwtAlgorithm, DecodingKey};
 
 use super::compact::{MAX_KID_BYTES, decode};
@@ -18,6 +16,7 @@ pub const MAX_JWKS_BYTES: usize = 64 * 1024;
 pub const MAX_JWKS_KEYS: usize = 64;
 
 const RSA_MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+const RSA_EXPONENTS: std::ops::Range<u128> = 0x1_0001..1 << 33;
 /// Members that only a private or a symmetric key has. A key that was published with its secret proves nothing.
 const SECRET_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
@@ -208,9 +207,9 @@ impl Key {
         if leading == 0 || !RSA_MODULUS_BITS.contains(&bits) || !odd(&modulus) || roca::is_affected(&modulus) {
             return None;
         }
-        // FIPS 186-5 wants 2^16 < e; five bytes hold what the library takes.
-        let exponent_fits = (3..=5).contains(&exponent.len()) && exponent[0] != 0 && odd(&exponent);
-        if !exponent_fits {
+        // The top byte not 0: one spelling. FIPS 186-5 wants 2^16 < e; above 2^33 the library refuses to verify.
+        let exponent_value = exponent.iter().take(9).fold(0_u128, |value, byte| value << 8 | u128::from(*byte));
+        if exponent.first() == Some(&0) || !RSA_EXPONENTS.contains(&exponent_value) || !odd(&exponent) {
             return None;
         }
         let decoding = DecodingKey::from_rsa_components(n, e).ok()?;
@@ -253,10 +252,4 @@ fn is_for_verifying(jwk: &Object) -> bool {
         .get("key_ops")
         .is_none_or(|value| value.as_array().is_some_and(|ops| ops.iter().any(|op| op.as_text() == Some("verify"))));
     use_fits && ops_fit
-}
-
-/// The JWK of an Ed25519 public key with this name, for those who publish one.
-pub fn ed25519_jwk(kid: &str, public: &[u8; 32]) -> serde_json::Value {
-    let x = URL_SAFE_NO_PAD.encode(public);
-    serde_json::json!({ "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": kid, "x": x })
 }

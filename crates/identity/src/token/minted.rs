@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair,
@@ -52,6 +52,15 @@ impl Provider {
 
     pub(super) fn rsa(kid: &'static str, size: aws_lc_rs::rsa::KeySize) -> Self {
         Self { kid, alg: "RS256", key: SigningKey::Rsa(RsaKeyPair::generate(size).unwrap()) }
+    }
+
+    /// The secret key, for signatures of other kinds.
+    pub(super) fn pkcs8(&self) -> Vec<u8> {
+        match &self.key {
+            SigningKey::Ed25519(pair) => pair.to_pkcs8().unwrap().as_ref().to_vec(),
+            SigningKey::P256(pair) => pair.to_pkcs8v1().unwrap().as_ref().to_vec(),
+            SigningKey::Rsa(pair) => AsDer::<Pkcs8V1Der<'_>>::as_der(pair).unwrap().as_ref().to_vec(),
+        }
     }
 
     pub(super) fn jwk(&self) -> Value {
