@@ -88,7 +88,7 @@ pub(super) fn client() -> Vec<(&'static str, FromClient)> {
             iq(
                 14,
                 RequestBody::MediaDownload(MediaDownload {
-                    url: text("https://media.birdy.example/v1/blobs/4f1c?v=1&x=<>"),
+                    url: text("https://media.birdy.example/v1/blobs/4f1c00b7a2e34d5b8c9d0e1f2a3b4c5d?v=1&w=2"),
                     size: 65_568,
                     sha256: Sha256([0x11; 32]),
                 }),
@@ -222,10 +222,10 @@ pub(super) fn server() -> Vec<(&'static str, FromServer)> {
             iq(
                 13,
                 ResponseBody::MediaTicket(MediaTicket {
-                    url: text("https://media.home.example/v1/blobs/4f1c"),
+                    url: text("https://media.home.example/v1/blobs/9d0e1f2a3b4c5d4f1c00b7a2e34d5b8c"),
                     ticket: text("dGlja2V0"),
                     expires_ms: 1_795_310_600_000,
-                    public_url: Some(text("https://media.home.example/v1/blobs/4f1c")),
+                    public_url: Some(text("https://media.home.example/v1/blobs/9d0e1f2a3b4c5d4f1c00b7a2e34d5b8c")),
                 }),
             ),
         ),
