@@ -8,13 +8,13 @@ help: ## show this list
 demo: ## build everything and watch two people on two messengers talk
 	@tools/setup.sh build
 	@echo "building (the first time takes some minutes) ..."
-	@cargo build --quiet --locked -p causeway -p causewayctl -p causeway-sandbox -p causeway-demo
+	@cargo build --locked -p causeway -p causewayctl -p causeway-sandbox -p causeway-demo
 	@target/debug/causeway-demo
 
 run: ## leave a system running and print how to chat with it from two terminals
 	@tools/setup.sh build
 	@echo "building (the first time takes some minutes) ..."
-	@cargo build --quiet --locked -p causeway -p causewayctl -p causeway-sandbox -p causeway-demo
+	@cargo build --locked -p causeway -p causewayctl -p causeway-sandbox -p causeway-demo
 	@target/debug/causeway-demo --stay
 
 test: ## every check and every test

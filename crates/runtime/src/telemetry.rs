@@ -1,5 +1,7 @@
 //! Logs: to standard error, text for people or JSON for machines; never addresses, tokens, keys or ciphertext.
 
+use std::io::IsTerminal as _;
+
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
@@ -18,7 +20,8 @@ pub enum LogFormat {
 /// not parse falls back to `info`. A second call does nothing.
 pub fn init(filter: &str, format: LogFormat) {
     let parsed = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(parsed).with_ansi(colours).with_writer(std::io::stderr);
     let _second_call = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
+use causeway_runtime::lifecycle::stop_signal;
 
 use crate::world::{HOME, Ports, THIRD, World};
 
@@ -36,7 +37,7 @@ pub(crate) async fn run(folder: &Path) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{text}").context("write to standard output")?;
     tokio::select! {
         ended = world.watch() => return ended,
-        signal = tokio::signal::ctrl_c() => signal.context("wait for Ctrl-C")?,
+        signal = stop_signal() => signal.context("wait for Ctrl-C")?,
     }
     world.stop().await
 }
