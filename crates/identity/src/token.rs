@@ -37,7 +37,7 @@ use causeway_proto::wire::v1::FailureReason;
 
 use self::compact::Compact;
 use self::json::{Json, Object};
-pub use self::keys::{Algorithm, KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS};
+pub use self::keys::{Algorithm, KeySet, KeySetError, MAX_JWKS_BYTES, MAX_JWKS_KEYS, ed25519_jwk};
 use crate::address::{Address, Domain};
 use crate::noise_key::NoiseKey;
 

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm as JwtAlgorithm, DecodingKey};
 
 use super::compact::{MAX_KID_BYTES, decode};
@@ -252,4 +254,10 @@ fn is_for_verifying(jwk: &Object) -> bool {
         .get("key_ops")
         .is_none_or(|value| value.as_array().is_some_and(|ops| ops.iter().any(|op| op.as_text() == Some("verify"))));
     use_fits && ops_fit
+}
+
+/// The JWK of an Ed25519 public key with this name, for those who publish one.
+pub fn ed25519_jwk(kid: &str, public: &[u8; 32]) -> serde_json::Value {
+    let x = URL_SAFE_NO_PAD.encode(public);
+    serde_json::json!({ "kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": kid, "x": x })
 }
