@@ -18,6 +18,8 @@ mod preamble;
 mod record;
 pub mod server;
 mod session;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod transport;
 pub mod websocket;
 

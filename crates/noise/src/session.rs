@@ -280,23 +280,16 @@ const MAX_PLAINTEXT: usize = MAX_MESSAGE - TAG;
 /// Capacity that an idle sender may keep, in bytes.
 const KEPT: usize = 4 * 1024;
 
-#[cfg(any(test, feature = "testing"))]
-impl Session {
-    /// The frame of a transport message with any plaintext, also one that is no record; for tests.
-    ///
-    /// # Errors
-    /// [`SendError::Exhausted`], also for a plaintext that fits into no message.
-    pub fn seal_raw(&mut self, plaintext: &[u8]) -> Result<BytesMut, SendError> {
-        let mut out = BytesMut::new();
-        crypto::seal(&self.sender.keys, self.sender.nonce, plaintext, &mut out).map_err(|_| SendError::Exhausted)?;
-        self.sender.nonce += 1;
-        Ok(out)
-    }
-}
-
-/// What the tests of published vectors need.
+/// What the tests need: transport messages that are no records.
 #[cfg(test)]
 impl Session {
+    pub(crate) fn seal_raw(&mut self, plaintext: &[u8]) -> BytesMut {
+        let mut out = BytesMut::new();
+        crypto::seal(&self.sender.keys, self.sender.nonce, plaintext, &mut out).unwrap();
+        self.sender.nonce += 1;
+        out
+    }
+
     pub(crate) fn open_raw(&mut self, frame: &[u8]) -> BytesMut {
         let State::Open(open) = &mut self.receiver.state else { panic!("the session has failed") };
         open.frames.feed(frame);
