@@ -79,7 +79,7 @@ pub(crate) struct BadField {
 }
 
 impl BadField {
-    pub(crate) fn new(field: &'static str, problem: impl ToString) -> Self {
+    pub(crate) fn new(field: &'static str, problem: &(impl ToString + ?Sized)) -> Self {
         Self { field, problem: problem.to_string() }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A key of a type in this module is well-formed: [`EcPublicKey`] is canonical and in the prime-order group,
 //! [`KyberPublicKey`] has all its coefficients in range, and a [`VerifiedPrekeys`] carries only keys whose signatures
-//! verify under the identity key that came with them. The checks of a batch are in [`upload`].
+//! verify under the identity key that came with them. The checks of a batch are in `upload`.
 
 mod upload;
 
@@ -240,7 +240,7 @@ mod tests {
         let mut other_type = good.clone();
         other_type[0] = 0x08;
         assert_eq!(EcPublicKey::parse(&other_type), Err(KeyError::EcForm));
-        let mut high_bit = good.clone();
+        let mut high_bit = good;
         high_bit[32] |= 0x80;
         assert_eq!(EcPublicKey::parse(&high_bit), Err(KeyError::EcPoint));
         for low in crate::testing::low_order_points() {

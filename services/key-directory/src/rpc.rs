@@ -203,10 +203,10 @@ impl pb::providers_server::Providers for Rpc {
 
 /// The caller's account, which an edge has authenticated.
 fn account_id(bytes: &[u8]) -> Result<AccountId, BadField> {
-    AccountId::try_from(bytes).map_err(|error| BadField::new("account_id", error))
+    AccountId::try_from(bytes).map_err(|error| BadField::new("account_id", &error))
 }
 
 /// The caller's device, which an edge has authenticated.
 fn device_id(number: u32) -> Result<DeviceId, BadField> {
-    DeviceId::new(number).map_err(|error| BadField::new("device_id", error))
+    DeviceId::new(number).map_err(|error| BadField::new("device_id", &error))
 }

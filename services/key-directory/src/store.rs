@@ -70,7 +70,7 @@ pub enum Registered {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Updated {
     /// As it is now, with a higher revision.
-    Done(Provider),
+    Done(Box<Provider>),
     /// No provider has this domain.
     Unknown,
     /// The kind is not the registered one.

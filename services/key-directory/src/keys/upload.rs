@@ -18,7 +18,7 @@ pub struct BadKeys {
 }
 
 impl BadKeys {
-    pub(crate) fn new(field: impl Into<String>, problem: impl ToString) -> Self {
+    pub(crate) fn new(field: impl Into<String>, problem: &(impl ToString + ?Sized)) -> Self {
         Self { field: field.into(), problem: problem.to_string() }
     }
 }
@@ -75,7 +75,7 @@ fn verify(
 ) -> Result<VerifiedPrekeys, BadKeys> {
     for (field, count) in [("ec_prekeys", ec.len()), ("kyber_prekeys", kyber.len())] {
         if count > MAX_BATCH {
-            return Err(BadKeys::new(field, format!("has {count} keys, at most {MAX_BATCH} are allowed")));
+            return Err(BadKeys::new(field, &format!("has {count} keys, at most {MAX_BATCH} are allowed")));
         }
     }
     let identity_key = EcPublicKey::parse(identity).map_err(at("identity_key"))?;
@@ -136,7 +136,7 @@ fn checked_signature(identity: &EcPublicKey, key: &[u8], signature: &[u8], field
 
 fn at(field: &str) -> impl FnOnce(KeyError) -> BadKeys {
     let field = field.to_owned();
-    move |error| BadKeys::new(field, error)
+    move |error| BadKeys::new(field, &error)
 }
 
 /// Ids and keys of a batch so far; each may come once.

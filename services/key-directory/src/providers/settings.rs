@@ -12,7 +12,7 @@ const MAX_URL_BYTES: usize = 512;
 const MAX_MEDIA_PREFIXES: usize = 8;
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// What an operator sets for a provider; every field has passed [`ProviderSettings::check`].
+/// What an operator sets for a provider; every field has passed its check.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ProviderSettings {
     /// Registered domain: the right side of its users' addresses.
@@ -254,7 +254,8 @@ mod tests {
 
     #[test]
     fn each_field_is_checked_and_named() {
-        let cases: [(&str, &dyn Fn(&mut RawSettings)); 24] = [
+        type Change<'a> = &'a dyn Fn(&mut RawSettings);
+        let cases: [(&str, Change<'_>); 24] = [
             ("domain ", &|s| s.domain = "Birdy.example".to_owned()),
             ("display_name ", &|s| s.display_name = String::new()),
             ("display_name ", &|s| s.display_name = "a\nb".to_owned()),

@@ -50,7 +50,7 @@ fn named_devices(numbers: &[u32]) -> Result<Vec<DeviceId>, Refused> {
         return Err(Refused::because(ErrorCode::BadRequest, "devices: at most 16 are allowed"));
     }
     let ids: Result<Vec<DeviceId>, _> = numbers.iter().map(|number| DeviceId::new(*number)).collect();
-    ids.map_err(|error| Refused::because(ErrorCode::BadRequest, format!("devices: {error}")))
+    ids.map_err(|error| Refused::because(ErrorCode::BadRequest, &format!("devices: {error}")))
 }
 
 async fn take(directory: &Directory, to: &Record, devices: &[DeviceId]) -> Result<wire::KeyBundles, CallError> {

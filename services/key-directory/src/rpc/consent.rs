@@ -29,7 +29,7 @@ pub(super) async fn set(
     let account = account_id(&request.account_id)?;
     let consent = match Consent::try_from(request.settings) {
         Ok(consent) => consent,
-        Err(bad) => return Ok(Err(Refused::because(ErrorCode::BadRequest, bad))),
+        Err(bad) => return Ok(Err(Refused::because(ErrorCode::BadRequest, &bad))),
     };
     let Some(record) = directory.store.record(&Who::Account(account)).await? else {
         return Ok(Err(Refused::not_enlisted()));

@@ -21,16 +21,16 @@ pub(super) async fn run(
     directory: &Arc<Directory>,
     request: pb::EnlistRequest,
 ) -> Result<Result<wire::Enlisted, Refused>, CallError> {
-    let address: Address = request.address.parse().map_err(|error| BadField::new("address", error))?;
+    let address: Address = request.address.parse().map_err(|error| BadField::new("address", &error))?;
     let provider_id =
-        ProviderId::try_from(request.provider_id.as_ref()).map_err(|error| BadField::new("provider_id", error))?;
+        ProviderId::try_from(request.provider_id.as_ref()).map_err(|error| BadField::new("provider_id", &error))?;
     let enlist = request.enlist.ok_or_else(|| BadField::new("enlist", "is missing"))?;
     let noise_key = match NoiseKey::try_from(request.noise_key.as_ref()) {
         Ok(key) => key,
-        Err(error) => return Ok(Err(Refused::because(ErrorCode::BadKeys, format!("noise key: {error}")))),
+        Err(error) => return Ok(Err(Refused::because(ErrorCode::BadKeys, &format!("noise key: {error}")))),
     };
 
-    let domain = address.provider().parse().map_err(|error| BadField::new("address", error))?;
+    let domain = address.provider().parse().map_err(|error| BadField::new("address", &error))?;
     let provider = directory.store.provider(&domain).await?.filter(|provider| provider.id == provider_id);
     let provider = provider.ok_or_else(|| BadField::new("provider_id", "is not the provider of the address"))?;
     if provider.status != ProviderStatus::Live {
@@ -42,7 +42,7 @@ pub(super) async fn run(
     }
     let (registration_id, keys) = match directory.verify(move || verify_enlistment(&enlist)).await? {
         Ok(verified) => verified,
-        Err(bad) => return Ok(Err(Refused::because(ErrorCode::BadKeys, bad))),
+        Err(bad) => return Ok(Err(Refused::because(ErrorCode::BadKeys, &bad))),
     };
     let enlistment = Enlistment {
         address,

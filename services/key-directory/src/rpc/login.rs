@@ -10,9 +10,9 @@ use crate::error::{BadField, CallError};
 use crate::store::Who;
 
 pub(super) async fn run(directory: &Directory, request: pb::LoginRequest) -> Result<pb::LoginResponse, CallError> {
-    let address: Address = request.address.parse().map_err(|error| BadField::new("address", error))?;
+    let address: Address = request.address.parse().map_err(|error| BadField::new("address", &error))?;
     let noise_key =
-        NoiseKey::try_from(request.noise_key.as_ref()).map_err(|error| BadField::new("noise_key", error))?;
+        NoiseKey::try_from(request.noise_key.as_ref()).map_err(|error| BadField::new("noise_key", &error))?;
     let refused = |reason: FailureReason| Ok(pb::LoginResponse { outcome: Some(Outcome::Refused(reason.into())) });
 
     let Ok(device_id) = DeviceId::new(request.device_id) else { return refused(FailureReason::DeviceUnknown) };

@@ -24,7 +24,7 @@ pub(super) async fn run(
     }
     let verified = match directory.verify(move || verify_publication(&keys)).await? {
         Ok(verified) => verified,
-        Err(bad) => return Ok(Err(Refused::because(ErrorCode::BadKeys, bad))),
+        Err(bad) => return Ok(Err(Refused::because(ErrorCode::BadKeys, &bad))),
     };
     Ok(match directory.store.publish(account, device, &verified).await? {
         Published::Done(counts) => Ok(wire::KeyCounts { ec: counts.ec, kyber: counts.kyber }),

@@ -18,7 +18,7 @@ pub(crate) struct Refused {
 
 impl Refused {
     /// With a text for a developer's eyes that says nothing about another account.
-    pub(crate) fn because(code: ErrorCode, detail: impl ToString) -> Self {
+    pub(crate) fn because(code: ErrorCode, detail: &(impl ToString + ?Sized)) -> Self {
         let mut detail = detail.to_string();
         let end = (0..=MAX_DETAIL_BYTES.min(detail.len())).rev().find(|end| detail.is_char_boundary(*end));
         detail.truncate(end.unwrap_or(0));

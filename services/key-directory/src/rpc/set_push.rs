@@ -23,7 +23,7 @@ pub(super) async fn run(
         Some(token)
     } else {
         let detail = format!("token: at most {} bytes are allowed", PushToken::MAX_BYTES);
-        return Ok(Err(Refused::because(ErrorCode::BadRequest, detail)));
+        return Ok(Err(Refused::because(ErrorCode::BadRequest, &detail)));
     };
     let Some(record) = directory.store.record(&Who::Account(account)).await? else {
         return Ok(Err(Refused::not_enlisted()));

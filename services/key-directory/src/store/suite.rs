@@ -169,7 +169,10 @@ async fn settings_change_but_for_domain_and_kind(store: &dyn Store) {
     settings.issuer = "https://login.p1.example".to_owned();
     settings.webhook = None;
     let expected = Provider { settings: settings.clone(), revision: 1, ..provider(1) };
-    assert_eq!(store.update_provider(&settings, &token_keys(5)).await.unwrap(), Updated::Done(expected.clone()));
+    assert_eq!(
+        store.update_provider(&settings, &token_keys(5)).await.unwrap(),
+        Updated::Done(Box::new(expected.clone()))
+    );
     assert_eq!(store.provider(&settings.domain).await.unwrap(), Some(expected.clone()));
     assert_eq!(store.token_keys(provider(1).id).await.unwrap(), Some(token_keys(5)));
 

@@ -31,7 +31,7 @@ pub(in crate::rpc) async fn run(
     let directory = Arc::clone(directory);
     Directory::to_the_end(async move {
         let provider = match directory.store.update_provider(&settings, &keys).await? {
-            Updated::Done(provider) => provider,
+            Updated::Done(provider) => *provider,
             Updated::Unknown => return Err(unknown(settings.domain.as_str())),
             Updated::OtherKind => {
                 return Err(BadSetting::new("kind", "cannot change: register another domain for the other kind").into());

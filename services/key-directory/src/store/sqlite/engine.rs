@@ -199,7 +199,10 @@ fn commit_group(db: &mut Connection, first: Job, jobs: &mut mpsc::Receiver<Job>)
         error.to_string()
     });
     for answer in answers {
-        answer(told.as_ref().map(|()| ()).map_err(String::as_str));
+        answer(match &told {
+            Ok(()) => Ok(()),
+            Err(cause) => Err(cause.as_str()),
+        });
     }
 }
 

@@ -86,7 +86,7 @@ pub(super) fn update(db: &Connection, settings: &ProviderSettings, keys: &TokenK
         ],
     )
     .map_err(failed)?;
-    Ok(Updated::Done(after))
+    Ok(Updated::Done(Box::new(after)))
 }
 
 pub(super) fn set_status(
