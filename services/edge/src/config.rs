@@ -40,7 +40,7 @@ pub struct EdgeConfig {
     pub proof_timeout_ms: u64,
     /// From the first to the last byte of a record (100 to 600 000). Default 30 000.
     pub record_timeout_ms: u64,
-    /// A batch of at most a few hundred KiB must have left within this time (100 to 600 000). Default 20 000.
+    /// What is written, or each 16 KiB of it, must have left within this time (100 to 600 000). Default 20 000.
     pub write_timeout_ms: u64,
     /// A client that sent nothing for this long is pinged, and after twice this long its session ends
     /// (100 to 600 000). Default 30 000.

@@ -8,6 +8,7 @@ mod socket;
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use causeway_identity::SessionId;
 use causeway_proto::routing::v1::edge_event::Event as ToRouting;
@@ -31,6 +32,8 @@ use crate::session::{Answer, Input, Now, Output, Rules, Session, Why};
 
 /// What is ready is taken together up to this many events, and then written.
 const EVENTS_AT_ONCE: usize = 64;
+/// A login waits so long for services that are not there, before it fails.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What all connections of an edge share.
 pub(crate) struct Shared {
@@ -68,7 +71,8 @@ where
         requests: FuturesUnordered::new(),
         waiting: VecDeque::new(),
         suspended: None,
-        charges: Vec::new(),
+        queued: Vec::new(),
+        written: Vec::new(),
         counted: Counted { metrics: shared.metrics.clone(), logged_in: false, end: None },
         shared,
     };
@@ -111,8 +115,10 @@ struct Effects {
     /// Requests for which there is no room among those that run.
     waiting: VecDeque<(NonZeroU64, Asker, Box<RequestBody>)>,
     suspended: Option<CancellationToken>,
-    /// What is queued for the socket counts until it has left.
-    charges: Vec<[Charge; 2]>,
+    /// What is queued for the socket counts until it has left: first while it waits to be encrypted,
+    queued: Vec<[Charge; 2]>,
+    /// then while it is being written.
+    written: Vec<[Charge; 2]>,
     counted: Counted,
 }
 
@@ -147,9 +153,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
             }
             if self.socket.is_flushed() {
                 session.seal_into(self.socket.wire(now.at));
-                if self.socket.is_flushed() {
-                    self.effects.charges.clear();
-                }
+                self.effects.written = std::mem::take(&mut self.effects.queued);
             }
             if let Some(link) = &self.effects.link {
                 link.send_ready(&mut self.effects.to_routing);
@@ -233,7 +237,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
     }
 
     fn routed(&mut self, event: FromRouting, charges: [Charge; 2]) {
-        self.effects.charges.push(charges);
+        self.effects.queued.push(charges);
         self.step(match event {
             FromRouting::Attached(attached) => Input::Attached(attached.waiting),
             FromRouting::Deliver(delivery) => Input::Deliver(delivery),
@@ -276,7 +280,9 @@ impl Effects {
             Output::Verify(hello, key, proved) => {
                 let (login, link) = (Arc::clone(&self.shared.login), self.shared.link.clone());
                 self.login = Some(Box::pin(async move {
-                    link.wait_a_little().await.map_err(|_| FailureReason::Overloaded)?;
+                    // What was restarted is back soon; clients that are told to wait come back by themselves.
+                    let ready = async { tokio::join!(link.wait_until_up(), login.wait_until_ready()) };
+                    tokio::time::timeout(PATIENCE, ready).await.map_err(|_| FailureReason::Overloaded)?;
                     login.admit(&hello, key, proved).await.map(Box::new)
                 }));
             }

@@ -134,7 +134,7 @@ impl Edge {
             Arc::clone(&login),
             self.metrics.clone(),
         ));
-        let admission = Admission::new(config);
+        let admission = Admission::new(config, limits::open_files());
         let shared = Arc::new(Shared {
             rules: self.rules,
             login,

@@ -7,6 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::EdgeConfig;
 
+/// Files that connections must leave to everything else.
+const RESERVED_FILES: usize = 256;
+
+/// How many files this process may have open, where the system tells.
+pub(crate) fn open_files() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    soft_open_files(&limits)
+}
+
+fn soft_open_files(limits: &str) -> Option<usize> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// Counts connections in total and by network.
 #[derive(Debug)]
 pub(crate) struct Admission {
@@ -80,9 +94,22 @@ impl Count {
 }
 
 impl Admission {
-    pub(crate) fn new(config: &EdgeConfig) -> Arc<Self> {
+    /// `open_files` is how many files the process may have open, if that is known: a reserve of them is for links to
+    /// other services, stores and logs.
+    pub(crate) fn new(config: &EdgeConfig, open_files: Option<usize>) -> Arc<Self> {
+        let most = open_files.map_or(usize::MAX, |files| files.saturating_sub(RESERVED_FILES).max(files / 2));
+        if config.max_connections > most {
+            tracing::warn!(
+                max_connections = config.max_connections,
+                most,
+                "edge.max_connections is more than the limit of open files allows: raise it (ulimit -n), or lower the setting"
+            );
+        }
         Arc::new(Self {
-            connections: Bound { total: config.max_connections, per_network: config.max_connections_per_network },
+            connections: Bound {
+                total: config.max_connections.min(most),
+                per_network: config.max_connections_per_network,
+            },
             half_open: Bound { total: config.max_half_open, per_network: config.max_half_open_per_network },
             counts: Mutex::default(),
         })
@@ -154,9 +181,12 @@ impl Budget {
         Some(Charge { budget: Arc::clone(self), bytes })
     }
 
-    #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn free(&self) -> usize {
+        self.most.saturating_sub(self.held())
     }
 }
 
@@ -178,12 +208,13 @@ mod tests {
     use super::*;
 
     fn admission(connections: usize, half_open: usize, per_network: usize) -> Arc<Admission> {
-        Admission::new(&EdgeConfig {
+        let config = EdgeConfig {
             max_connections: connections,
             max_half_open: half_open,
             max_half_open_per_network: per_network,
             ..EdgeConfig::default()
-        })
+        };
+        Admission::new(&config, None)
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -215,6 +246,15 @@ mod tests {
         assert!(admission.enter(ip("2001:db8:0:0:1::1")).is_none());
         drop(only);
         assert!(admission.enter(ip("2001:db8::2")).is_some());
+    }
+
+    #[test]
+    fn connections_leave_a_reserve_of_open_files() {
+        let table = "Limit  Soft Limit  Hard Limit  Units\nMax open files            1024                 524288               files";
+        assert_eq!(soft_open_files(table), Some(1024));
+        assert_eq!(soft_open_files("Max open files  unlimited unlimited files"), None);
+        let of = |files| Admission::new(&EdgeConfig::default(), files).connections.total;
+        assert_eq!((of(Some(1_024)), of(Some(100)), of(Some(1 << 20)), of(None)), (768, 50, 20_000, 20_000));
     }
 
     #[test]

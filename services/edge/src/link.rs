@@ -28,13 +28,15 @@ const OUTBOUND_EVENTS: usize = 256;
 /// A batch is closed at this many events or bytes; one event more than the bytes still fits a gRPC message.
 const BATCH_EVENTS: usize = 256;
 const BATCH_BYTES: usize = 1024 * 1024;
+/// A session's queue holds at most the free bytes of the edge divided by this,
+const SHARES: usize = 16;
+/// but this much in any case: one message of the largest size.
+const LEAST_SHARE: usize = 320 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A stream that does not take a `Detach` for so long is given up, which detaches everybody.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(10);
 /// After the last session has left, routing has so long to end its half of the stream.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
-/// A routing that was restarted is back within this time.
-const PATIENCE: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
@@ -99,11 +101,6 @@ impl Link {
             inbox,
             left: false,
         })
-    }
-
-    /// Waits for a stream, but not for long: a client that is told so comes back by itself.
-    pub(crate) async fn wait_a_little(&self) -> Result<(), NoStream> {
-        tokio::time::timeout(PATIENCE, self.wait_until_up()).await.map_err(|_| NoStream)
     }
 
     /// Resolves once there is a stream.
@@ -192,7 +189,11 @@ impl Shared {
         let Some(live) = stream.as_mut() else { return };
         // Events of sessions that have just left are normal.
         let Some(inbox) = live.sessions.get(&id) else { return };
-        let charges = inbox.budget.charge(size).zip(self.total.charge(size));
+        // The fuller the edge, the less a single session may hold, so that those who do not read cannot use up what the
+        // others need.
+        let share = (self.total.free() / SHARES).max(LEAST_SHARE);
+        let fits = inbox.budget.held().saturating_add(size) <= share;
+        let charges = inbox.budget.charge(size).filter(|_| fits).zip(self.total.charge(size));
         let queued =
             charges.is_some_and(|(own, total)| inbox.events.try_send(Routed { event, charges: [own, total] }).is_ok());
         if !queued {
@@ -288,6 +289,7 @@ impl Drop for LinkSession {
 
 /// What happened on a session's place.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "consumed at once; a box would cost an allocation an event")]
 pub(crate) enum Turn {
     /// An event was sent.
     Sent,
@@ -296,10 +298,6 @@ pub(crate) enum Turn {
     /// The stream is lost, or the session's queue has overflowed.
     Lost,
 }
-
-/// There is no stream to routing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NoStream;
 
 fn named(id: SessionId, event: ToRouting) -> EdgeEvent {
     EdgeEvent { session_id: Bytes::copy_from_slice(id.as_bytes()), event: Some(event) }

@@ -64,22 +64,12 @@ pub(crate) struct Admitted {
 }
 
 /// Decides about logins and fresh tokens.
-#[derive(Debug)]
 pub(crate) struct Login {
     providers: Providers,
     spent: SpentTokens,
     accounts: AccountsClient<Channel>,
     audience: String,
-    clock: SharedClockDebug,
-}
-
-/// A clock has no printing form of its own.
-struct SharedClockDebug(SharedClock);
-
-impl fmt::Debug for SharedClockDebug {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Clock")
-    }
+    clock: SharedClock,
 }
 
 impl Login {
@@ -89,8 +79,13 @@ impl Login {
             spent: SpentTokens::new(config.replay_tokens, config.replay_tokens_per_provider),
             accounts: AccountsClient::new(directory),
             audience: config.deployment.clone(),
-            clock: SharedClockDebug(clock),
+            clock,
         }
+    }
+
+    /// Resolves once providers are known.
+    pub(crate) async fn wait_until_ready(&self) {
+        self.providers.wait_until_filled().await;
     }
 
     /// Checks token, provider and device, in this order, and then spends the token.
@@ -157,7 +152,7 @@ impl Login {
         if !provider.live {
             return Err(FailureReason::ProviderSuspended);
         }
-        let now_ms = self.clock.0.now_ms();
+        let now_ms = self.clock.now_ms();
         if provider.keys_with(&head.kid, now_ms).is_none() {
             let fetched = self.providers.refetch(&provider, &head.kid, now_ms).await;
             provider = fetched.ok_or(FailureReason::TokenSignature)?;
@@ -171,7 +166,7 @@ impl Login {
             provider: &provider.domain,
             audience: &self.audience,
             noise_key,
-            now: self.clock.0.now(),
+            now: self.clock.now(),
         };
         let verified = token::verify(text, keys, &expected).map_err(reason)?;
         let expires = verified.expires_at().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -218,7 +213,7 @@ impl Login {
     }
 
     fn now_s(&self) -> u64 {
-        self.clock.0.now_ms() / 1_000
+        self.clock.now_ms() / 1_000
     }
 }
 

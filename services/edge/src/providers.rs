@@ -13,6 +13,7 @@ use causeway_proto::directory::v1::{ProviderKeys, ProviderStatus, RefetchTokenKe
 use causeway_proto::wire::v1::ProviderKind;
 use causeway_runtime::grpc::{self, MAX_MESSAGE_BYTES};
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use url::Url;
@@ -24,6 +25,8 @@ const SILENCE: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(3);
+/// The directory decides how often keys are fetched; this only spares it the asking.
+const SPACING: Duration = Duration::from_secs(1);
 /// How long fetched keys may take from the directory's answer to the watch's update.
 const ARRIVAL: Duration = Duration::from_secs(2);
 
@@ -41,8 +44,8 @@ pub(crate) struct Provider {
     media_prefixes: Vec<Url>,
     /// Cancelled when the provider stops being live; its sessions hold it.
     pub(crate) suspended: CancellationToken,
-    /// Held while keys are fetched again.
-    fetching: Arc<Mutex<()>>,
+    /// Held while keys are fetched again; when that was last over.
+    fetching: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Provider {
@@ -140,13 +143,18 @@ impl Providers {
     /// its result.
     pub(crate) async fn refetch(&self, provider: &Provider, kid: &str, now_ms: u64) -> Option<Arc<Provider>> {
         let known = || self.by_id(provider.id).filter(|current| current.keys_with(kid, now_ms).is_some());
-        let Ok(_fetching) = provider.fetching.try_lock() else {
+        let Ok(mut last) = provider.fetching.try_lock() else {
             let _over = provider.fetching.lock().await;
             return known();
         };
+        if last.is_some_and(|last| last.elapsed() < SPACING) {
+            return known();
+        }
         let mut updates = self.0.updates.subscribe();
         let request = RefetchTokenKeys { issuer: provider.issuer.clone(), kid: kid.to_owned() };
-        let answer = self.0.directory.clone().refetch(grpc::call(request)).await.ok()?.into_inner();
+        let answer = self.0.directory.clone().refetch(grpc::call(request)).await;
+        *last = Some(Instant::now());
+        let answer = answer.ok()?.into_inner();
         if !KeySet::from_jwks(&answer.jwks).is_ok_and(|keys| keys.contains(kid)) {
             return None;
         }

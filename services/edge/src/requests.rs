@@ -61,7 +61,6 @@ impl Device {
 }
 
 /// Carries requests out.
-#[derive(Debug)]
 pub(crate) struct Requests {
     accounts: AccountsClient<Channel>,
     prekeys: PrekeysClient<Channel>,
@@ -132,12 +131,12 @@ impl Requests {
     fn done(&self, response: DoneResponse) -> Result<ResponseBody, IqError> {
         match response.outcome {
             Some(DoneOutcome::Done(_)) => Ok(ResponseBody::Done),
-            Some(DoneOutcome::Refused(refusal)) => Err(self.refused(refusal)),
+            Some(DoneOutcome::Refused(refusal)) => Err(self.refused(&refusal)),
             None => Err(self.nonsense()),
         }
     }
 
-    fn refused(&self, refusal: Refusal) -> IqError {
+    fn refused(&self, refusal: &Refusal) -> IqError {
         match ErrorCode::try_from(refusal.code) {
             Ok(code) => IqError::new(code).with_detail(&refusal.detail).retry_after_ms(refusal.retry_after_ms),
             Err(_) => self.nonsense(),

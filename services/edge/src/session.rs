@@ -17,38 +17,29 @@
 //! - `Open`: stanzas, in [`open`].
 //! - `Ended`: what is queued is written, then the connection closes.
 
+mod entry;
 mod open;
 mod pace;
+mod rules;
+mod transport;
 
 use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use causeway_identity::{NoiseKey, SessionId};
-use causeway_noise::server::Accepted;
-use causeway_noise::{Alert, Limits, Proved, Received, Receiver, Sender, server};
+use causeway_noise::{Alert, Proved, Sender, server};
 use causeway_proto::routing::v1 as routing;
 use causeway_proto::wire::v1 as pb;
-use causeway_stanza::{
-    ClientHello, Encoding, End, EndReason, Enlisted, FailureReason, FromServer, RequestBody, ResponseBody, Success,
-    encode_server, hello,
-};
+use causeway_stanza::{ClientHello, EndReason, FailureReason, RequestBody, ResponseBody};
 use tokio::time::Instant;
 
+use self::entry::{Attaching, Checking, Handshake, Proving};
 use self::open::Open;
-use crate::config::EdgeConfig;
-use crate::keys::Keys;
+pub(crate) use self::rules::Rules;
 use crate::login::{Admitted, Device, Token, User};
 use crate::requests::Asker;
-
-/// Most bytes that a client may send between handshake and `success`.
-const MAX_EARLY_BYTES: usize = 64 * 1024;
-/// Largest record to a client: a largest stanza, written in the longer of the two encodings by its recipient's choice.
-const MAX_SENT_RECORD: usize = 512 * 1024;
-/// More than this behind a write means that the session's own answers pile up.
-const MAX_SENT_QUEUE: usize = 2 * 1024 * 1024;
 
 /// The time of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,38 +123,6 @@ pub(crate) enum Why {
     Broken,
 }
 
-/// Settings and keys that all sessions share.
-#[derive(Debug)]
-pub(crate) struct Rules {
-    pub(crate) config: EdgeConfig,
-    pub(crate) keys: Keys,
-}
-
-impl Rules {
-    fn ms(ms: u64) -> Duration {
-        Duration::from_millis(ms)
-    }
-
-    /// From one to two times the setting, spread by the session's random id.
-    fn overload_retry_ms(&self, id: SessionId) -> u64 {
-        let base = self.config.overload_retry_ms;
-        base + spread(base, id)
-    }
-
-    /// Anywhere in the drain's window, spread by the session's random id.
-    fn drain_retry_ms(&self, id: SessionId) -> u64 {
-        spread(self.config.drain_window_ms, id)
-    }
-
-    fn limits(&self) -> Limits {
-        Limits {
-            receive_record: self.config.max_stanza_bytes as usize,
-            send_record: MAX_SENT_RECORD,
-            send_queue: MAX_SENT_QUEUE,
-        }
-    }
-}
-
 /// A session, from the first byte on.
 pub(crate) enum Session {
     Handshake(Handshake),
@@ -172,50 +131,6 @@ pub(crate) enum Session {
     Attaching(Box<Attaching>),
     Open(Box<Open>),
     Ended(Box<Ended>),
-}
-
-/// Reads the client's Noise messages.
-pub(crate) struct Handshake {
-    rules: Arc<Rules>,
-    id: SessionId,
-    reading: server::Reading,
-    deadline: Instant,
-}
-
-/// Both directions after the handshake, and how stanzas are written.
-pub(crate) struct Transport {
-    rules: Arc<Rules>,
-    id: SessionId,
-    sender: Sender,
-    receiver: Receiver,
-    encoding: Encoding,
-}
-
-/// What the client said in the handshake: who it is, or why its login must fail.
-type Claim = Result<(Box<ClientHello>, NoiseKey), FailureReason>;
-
-/// Waits for the first authenticated record after IK.
-pub(crate) struct Proving {
-    transport: Transport,
-    claim: Claim,
-    deadline: Instant,
-    fed: usize,
-}
-
-/// Waits for the verdict about the token.
-pub(crate) struct Checking {
-    transport: Transport,
-    /// A stanza that came as proof, to be acted on after `success`.
-    first: Option<Bytes>,
-    deadline: Instant,
-}
-
-/// Waits for routing.
-pub(crate) struct Attaching {
-    transport: Transport,
-    first: Option<Bytes>,
-    admitted: Box<Admitted>,
-    deadline: Instant,
 }
 
 /// Over; what is queued may still be written.
@@ -247,7 +162,7 @@ impl Session {
             (Self::Handshake(handshake), Input::Tick) if now.at >= handshake.deadline => Self::over(Why::Silent),
             (Self::Handshake(handshake), Input::Drain) => {
                 let wait_ms = handshake.rules.drain_retry_ms(handshake.id);
-                Self::refused(overloaded(wait_ms), out)
+                Self::refused(rules::overloaded(wait_ms), out)
             }
 
             (Self::Proving(proving), Input::Bytes(bytes)) => proving.read(bytes, now, out),
@@ -354,180 +269,6 @@ impl Session {
     fn refused(alert: Alert, out: &mut Vec<Output>) -> Self {
         out.push(Output::Write(BytesMut::from(&alert.encode()[..])));
         Self::over(Why::Refused(alert))
-    }
-}
-
-/// A share of `window` that is different for each session.
-fn spread(window: u64, id: SessionId) -> u64 {
-    let [first, second, ..] = *id.as_bytes();
-    window.saturating_mul(u64::from(u16::from_be_bytes([first, second]))) >> 16
-}
-
-fn overloaded(retry_ms: u64) -> Alert {
-    Alert::Overloaded { retry_after_s: u16::try_from(retry_ms.div_ceil(1_000)).unwrap_or(u16::MAX) }
-}
-
-impl Handshake {
-    fn read(self, bytes: &[u8], now: Now, out: &mut Vec<Output>) -> Session {
-        let Self { rules, id, reading, deadline } = self;
-        let mut state = reading.feed(bytes);
-        loop {
-            state = match state {
-                server::Handshake::Reading(reading) => {
-                    return Session::Handshake(Self { rules, id, reading, deadline });
-                }
-                server::Handshake::Answering(answering) => {
-                    let mut wire = BytesMut::new();
-                    let next = answering.answer(&rules.keys.server_hello(now.unix_ms), &mut wire);
-                    out.push(Output::Write(wire));
-                    next
-                }
-                server::Handshake::Accepted(accepted) => return accept(rules, id, *accepted, now, out),
-                server::Handshake::Refused(error) => return Session::refused(error.alert(), out),
-            };
-        }
-    }
-}
-
-fn accept(rules: Arc<Rules>, id: SessionId, accepted: Accepted, now: Now, out: &mut Vec<Output>) -> Session {
-    let hello = ClientHello::decode(&accepted.client_hello);
-    let encoding = hello.as_ref().map_or(Encoding::Binary, |hello| hello.encoding);
-    let claim = match hello {
-        Err(error) => Err(hello::failure_reason(&error)),
-        // No provider can register a proxy yet.
-        Ok(hello) if hello.forwarded.is_some() => Err(FailureReason::ProxyRefused),
-        Ok(hello) => match NoiseKey::new(accepted.client_key) {
-            Ok(key) => Ok((Box::new(hello), key)),
-            // A key with several spellings, or of low order, is nobody's: no token can be bound to it.
-            Err(_) => Err(FailureReason::TokenBinding),
-        },
-    };
-    let (sender, receiver) = (accepted.session.sender, accepted.session.receiver);
-    let transport = Transport { rules, id, sender, receiver, encoding };
-    if let Some(proved) = transport.receiver.proved() {
-        return transport.check(claim, proved, None, now, out);
-    }
-    let deadline = now.at + Rules::ms(transport.rules.config.proof_timeout_ms);
-    let proving = Box::new(Proving { transport, claim, deadline, fed: 0 });
-    // What came along with the first message is looked at like what comes later.
-    proving.prove(now, out)
-}
-
-impl Proving {
-    fn read(mut self: Box<Self>, bytes: &[u8], now: Now, out: &mut Vec<Output>) -> Session {
-        self.fed = self.fed.saturating_add(bytes.len());
-        self.transport.receiver.feed(bytes);
-        self.prove(now, out)
-    }
-
-    fn prove(mut self: Box<Self>, now: Now, out: &mut Vec<Output>) -> Session {
-        let first = match self.transport.receiver.next() {
-            Err(_) => return Session::over(Why::Broken),
-            Ok(None) if self.fed > MAX_EARLY_BYTES => return Session::over(Why::Broken),
-            Ok(None) => return Session::Proving(self),
-            Ok(Some(Received::KeepAlive)) => None,
-            Ok(Some(Received::Record(record))) => Some(record),
-        };
-        match self.transport.receiver.proved() {
-            Some(proved) => self.transport.check(self.claim, proved, first, now, out),
-            None => Session::Proving(self),
-        }
-    }
-}
-
-impl Checking {
-    fn decide(
-        self: Box<Self>,
-        verdict: Result<Box<Admitted>, FailureReason>,
-        now: Now,
-        out: &mut Vec<Output>,
-    ) -> Session {
-        let admitted = match verdict {
-            Ok(admitted) => admitted,
-            Err(reason) => return self.transport.fail(reason),
-        };
-        if let Some(device) = &admitted.device {
-            out.push(Output::Attach(Box::new(attach(&admitted, device))));
-            let Self { transport, first, deadline } = *self;
-            return Session::Attaching(Box::new(Attaching { transport, first, admitted, deadline }));
-        }
-        self.transport.succeed(admitted, 0, self.first, now, out)
-    }
-}
-
-fn attach(admitted: &Admitted, device: &Device) -> routing::Attach {
-    routing::Attach {
-        account_id: Bytes::copy_from_slice(device.account.as_bytes()),
-        device_id: device.id.get(),
-        registration_id: device.registration_id,
-        address: admitted.user.address.as_str().to_owned(),
-        provider_domain: admitted.user.provider.domain.as_str().to_owned(),
-    }
-}
-
-impl Attaching {
-    fn open(self: Box<Self>, waiting: u64, now: Now, out: &mut Vec<Output>) -> Session {
-        self.transport.succeed(self.admitted, waiting, self.first, now, out)
-    }
-
-    /// A newer session of the device came in between. The client gets to know both, in order.
-    fn displaced(self: Box<Self>, end: &pb::End, now: Now, out: &mut Vec<Output>) -> Session {
-        let opened = self.transport.succeed(self.admitted, 0, None, now, out);
-        opened.step(Input::RoutingEnd(*end), now, out)
-    }
-}
-
-impl Transport {
-    /// The client is live: has its token checked.
-    fn check(self, claim: Claim, proved: Proved, first: Option<Bytes>, now: Now, out: &mut Vec<Output>) -> Session {
-        match claim {
-            Err(reason) => self.fail(reason),
-            Ok((hello, key)) => {
-                out.push(Output::Verify(hello, key, proved));
-                let deadline = now.at + Rules::ms(self.rules.config.login_timeout_ms);
-                Session::Checking(Box::new(Checking { transport: self, first, deadline }))
-            }
-        }
-    }
-
-    fn fail(mut self, reason: FailureReason) -> Session {
-        let _fits = self.send(FromServer::Failure(reason));
-        Session::Ended(Box::new(Ended { why: Why::Failed(reason), sender: Some(self.sender) }))
-    }
-
-    fn end(mut self, end: End) -> Session {
-        let _fits = self.send(FromServer::End(end));
-        Session::Ended(Box::new(Ended { why: Why::Ended(end.reason), sender: Some(self.sender) }))
-    }
-
-    fn leave(self) -> Session {
-        Session::Ended(Box::new(Ended { why: Why::Bye, sender: Some(self.sender) }))
-    }
-
-    fn succeed(
-        mut self,
-        admitted: Box<Admitted>,
-        waiting: u64,
-        first: Option<Bytes>,
-        now: Now,
-        out: &mut Vec<Output>,
-    ) -> Session {
-        let enlisted = admitted.device.map(|device| Enlisted { account: device.account, device: device.id });
-        let success = Success {
-            session: self.id,
-            enlisted,
-            device_count: admitted.device_count,
-            prekeys_low: admitted.prekeys_low,
-            waiting,
-        };
-        let _fits = self.send(FromServer::Success(success));
-        out.push(Output::LoggedIn);
-        Open::start(self, *admitted, first, now, out)
-    }
-
-    /// Queues a stanza; false if it does not fit, which ends a session.
-    fn send(&mut self, stanza: FromServer) -> bool {
-        self.sender.queue(&encode_server(self.encoding, stanza)).is_ok()
     }
 }
 

@@ -30,8 +30,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
         let socket = &mut self.socket;
         let session = &mut self.session;
         let farewell = async {
-            if !matches!(left, Left::Session(_)) {
-                return;
+            match left {
+                Left::Session(Why::Refused(_) | Why::Failed(_) | Why::Ended(_) | Why::Bye) => {}
+                Left::Session(Why::Silent | Why::Broken) | Left::Gone | Left::Stalled => return,
             }
             if let Some(session) = session {
                 session.seal_into(socket.wire(tokio::time::Instant::now()));

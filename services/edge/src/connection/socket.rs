@@ -10,12 +10,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 const READ_AT_ONCE: usize = 16 * 1024;
+/// The deadline of a write is for so many bytes, or for all if they are fewer: slow networks are no offence.
+const PROGRESS: usize = 16 * 1024;
 
 pub(super) struct Socket<T> {
     io: T,
     wire: BytesMut,
-    /// Since when `wire`, or what the stream below has taken of it, is on its way.
+    /// Since when [`PROGRESS`] bytes, or all there is, are on their way.
     since: Option<Instant>,
+    /// Bytes that have left since then.
+    progress: usize,
     /// The stream below may hold bytes back until it is flushed.
     unflushed: bool,
 }
@@ -30,10 +34,10 @@ pub(super) enum Event {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Socket<T> {
     pub(super) fn new(io: T) -> Self {
-        Self { io, wire: BytesMut::new(), since: None, unflushed: false }
+        Self { io, wire: BytesMut::new(), since: None, progress: 0, unflushed: false }
     }
 
-    /// Where bytes to be written are put; the deadline for all of them runs from the first.
+    /// Where bytes to be written are put. From the first of them on, their deadline runs.
     pub(super) fn wire(&mut self, now: Instant) -> &mut BytesMut {
         self.since.get_or_insert(now);
         &mut self.wire
@@ -44,11 +48,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Socket<T> {
         let flushed = self.wire.is_empty() && !self.unflushed;
         if flushed {
             self.since = None;
+            self.progress = 0;
         }
         flushed
     }
 
-    /// Since when something waits to be written.
+    /// Since when the network owes progress.
     pub(super) fn since(&self) -> Option<Instant> {
         self.since
     }
@@ -62,6 +67,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Socket<T> {
                     Poll::Ready(Ok(written)) => {
                         self.wire.advance(written);
                         self.unflushed = true;
+                        self.progress += written;
+                        if self.progress >= PROGRESS {
+                            self.progress = 0;
+                            self.since = Some(Instant::now());
+                        }
                     }
                     Poll::Pending => break,
                 }

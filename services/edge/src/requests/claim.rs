@@ -19,7 +19,7 @@ pub(super) async fn carry_out(requests: &Requests, asker: &Asker, claim: KeysCla
         Some(claim_response::Outcome::Bundles(bundles)) => {
             bundles.try_into().map(ResponseBody::KeyBundles).map_err(|_| requests.nonsense())
         }
-        Some(claim_response::Outcome::Refused(refusal)) => Err(requests.refused(refusal)),
+        Some(claim_response::Outcome::Refused(refusal)) => Err(requests.refused(&refusal)),
         None => Err(requests.nonsense()),
     }
 }

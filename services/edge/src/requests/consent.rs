@@ -26,7 +26,7 @@ fn settings(requests: &Requests, answer: ConsentResponse) -> Result<ResponseBody
         Some(consent_response::Outcome::Settings(settings)) => {
             settings.try_into().map(ResponseBody::Consent).map_err(|_| requests.nonsense())
         }
-        Some(consent_response::Outcome::Refused(refusal)) => Err(requests.refused(refusal)),
+        Some(consent_response::Outcome::Refused(refusal)) => Err(requests.refused(&refusal)),
         None => Err(requests.nonsense()),
     }
 }

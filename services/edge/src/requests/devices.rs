@@ -15,7 +15,7 @@ pub(super) async fn list(requests: &Requests, asker: &Asker) -> Result<ResponseB
         Some(devices_response::Outcome::Devices(devices)) => {
             read(devices).map(ResponseBody::Devices).ok_or_else(|| requests.nonsense())
         }
-        Some(devices_response::Outcome::Refused(refusal)) => Err(requests.refused(refusal)),
+        Some(devices_response::Outcome::Refused(refusal)) => Err(requests.refused(&refusal)),
         None => Err(requests.nonsense()),
     }
 }

@@ -21,7 +21,7 @@ pub(super) async fn carry_out(requests: &Requests, asker: &Asker, enlist: Enlist
     let answer = requests.accounts.clone().enlist(grpc::call(request)).await.map_err(|s| requests.failed(&s))?;
     let enlisted = match answer.into_inner().outcome {
         Some(enlist_response::Outcome::Enlisted(enlisted)) => enlisted,
-        Some(enlist_response::Outcome::Refused(refusal)) => return Err(requests.refused(refusal)),
+        Some(enlist_response::Outcome::Refused(refusal)) => return Err(requests.refused(&refusal)),
         None => return Err(requests.nonsense()),
     };
     let account = AccountId::try_from(&enlisted.account_id[..]).map_err(|_| requests.nonsense())?;

@@ -24,7 +24,7 @@ pub(super) async fn count(requests: &Requests, asker: &Asker) -> Result<Response
 fn counts(requests: &Requests, answer: KeyCountsResponse) -> Result<ResponseBody, IqError> {
     match answer.outcome {
         Some(key_counts_response::Outcome::Counts(counts)) => Ok(ResponseBody::KeyCounts(counts.into())),
-        Some(key_counts_response::Outcome::Refused(refusal)) => Err(requests.refused(refusal)),
+        Some(key_counts_response::Outcome::Refused(refusal)) => Err(requests.refused(&refusal)),
         None => Err(requests.nonsense()),
     }
 }

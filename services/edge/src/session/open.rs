@@ -15,7 +15,8 @@ use causeway_stanza::{
 use tokio::time::Instant;
 
 use super::pace::Pace;
-use super::{Answer, Input, Now, Output, Session, Transport};
+use super::transport::Transport;
+use super::{Answer, Input, Now, Output, Session};
 use crate::login::{Admitted, Device};
 use crate::requests::Asker;
 
@@ -46,6 +47,7 @@ pub(crate) struct Open {
 /// Whether the session goes on.
 type Step = Result<(), Stop>;
 
+#[derive(Clone, Copy)]
 enum Stop {
     End(EndReason, u64),
     Bye,
@@ -291,7 +293,7 @@ impl Open {
     }
 
     fn enlist(&mut self, device: Device, out: &mut Vec<Output>) {
-        out.push(Output::Attach(Box::new(super::attach(&self.admitted, &device))));
+        out.push(Output::Attach(Box::new(super::entry::attach(&self.admitted, &device))));
         self.admitted.device = Some(device);
     }
 

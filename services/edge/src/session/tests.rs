@@ -1,16 +1,20 @@
 //! The state machine without a socket: its rules one by one, and under chance.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
+use bytes::BytesMut;
 use causeway_identity::{AccountId, DeviceId, ProviderId};
-use causeway_noise::{StaticKey, Suite, client};
-use causeway_stanza::{FromClient, decode_server, encode_client};
+use causeway_noise::{Limits, Received, StaticKey, Suite, client};
+use causeway_stanza::{Encoding, End, FromClient, FromServer, decode_server, encode_client};
 use proptest::prelude::*;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::config::EdgeConfig;
+use crate::keys::Keys;
 use crate::login::Device;
 use crate::providers::Provider;
 

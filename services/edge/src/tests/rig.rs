@@ -447,10 +447,12 @@ impl media::tickets_server::Tickets for Tickets {
 
 // ---- routing
 
+type ToEdgeSender = mpsc::Sender<Result<routing::ToEdge, Status>>;
+
 pub(super) struct Routing {
     seen: mpsc::UnboundedSender<(SessionId, FromEdge)>,
     events: tokio::sync::Mutex<mpsc::UnboundedReceiver<(SessionId, FromEdge)>>,
-    link: Mutex<Option<(mpsc::Sender<Result<routing::ToEdge, Status>>, CancellationToken)>>,
+    link: Mutex<Option<(ToEdgeSender, CancellationToken)>>,
     /// Answers each attach at once.
     pub(super) attaches: AtomicBool,
     /// Refuses links.

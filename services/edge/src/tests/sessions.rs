@@ -129,6 +129,25 @@ async fn messages_deliveries_and_acks_pass_in_order() {
 }
 
 #[tokio::test]
+async fn a_stream_that_never_pauses_does_not_use_up_the_queue() {
+    let rig = Rig::with(|config| {
+        config.queue_bytes = 1024 * 1024;
+        config.total_queue_bytes = 16 * 1024 * 1024;
+    })
+    .await;
+    let mut ada = Client::ada(&rig).await;
+    let (session, _) = rig.routing.attached().await;
+    for tag in 1..=20 {
+        rig.routing.say(session, delivery(tag, 10_000)).await;
+    }
+    for tag in 21..=400 {
+        rig.routing.say(session, delivery(tag, 10_000)).await;
+        assert!(matches!(ada.next().await, Some(FromServer::Message(delivery)) if delivery.tag == tag - 20));
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_no_stanza_ends_the_session_and_nothing_behind_it_counts() {
     let rig = Rig::start().await;
     let good = causeway_stanza::encode_client(causeway_stanza::Encoding::Binary, message(1));
@@ -232,15 +251,7 @@ async fn media_tickets_are_for_the_right_users_and_hosts() {
     rig.directory.put(home);
     let key = key(5);
     let token = token_with(&key, |c| c["iss"] = json!("https://id.home.example"));
-    let mut bo = soon(async {
-        loop {
-            let mut client = Client::shake(&rig, &key, &Opening::new(token.clone(), 1)).await;
-            if let super::client::First::Success(_) = client.first().await {
-                return client;
-            }
-        }
-    })
-    .await;
+    let mut bo = Client::eventually(&rig, &key, &Opening::new(token, 1)).await;
     let ResponseBody::Error(quota) = ask(&mut bo, 1, upload()).await else { panic!() };
     assert_eq!((quota.code, quota.retry_after_ms), (ErrorCode::RateLimited, 1_234));
     rig.stop().await;
@@ -336,7 +347,8 @@ async fn a_fresh_token_prolongs_a_session_and_a_bad_one_does_not() {
         });
         RequestBody::TokenRefresh(token.try_into().unwrap())
     };
-    let bad: [(fn(&mut serde_json::Value), &str); 7] = [
+    type Change = fn(&mut serde_json::Value);
+    let bad: [(Change, &str); 7] = [
         (|c| c["sub"] = json!("eve"), "token-binding"),
         (|c| c["iss"] = json!("https://id.crow.example"), "token-signature"),
         (|c| c["iss"] = json!("https://id.nobody.example"), "provider-unknown"),
@@ -427,15 +439,7 @@ async fn a_suspension_ends_the_providers_sessions_and_no_others() {
     let mut crow = provider(2, "crow", &birdy());
     rig.directory.put(crow.clone());
     let crows = token_with(&key, |c| c["iss"] = json!("https://id.crow.example"));
-    let mut other = soon(async {
-        loop {
-            let mut client = Client::shake(&rig, &key, &Opening::new(crows.clone(), 0)).await;
-            if let super::client::First::Success(_) = client.first().await {
-                return client;
-            }
-        }
-    })
-    .await;
+    let mut other = Client::eventually(&rig, &key, &Opening::new(crows, 0)).await;
     let mut suspended = provider(1, "birdy", &birdy());
     suspended.set_status(dir::ProviderStatus::Suspended);
     rig.directory.put(suspended);
