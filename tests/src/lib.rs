@@ -1,1 +1,39 @@
-//! Whole-system tests: the harness in src, one integration binary with a file per scenario
+//! The harness of the whole-system tests, which are in `tests/scenarios`, a file each.
+//!
+//! Nothing in it is a stand-in for a part of Causeway: a [`Deployment`] is the real `causeway` binary with its data in a
+//! folder of its own, a [`Provider`] is a sandbox provider over real HTTP, a [`Device`] is the SDK with its store on disk,
+//! and a [`raw::Session`] speaks the protocol without the SDK, so that it can break it. Tests wait for events, never for
+//! time to pass; [`within`] turns an event that does not come into a failure with a name.
+//!
+//! The binary under test is `$CAUSEWAY_BIN`, or else it is built by the `cargo` that runs the tests.
+
+mod binary;
+mod deployment;
+mod device;
+mod provider;
+pub mod raw;
+mod world;
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+pub use deployment::{Deployment, Ready, Settings};
+pub use device::{Device, DeviceOptions};
+pub use provider::{Kind, Provider};
+pub use world::World;
+
+/// How long a test waits for an event. Far longer than any takes, so that a loaded machine fails no test.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What `future` gives, if it comes in time.
+///
+/// # Errors
+/// `what` did not happen, or the future's own error.
+pub async fn within<T>(what: &str, future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .with_context(|| format!("waited {} s in vain: {what}", PATIENCE.as_secs()))?
+        .with_context(|| what.to_owned())
+}

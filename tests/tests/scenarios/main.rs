@@ -1,0 +1,13 @@
+//! What Causeway promises, tested on the whole of it: a file per scenario.
+
+mod burst;
+mod consent;
+mod conversation;
+mod dependency_rules;
+mod devices;
+mod encodings;
+mod garbage;
+mod login;
+mod media;
+mod offline;
+mod providers;
