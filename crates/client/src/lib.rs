@@ -24,7 +24,8 @@
 //! What the SDK promises:
 //! - [`Client::send`] returns when the message is on this device's disk. It is then sent, over as many connections as it
 //!   takes, under one id, so that the recipient sees it once; its [`Outcome`] is an event and can be waited for.
-//! - Messages from one client to one address arrive in the order of sending.
+//! - Messages from one client to one address arrive in the order of sending. Only when the server sends one back for
+//!   later (a rate limit, a device list that has just changed) can those overtake it that were under way with it.
 //! - A message that arrived is on disk before the server hears so, and comes as an event again after each start until
 //!   [`Event::done`] has returned. It is never shown under two events in one run.
 //! - A private key never leaves the [`Store`]; one-time keys are erased in the same transaction that uses them.
@@ -45,6 +46,8 @@ pub mod media;
 mod random;
 mod signal;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod token;
 
 pub use causeway_identity::{AccountId, Address, CertificateError, DeviceAddress, DeviceId, MessageId, RootPublicKey};

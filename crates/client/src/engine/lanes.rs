@@ -10,6 +10,9 @@ use tokio::time::Instant;
 
 use crate::store::{Outgoing, OutgoingHeader};
 
+/// Messages to one address that are in flight at a time.
+const WINDOW: usize = 32;
+
 /// All lanes.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
@@ -34,6 +37,9 @@ pub(super) struct Lane {
     pub(super) mending: bool,
     /// Claims that failed in a row.
     pub(super) failures: u32,
+    /// The server pushed back: so many of its answers must be good before many messages are in flight again. What is in
+    /// flight together can overtake what is pushed back, so it should not happen twice.
+    caution: usize,
 }
 
 /// A message that waits.
@@ -80,6 +86,7 @@ impl Lane {
         !self.claiming
             && self.claim == Claim::Nobody
             && !(self.mending && !self.in_flight.is_empty())
+            && self.in_flight.len() + self.caution < WINDOW
             && self.not_before.is_none_or(|at| at <= now)
     }
 
@@ -89,6 +96,16 @@ impl Lane {
             && self.claim != Claim::Nobody
             && !self.queue.is_empty()
             && self.not_before.is_none_or(|at| at <= now)
+    }
+
+    /// The server pushed a message back.
+    pub(super) fn pushed_back(&mut self) {
+        self.caution = WINDOW - 1;
+    }
+
+    /// The server took a message.
+    pub(super) fn taken(&mut self) {
+        self.caution = self.caution.saturating_sub(1);
     }
 
     /// The next message, if anything waits.

@@ -31,6 +31,7 @@ impl Engine {
             Fate::Rejected(Rejected::Devices(mismatch)) => return self.mend(flying, &mismatch).await,
             Fate::Rejected(Rejected::RateLimited { retry_after_ms }) => {
                 if let Some(lane) = self.outbox.lane(&outcome.to) {
+                    lane.pushed_back();
                     lane.not_before = Some(Instant::now() + pause(retry_after_ms.max(1000)));
                 }
                 self.outbox.put_back(flying.waiting);
@@ -40,6 +41,9 @@ impl Engine {
             Fate::Rejected(Rejected::TooLarge) => rejected(Rejection::TooLarge),
             Fate::Rejected(Rejected::RequestPending) => rejected(Rejection::RequestPending),
         };
+        if let Some(lane) = self.outbox.lane(&outcome.to) {
+            lane.taken();
+        }
         self.finish(&flying.waiting, flying.outgoing, result).await
     }
 
@@ -55,6 +59,7 @@ impl Engine {
         self.outbox.put_back(waiting);
         let Some(lane) = self.outbox.lane(&to) else { return Ok(()) };
         lane.mending = true;
+        lane.pushed_back();
         let unknown = mismatch.missing.iter().chain(mismatch.stale.iter());
         match self.peer(&to).await? {
             Some(Peer { address, account, devices: Some(mut devices) }) => {

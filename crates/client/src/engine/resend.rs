@@ -28,7 +28,7 @@ impl Engine {
     }
 
     /// A device asks this one to send a message again. The request is not encrypted, so it may be anybody's: only a device
-    /// that was addressed gets the message, under the identity it has now, and only a few times.
+    /// that was addressed gets the message, only under the identity that it was meant for, and only a few times.
     pub(super) async fn asked_again(&mut self, from: SignalAddress, delivery: &Delivery) -> Result<(), SignalError> {
         let Some(request) = RetryRequest::read(delivery.ciphertext.as_bytes()) else { return Ok(()) };
         let Some(own) = self.device.enlisted else { return Ok(()) };
@@ -36,10 +36,11 @@ impl Engine {
             return Ok(()); // Another device of this user sent it.
         }
         let to = &delivery.from.account;
-        let Some(sent) = self.store.sent_to(to, request.id_prefix).await? else { return Ok(()) };
-        let addressed = sent.sealed.iter().any(|sealed| sealed.device == from.device);
+        let Some(sent) = self.sent_to(to, request.id_prefix).await? else { return Ok(()) };
+        let Some(addressed) = sent.sealed.iter().find(|sealed| sealed.device == from.device) else { return Ok(()) };
+        let identity = addressed.identity.clone();
         let same_account = self.peer(to).await?.is_some_and(|peer| peer.account == from.account);
-        if sent.result.is_none() || !addressed || !same_account {
+        if !same_account {
             return Ok(());
         }
         let (original, instead_of) = match &sent.purpose {
@@ -54,12 +55,9 @@ impl Engine {
         }
         let mut keyring = self.take_keyring()?;
         let store = std::sync::Arc::clone(&self.store);
-        let identity = match keyring.close_session(&*store, from, request.ratchet_key.as_ref()).await {
-            Ok(()) => keyring.identity(&*store, from).await,
-            Err(error) => Err(error),
-        };
+        let closed = keyring.close_session(&*store, from, request.ratchet_key.as_ref()).await;
         self.put_keyring(keyring, to);
-        let Some(identity) = identity? else { return Ok(()) };
+        closed?;
         self.turn.changes.push(crate::store::Change::CountResend(original, from));
         let id = random::message_id(&mut self.random);
         let purpose = Purpose::Resend { device: from, identity, original, instead_of };

@@ -223,9 +223,14 @@ impl Engine {
                     keyring.encrypt(&*store, to, &padded, now, &mut self.random).await?
                 }
             };
+            let identity = match kind {
+                EncType::Plaintext => Vec::new(),
+                _ => keyring.identity(&*store, to).await?.unwrap_or_default(),
+            };
             outgoing.sealed.push(SealedFor {
                 device: device.id,
                 registration_id: device.registration_id,
+                identity,
                 kind,
                 ciphertext,
             });

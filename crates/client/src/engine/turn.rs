@@ -75,6 +75,14 @@ impl Engine {
         }
     }
 
+    pub(super) async fn sent_to(&self, to: &Address, prefix: [u8; 6]) -> Result<Option<Outgoing>, StoreError> {
+        let named = |sent: &&Outgoing| sent.to == *to && sent.id.as_bytes().starts_with(&prefix);
+        match self.turn.outgoing.values().rev().find(named) {
+            Some(sent) => Ok(Some(sent.clone())),
+            None => self.store.sent_to(to, prefix).await,
+        }
+    }
+
     pub(super) fn put_outgoing(&mut self, outgoing: Outgoing) {
         self.turn.outgoing.insert(outgoing.seq, outgoing);
     }

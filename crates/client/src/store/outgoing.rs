@@ -85,7 +85,7 @@ pub enum Purpose {
     Resend {
         /// The device that could not read it.
         device: SignalAddress,
-        /// Its identity key when it asked; if that has changed, nothing is sent.
+        /// The identity key that the message was encrypted for; if it has changed, nothing is sent.
         identity: Vec<u8>,
         /// The message that it could not read first.
         original: MessageId,
@@ -101,6 +101,8 @@ pub struct SealedFor {
     pub device: DeviceId,
     /// Its registration id when this was made.
     pub registration_id: u32,
+    /// Its identity key when this was made, 33 bytes; empty when nothing was encrypted.
+    pub identity: Vec<u8>,
     /// What kind of ciphertext.
     pub kind: EncType,
     /// The ciphertext.

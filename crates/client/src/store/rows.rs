@@ -34,6 +34,8 @@ struct SealedRow {
     kind: i32,
     #[prost(bytes = "bytes", tag = "4")]
     ciphertext: Bytes,
+    #[prost(bytes = "vec", tag = "5")]
+    identity: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -105,6 +107,7 @@ pub(super) fn write_outgoing(outgoing: &Outgoing) -> Vec<u8> {
         registration_id: sealed.registration_id,
         kind: sealed.kind.into(),
         ciphertext: sealed.ciphertext.clone(),
+        identity: sealed.identity.clone(),
     });
     let resend = match &outgoing.purpose {
         Purpose::Resend { device, identity, original, instead_of } => Some(ResendRow {
@@ -155,6 +158,7 @@ pub(super) fn read_outgoing(bytes: &[u8], purpose: i64, into: &mut Outgoing) -> 
             registration_id: sealed.registration_id,
             kind: EncType::try_from(sealed.kind).map_err(|_| CORRUPT)?,
             ciphertext: sealed.ciphertext,
+            identity: sealed.identity,
         });
     }
     Ok(())

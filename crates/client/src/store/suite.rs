@@ -186,6 +186,7 @@ async fn outgoing_messages_come_back_in_order_until_finished(store: &dyn Store) 
         registration_id: 9,
         kind: EncType::Whisper,
         ciphertext: vec![8; 100].into(),
+        identity: vec![5; 33],
     });
     sent.repairs = 3;
     store.commit(vec![Change::PutOutgoing(Box::new(sent.clone()))]).await.unwrap();
