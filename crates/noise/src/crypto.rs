@@ -333,6 +333,31 @@ mod tests {
         assert_eq!(secret, hex("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742"));
     }
 
+    /// All of Wycheproof's cases: each secret as expected, and those refused that are zero.
+    #[test]
+    fn the_agreement_is_wycheproofs_without_zero_secrets() {
+        let file: serde_json::Value = serde_json::from_str(include_str!("../wycheproof/x25519_test.json")).unwrap();
+        let (mut agreed, mut refused) = (0, 0);
+        for case in file["testGroups"].as_array().unwrap().iter().flat_map(|group| group["tests"].as_array().unwrap()) {
+            let bytes = |name: &str| hex(case[name].as_str().unwrap());
+            let mut dh = CheckedDh::new();
+            dh.set(&bytes("private"));
+            let mut secret = [0; 32];
+            match dh.dh(&bytes("public"), &mut secret) {
+                Ok(()) => {
+                    assert_eq!(secret, bytes("shared"), "{}", case["tcId"]);
+                    agreed += 1;
+                }
+                Err(_) => {
+                    assert_eq!(bytes("shared"), [0; 32], "{}", case["tcId"]);
+                    assert_ne!(case["result"], "valid", "{}", case["tcId"]);
+                    refused += 1;
+                }
+            }
+        }
+        assert_eq!((agreed, refused), (487, 31));
+    }
+
     fn hex(text: &str) -> [u8; 32] {
         hex::decode(text).unwrap().try_into().unwrap()
     }

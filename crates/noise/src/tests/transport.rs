@@ -235,3 +235,24 @@ async fn writing_to_a_closed_connection_is_an_error() {
     drop(server);
     assert!(matches!(client.writer.send(b"anyone?").await, Err(WriteError::Io(_))));
 }
+
+#[tokio::test]
+async fn over_tcp_an_alert_outlives_what_the_client_still_sends() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = async {
+        for _ in 0..2 {
+            serve(listener.accept().await.unwrap().0).await.map(|_| ()).unwrap_or_default();
+        }
+    };
+    let client = async {
+        let mut refused = tokio::net::TcpStream::connect(address).await.unwrap();
+        refused.write_all(&[0xaa; 100_000]).await.unwrap();
+        let mut heard = [0; Alert::LEN];
+        refused.read_exact(&mut heard).await.unwrap();
+        assert_eq!(heard, Alert::Version.encode());
+        drop(refused);
+        xx(tokio::net::TcpStream::connect(address).await.unwrap()).await.unwrap();
+    };
+    tokio::join!(server, client);
+}
