@@ -115,6 +115,14 @@ struct Pending {
     change: Change,
 }
 
+impl Follower {
+    /// The unacknowledged change with this number. Numbers in the queue rise one by one.
+    fn pending(&self, number: u64) -> Option<&Pending> {
+        let first = self.pending.front()?.number;
+        self.pending.get(usize::try_from(number.checked_sub(first)?).ok()?)
+    }
+}
+
 impl Changes {
     /// `queue` is how many changes a follower may leave unacknowledged.
     pub(crate) fn new(lease: Duration, queue: usize, closing: CancellationToken) -> Self {
@@ -197,7 +205,7 @@ impl Published {
         let mut state = self.shared.lock();
         let mut earliest: Option<Instant> = None;
         for follower in state.followers.values_mut().filter(|follower| follower.acknowledged < self.number) {
-            let told = follower.pending.iter().find(|pending| pending.number == self.number);
+            let told = follower.pending(self.number);
             // Without an acknowledgement for a lease it gets no further one. One that was not told is cut off already.
             let overdue = told.map_or(now, |pending| pending.since + self.shared.lease);
             if follower.cut.is_none() && overdue <= now {
@@ -261,10 +269,10 @@ impl Following {
             follower.trusts_until = follower.trusts_until.max(trusts_until);
             return Ok(Taken::Message(Next::Lease { lasts: lease, pong }));
         }
-        // Numbers in `pending` rise one by one, but it may begin after `sent`.
-        if let Some(unsent) = follower.pending.iter().find(|pending| pending.number > follower.sent) {
-            follower.sent = unsent.number;
-            return Ok(Taken::Message(Next::Change(unsent.number, unsent.change.clone())));
+        if let Some(unsent) = follower.pending(follower.sent + 1) {
+            let (number, change) = (unsent.number, unsent.change.clone());
+            follower.sent = number;
+            return Ok(Taken::Message(Next::Change(number, change)));
         }
         Ok(Taken::NothingUntil(follower.next_lease))
     }

@@ -48,6 +48,9 @@ pub struct DirectoryConfig {
     pub enlist_provider_burst: u32,
     /// After these, one more in each of these (1 to 60 000 ms; default 100 ms, which is 600 a minute).
     pub enlist_provider_interval_ms: u64,
+    /// Callers that each rate limit keeps apart at a time; when there are more, new ones wait (1 000 to 10 000 000; default
+    /// 500 000, about 50 MB if all are in use).
+    pub limiter_states: usize,
     /// For this long a follower of records may trust what it cached without hearing from the directory (500 to 4 000 ms;
     /// default 3 s). A narrower consent waits at most twice this long, and a second, for a follower that is silent.
     pub lease_ms: u32,
@@ -75,6 +78,7 @@ impl Default for DirectoryConfig {
             enlist_interval_ms: 20 * 1_000,
             enlist_provider_burst: 600,
             enlist_provider_interval_ms: 100,
+            limiter_states: 500_000,
             lease_ms: 3_000,
             follower_queue: 4_096,
         }
@@ -107,6 +111,7 @@ impl Check for DirectoryConfig {
         within("directory.enlist_interval_ms", self.enlist_interval_ms, 1..=DAY_MS)?;
         within("directory.enlist_provider_burst", self.enlist_provider_burst, 1..=1_000_000)?;
         within("directory.enlist_provider_interval_ms", self.enlist_provider_interval_ms, 1..=60_000)?;
+        within("directory.limiter_states", self.limiter_states, 1_000..=10_000_000)?;
         within("directory.lease_ms", self.lease_ms, 500..=4_000)?;
         within("directory.follower_queue", self.follower_queue, 16..=1_000_000)
     }

@@ -48,7 +48,7 @@ pub(crate) struct Directory {
     pub(crate) metrics: Metrics,
     /// Cancelled when the long streams must end.
     pub(crate) closing: CancellationToken,
-    verifications: Semaphore,
+    verifications: Arc<Semaphore>,
 }
 
 impl KeyDirectory {
@@ -70,7 +70,7 @@ impl KeyDirectory {
         let directory = Directory {
             changes: Changes::new(config.lease(), config.follower_queue, closing.clone()),
             limits: Limits::new(&config),
-            verifications: Semaphore::new(VERIFICATIONS),
+            verifications: Arc::new(Semaphore::new(VERIFICATIONS)),
             token_keys: Arc::new(loaded),
             config,
             clock,
@@ -130,7 +130,12 @@ impl Directory {
         &self,
         check: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, CallError> {
-        let _permit = self.verifications.acquire().await.map_err(|_| CallError::Task)?;
-        tokio::task::spawn_blocking(check).await.map_err(|_| CallError::Task)
+        let permit = Arc::clone(&self.verifications).acquire_owned().await.map_err(|_| CallError::Task)?;
+        let task = tokio::task::spawn_blocking(move || {
+            // Held by the work itself, which goes on when its caller gives up.
+            let _permit = permit;
+            check()
+        });
+        task.await.map_err(|_| CallError::Task)
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use causeway_fetch::FetchError;
 use causeway_runtime::config::ConfigError;
+use causeway_runtime::secret_file::SecretFileError;
 use tonic::Status;
 
 use crate::providers::BadSetting;
@@ -25,14 +26,12 @@ pub enum DirectoryError {
     /// The HTTP client cannot be set up.
     #[error("the HTTP client cannot be set up: {0}")]
     Fetch(#[from] FetchError),
-    /// The operator token cannot be used; says why and what to do.
-    #[error("operator_token_file {file} {problem}")]
-    OperatorToken {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong and how to mend it.
-        problem: String,
-    },
+    /// The file with the operator token cannot be read or made.
+    #[error("operator token: {0}")]
+    OperatorTokenFile(#[from] SecretFileError),
+    /// What the file holds is no token.
+    #[error("operator token: {0} must hold 32 to 512 printable ASCII characters: remove it to get a new one")]
+    OperatorToken(PathBuf),
     /// The store gave up while serving.
     #[error("the store is gone")]
     StoreLost,
@@ -85,6 +84,11 @@ impl BadField {
 }
 
 impl CallError {
+    /// True if the caller is not at fault.
+    pub(crate) const fn is_ours(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::Overdue | Self::Task)
+    }
+
     /// Stable: log field and metric label.
     pub(crate) const fn reason(&self) -> &'static str {
         match self {

@@ -2,6 +2,7 @@
 
 use std::hash::Hash;
 use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use causeway_identity::{AccountId, Address, DeviceId, ProviderId};
@@ -13,8 +14,8 @@ use tokio::time::Instant;
 
 use crate::config::DirectoryConfig;
 
-/// States that one limiter keeps; when all are in use, new keys are refused rather than unlimited.
-const MAX_KEYS: usize = 200_000;
+/// Searching a full limiter for states that can go takes long, so it is done at most this often.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// What a caller that found no room is told to wait.
 const NO_ROOM_WAIT: Duration = Duration::from_secs(60);
 
@@ -34,11 +35,12 @@ pub(crate) struct TooFast {
 
 impl Limits {
     pub(crate) fn new(config: &DirectoryConfig) -> Self {
+        let states = config.limiter_states;
         Self {
-            enlist_address: Limiter::new(config.enlist_burst, config.enlist_interval_ms),
-            enlist_provider: Limiter::new(config.enlist_provider_burst, config.enlist_provider_interval_ms),
-            publish: Limiter::new(config.publish_burst, config.publish_interval_ms),
-            claim: Limiter::new(config.claim_burst, config.claim_interval_ms),
+            enlist_address: Limiter::new(config.enlist_burst, config.enlist_interval_ms, states),
+            enlist_provider: Limiter::new(config.enlist_provider_burst, config.enlist_provider_interval_ms, states),
+            publish: Limiter::new(config.publish_burst, config.publish_interval_ms, states),
+            claim: Limiter::new(config.claim_burst, config.claim_interval_ms, states),
         }
     }
 
@@ -62,21 +64,25 @@ impl Limits {
 struct Limiter<K: Hash + Eq + Clone> {
     limiter: RateLimiter<K, DashMapStateStore<K>, Uptime, NoOpMiddleware<Duration>>,
     clock: Uptime,
+    /// States that are kept; when all are in use, new keys are refused rather than unlimited.
+    max_states: usize,
+    swept: Mutex<Option<Instant>>,
 }
 
 impl<K: Hash + Eq + Clone> Limiter<K> {
-    fn new(burst: u32, interval_ms: u64) -> Self {
+    fn new(burst: u32, interval_ms: u64, max_states: usize) -> Self {
         let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
         let interval = Duration::from_millis(interval_ms.max(1));
         let quota = Quota::with_period(interval).expect("the interval is not zero").allow_burst(burst);
         let clock = Uptime { start: Instant::now() };
-        Self { limiter: RateLimiter::new(quota, DashMapStateStore::default(), clock), clock }
+        let limiter = RateLimiter::new(quota, DashMapStateStore::default(), clock);
+        Self { limiter, clock, max_states, swept: Mutex::new(None) }
     }
 
     fn one(&self, key: &K) -> Result<(), TooFast> {
-        if self.limiter.len() >= MAX_KEYS {
-            self.limiter.retain_recent();
-            if self.limiter.len() >= MAX_KEYS {
+        if self.limiter.len() >= self.max_states {
+            self.sweep();
+            if self.limiter.len() >= self.max_states {
                 return Err(TooFast { retry_after: NO_ROOM_WAIT });
             }
         }
@@ -84,6 +90,16 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
             let wait = not_until.wait_time_from(self.clock.now());
             TooFast { retry_after: wait.max(Duration::from_millis(1)) }
         })
+    }
+
+    /// Forgets the states that are as good as new.
+    fn sweep(&self) {
+        let now = Instant::now();
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        if swept.is_none_or(|last| now >= last + SWEEP_EVERY) {
+            *swept = Some(now);
+            self.limiter.retain_recent();
+        }
     }
 }
 
@@ -149,13 +165,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn states_that_are_as_new_make_room() {
-        let limiter: Limiter<usize> = Limiter::new(1, 1_000);
-        for key in 0..MAX_KEYS {
+        let limiter: Limiter<usize> = Limiter::new(1, 5_000, 100);
+        for key in 0..100 {
             limiter.one(&key).unwrap();
         }
-        assert_eq!(limiter.one(&MAX_KEYS), Err(TooFast { retry_after: NO_ROOM_WAIT }));
-        tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(limiter.one(&MAX_KEYS).is_ok());
+        assert_eq!(limiter.one(&100), Err(TooFast { retry_after: NO_ROOM_WAIT }));
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert!(limiter.one(&100).is_ok());
         assert!(limiter.limiter.len() < 10);
     }
 }

@@ -1,8 +1,5 @@
 //! The operator token: who has it may register and suspend providers.
 
-use std::fs::OpenOptions;
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,16 +7,17 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{Digest, SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rand::TryRngCore as _;
+use causeway_runtime::secret_file;
 use rand::rngs::OsRng;
+use rand::{RngCore as _, TryRngCore as _};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
+use zeroize::Zeroizing;
 
 use crate::error::DirectoryError;
 
 const RANDOM_BYTES: usize = 32;
-const MIN_CHARACTERS: usize = 32;
-const MAX_FILE_BYTES: u64 = 1_024;
+const CHARACTERS: std::ops::RangeInclusive<usize> = 32..=512;
 
 /// Lets calls through that carry `authorization: Bearer <token>`. Keeps the token's hash alone.
 #[derive(Clone)]
@@ -30,31 +28,12 @@ pub(crate) struct OperatorGuard {
 impl OperatorGuard {
     /// Reads the token, or makes one in a file that only its owner may read.
     pub(crate) fn open(file: &Path) -> Result<Self, DirectoryError> {
-        let wrong = |problem: String| DirectoryError::OperatorToken { file: file.to_owned(), problem };
-        let token = match OpenOptions::new().read(true).open(file) {
-            Ok(opened) => {
-                let mode = opened.metadata().map_err(|e| wrong(format!("cannot be read: {e}")))?.permissions().mode();
-                if mode & 0o077 != 0 {
-                    return Err(wrong("can be read by others: chmod 600 it, or remove it to get a new one".to_owned()));
-                }
-                let mut text = String::new();
-                let read = opened.take(MAX_FILE_BYTES).read_to_string(&mut text);
-                read.map_err(|e| wrong(format!("cannot be read: {e}")))?;
-                text.trim().to_owned()
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(file).map_err(|error| {
-                wrong(format!("cannot be made ({error}): make its folder writable, or set another path"))
-            })?,
-            Err(error) => {
-                return Err(wrong(format!("cannot be read ({error}): it must belong to the user that runs this")));
-            }
-        };
-        if token.len() < MIN_CHARACTERS || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(wrong(format!(
-                "must hold one line of at least {MIN_CHARACTERS} printable ASCII characters: remove it to get a new one"
-            )));
+        let content = secret_file::read_or_create(file, new_token)?;
+        let token = content.trim_ascii();
+        if !CHARACTERS.contains(&token.len()) || !token.iter().all(u8::is_ascii_graphic) {
+            return Err(DirectoryError::OperatorToken(file.to_owned()));
         }
-        Ok(Self { expected: Arc::new(digest(&SHA256, token.as_bytes())) })
+        Ok(Self { expected: Arc::new(digest(&SHA256, token)) })
     }
 
     fn allows(&self, header: &str) -> bool {
@@ -75,25 +54,18 @@ impl Interceptor for OperatorGuard {
     }
 }
 
-fn create(file: &Path) -> std::io::Result<String> {
-    if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder)?;
-    }
-    let mut random = [0; RANDOM_BYTES];
-    OsRng.try_fill_bytes(&mut random).map_err(std::io::Error::other)?;
-    let token = URL_SAFE_NO_PAD.encode(random);
-    // Written under another name first, so that a crash leaves no half of a token.
-    let unfinished = file.with_extension("new");
-    let mut opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    opened.write_all(token.as_bytes())?;
-    opened.write_all(b"\n")?;
-    opened.sync_all()?;
-    std::fs::rename(&unfinished, file)?;
-    Ok(token)
+fn new_token() -> Zeroizing<Vec<u8>> {
+    let mut random = Zeroizing::new([0; RANDOM_BYTES]);
+    OsRng.unwrap_err().fill_bytes(&mut *random);
+    let mut text = Zeroizing::new(URL_SAFE_NO_PAD.encode(*random).into_bytes());
+    text.push(b'\n');
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn request(header: Option<&str>) -> Request<()> {

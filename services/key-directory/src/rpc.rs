@@ -83,7 +83,12 @@ impl Rpc {
     ) -> Result<Response<T>, Status> {
         self.0.metrics.call_ended(method, ended);
         outcome.map(Response::new).map_err(|error| {
-            tracing::warn!(method, reason = error.reason(), "a call failed");
+            // The texts of our own failures name no user; those of callers' mistakes are for the callers.
+            if error.is_ours() {
+                tracing::warn!(method, reason = error.reason(), %error, "a call failed");
+            } else {
+                tracing::debug!(method, reason = error.reason(), "a call broke its contract");
+            }
             error.into()
         })
     }

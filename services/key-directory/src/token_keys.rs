@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use causeway_fetch::Fetcher;
-use causeway_identity::ProviderId;
 use causeway_identity::token::KeySet;
+use causeway_identity::{Domain, ProviderId};
 use causeway_runtime::clock::SharedClock;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -24,7 +24,7 @@ use crate::config::DirectoryConfig;
 use crate::error::DirectoryError;
 use crate::metrics::Metrics;
 use crate::providers::{Provider, TokenKeySet};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 const LOAD_PAGE: u32 = 100;
 
@@ -51,6 +51,7 @@ pub(crate) struct TokenKeys {
     refresh: Duration,
     cooldown: Duration,
     stale_ms: u64,
+    reloading: tokio::sync::Mutex<()>,
     /// Something is due earlier than thought.
     wake: Notify,
     /// The newest version, for watchers.
@@ -96,6 +97,7 @@ impl TokenKeys {
             refresh: Duration::from_millis(config.keys_refresh_ms),
             cooldown: Duration::from_millis(config.keys_cooldown_ms),
             stale_ms: config.keys_stale_ms,
+            reloading: tokio::sync::Mutex::default(),
             wake: Notify::new(),
             newest: watch::Sender::new(0),
             state: Mutex::default(),
@@ -106,10 +108,8 @@ impl TokenKeys {
             let Some(last) = page.last() else { return Ok(this) };
             after = Some(last.settings.domain.clone());
             for provider in page {
-                if let Some(set) = this.store.token_keys(provider.id).await? {
-                    // What was fetched before the start may be old, so all are due at once.
-                    this.put(provider, set, Instant::now());
-                }
+                // What was fetched before the start may be old, so all are due at once.
+                this.reload(&provider.settings.domain, Instant::now()).await?;
             }
         }
     }
@@ -119,43 +119,36 @@ impl TokenKeys {
         &self.fetcher
     }
 
-    /// A provider was registered, or its settings changed, with keys that were fetched just now.
-    pub(crate) fn set(&self, provider: Provider, set: TokenKeySet) {
-        let due = self.next_due(self.refresh);
-        self.put(provider, set, due);
+    /// Something of this provider was changed in the store; its keys are fresh.
+    pub(crate) async fn changed(&self, domain: &Domain) -> Result<(), StoreError> {
+        self.reload(domain, self.next_due(self.refresh)).await
     }
 
-    fn put(&self, provider: Provider, set: TokenKeySet, due: Instant) {
+    /// A provider is live again: its keys are fetched at once.
+    pub(crate) async fn revived(&self, domain: &Domain) -> Result<(), StoreError> {
+        self.reload(domain, Instant::now()).await
+    }
+
+    /// Takes over what the store has. One at a time, so that of two changes the later one stays here, too.
+    async fn reload(&self, domain: &Domain, due: Instant) -> Result<(), StoreError> {
+        let _turn = self.reloading.lock().await;
+        let Some(provider) = self.store.provider(domain).await? else { return Ok(()) };
+        let Some(set) = self.store.token_keys(provider.id).await? else { return Ok(()) };
         let known = KeySet::from_jwks(&set.jwks).unwrap_or_default();
         let mut state = self.lock();
-        state.version += 1;
-        let version = state.version;
-        let before = state.providers.remove(&provider.id);
-        if before.as_ref().is_some_and(|entry| entry.provider.revision > provider.revision) {
-            // Two updates at once: the later one is here already.
-            state.providers.extend(before.map(|entry| (provider.id, entry)));
-            return;
-        }
-        let asked = before.map(|entry| entry.asked).unwrap_or_default();
-        let entry = Entry { set, known, error: None, version, due, fetching: false, asked, provider };
-        state.providers.insert(entry.provider.id, entry);
-        drop(state);
-        self.newest.send_replace(version);
-        self.wake.notify_one();
-    }
-
-    /// A provider was suspended or is live again; in the latter case its keys are fetched at once.
-    pub(crate) fn set_status(&self, provider: &Provider) {
-        let mut state = self.lock();
         let version = state.version + 1;
-        let Some(entry) = state.providers.get_mut(&provider.id) else { return };
-        entry.provider.status = provider.status;
-        entry.version = version;
-        entry.due = Instant::now();
+        let before = state.providers.remove(&provider.id);
+        let same = before.as_ref().is_some_and(|entry| entry.provider == provider && entry.set == set);
+        let (error, fetching, asked) =
+            before.map_or_else(Default::default, |entry| (entry.error, entry.fetching, entry.asked));
+        let error = if same { error } else { None };
+        let entry = Entry { set, known, error, version, due, fetching, asked, provider };
+        state.providers.insert(entry.provider.id, entry);
         state.version = version;
         drop(state);
         self.newest.send_replace(version);
         self.wake.notify_one();
+        Ok(())
     }
 
     /// What is known of one provider's keys.

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use causeway_identity::ProviderId;
-use causeway_identity::token::KeySet;
 use rand::rngs::OsRng;
 use rand::{Rng as _, TryRngCore as _};
 use tokio::task::JoinSet;
@@ -12,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{KeysOfProvider, TokenKeys};
-use crate::providers::{ProviderStatus, TokenKeySet};
+use crate::providers::{Provider, ProviderStatus, TokenKeySet};
 
 /// Providers that are asked at the same time; slow ones hold up no more than this.
 const AT_ONCE: usize = 32;
@@ -67,42 +66,31 @@ impl TokenKeys {
     async fn refresh(&self, id: ProviderId) {
         let Some(provider) = self.lock().providers.get(&id).map(|entry| entry.provider.clone()) else { return };
         let outcome = match self.fetch(&provider.settings).await {
-            Ok(set) => match self.store.keep_token_keys(id, provider.revision, &set).await {
-                Ok(true) => Ok(set),
-                Ok(false) => Err("the settings have changed meanwhile".to_owned()),
-                Err(error) => Err(error.to_string()),
-            },
+            Ok(set) => self.keep(&provider, &set).await,
             Err(error) => Err(error.to_string()),
         };
         if let Err(error) = &outcome {
             tracing::warn!(provider = %id, error, "token keys could not be refreshed");
         }
-        self.finish(id, provider.revision, outcome);
-    }
-
-    fn finish(&self, id: ProviderId, revision: u64, outcome: Result<TokenKeySet, String>) {
-        // After a failure sooner than the next round, but never faster than unknown keys may trigger.
+        // After a failure sooner than the next round, but no faster than unknown keys may trigger.
         let soon = self.refresh.min(self.cooldown);
         let due = self.next_due(if outcome.is_ok() { self.refresh } else { soon });
-        let mut state = self.lock();
-        let version = state.version + 1;
-        let Some(entry) = state.providers.get_mut(&id) else { return };
-        entry.fetching = false;
-        entry.due = due;
-        if entry.provider.revision != revision {
-            return;
+        if let Some(entry) = self.lock().providers.get_mut(&id) {
+            entry.fetching = false;
+            entry.due = due;
+            entry.error = outcome.err();
         }
-        match outcome {
-            Ok(set) => {
-                entry.known = KeySet::from_jwks(&set.jwks).unwrap_or_default();
-                entry.set = set;
-                entry.error = None;
-                entry.version = version;
-                state.version = version;
-                drop(state);
-                self.newest.send_replace(version);
-            }
-            Err(error) => entry.error = Some(error),
+    }
+
+    /// In the store first, so that what is told here is there after a restart. Keys that were fetched under settings
+    /// which changed meanwhile are not kept.
+    async fn keep(&self, provider: &Provider, set: &TokenKeySet) -> Result<(), String> {
+        let kept = self.store.keep_token_keys(provider.id, provider.revision, set).await;
+        let reloaded = self.changed(&provider.settings.domain).await;
+        match kept.and_then(|kept| reloaded.map(|()| kept)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("the settings have changed meanwhile".to_owned()),
+            Err(error) => Err(error.to_string()),
         }
     }
 

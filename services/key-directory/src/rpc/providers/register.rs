@@ -46,9 +46,11 @@ pub(in crate::rpc) async fn run(
             }
         }
         tracing::info!(provider = %provider.id, "provider registered");
-        directory.token_keys.set(provider.clone(), keys);
-        let change = Change::Provider { domain: provider.settings.domain.clone() };
-        directory.changes.publish(&change).confirm().await;
+        let domain = provider.settings.domain.clone();
+        let published = directory.changes.publish(&Change::Provider { domain: domain.clone() });
+        let told = directory.token_keys.changed(&domain).await;
+        published.confirm().await;
+        told?;
         let keys = directory.token_keys.of(provider.id);
         Ok(to_proto(provider, keys.as_ref()))
     })

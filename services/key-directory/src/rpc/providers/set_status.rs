@@ -29,8 +29,13 @@ pub(in crate::rpc) async fn run(
             return Err(unknown(domain.as_str()));
         };
         tracing::info!(provider = %provider.id, ?status, "provider status set");
-        directory.token_keys.set_status(&provider);
-        directory.changes.publish(&Change::Provider { domain }).confirm().await;
+        let published = directory.changes.publish(&Change::Provider { domain: domain.clone() });
+        let told = match status {
+            ProviderStatus::Live => directory.token_keys.revived(&domain).await,
+            ProviderStatus::Suspended => directory.token_keys.changed(&domain).await,
+        };
+        published.confirm().await;
+        told?;
         let keys = directory.token_keys.of(provider.id);
         Ok(to_proto(provider, keys.as_ref()))
     })

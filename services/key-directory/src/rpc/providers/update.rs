@@ -39,8 +39,10 @@ pub(in crate::rpc) async fn run(
             Updated::IssuerTaken => return Err(issuer_taken()),
         };
         tracing::info!(provider = %provider.id, "provider updated");
-        directory.token_keys.set(provider.clone(), keys);
-        directory.changes.publish(&Change::Provider { domain: settings.domain }).confirm().await;
+        let published = directory.changes.publish(&Change::Provider { domain: settings.domain.clone() });
+        let told = directory.token_keys.changed(&settings.domain).await;
+        published.confirm().await;
+        told?;
         let keys = directory.token_keys.of(provider.id);
         Ok(to_proto(provider, keys.as_ref()))
     })

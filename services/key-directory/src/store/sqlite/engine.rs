@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{OpenError, schema};
@@ -38,7 +38,7 @@ pub(super) struct Engine {
 }
 
 struct Readers {
-    free: Semaphore,
+    free: Arc<Semaphore>,
     connections: Mutex<Vec<Connection>>,
 }
 
@@ -72,7 +72,7 @@ impl Engine {
             .name("directory-writer".to_owned())
             .spawn(move || write_until_closed(db, jobs, &lock, gone))
             .map_err(in_folder)?;
-        let readers = Arc::new(Readers { free: Semaphore::new(READERS), connections: Mutex::new(readers) });
+        let readers = Arc::new(Readers { free: Arc::new(Semaphore::new(READERS)), connections: Mutex::new(readers) });
         Ok(Self { writer: Some(writer), thread: Some(thread), readers, writer_gone })
     }
 
@@ -106,9 +106,8 @@ impl Engine {
         &self,
         reading: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let readers = Arc::clone(&self.readers);
-        let _permit = readers.free.acquire().await.map_err(failed)?;
-        let lent = Lent::from(&readers)?;
+        let permit = Arc::clone(&self.readers.free).acquire_owned().await.map_err(failed)?;
+        let lent = Lent::from(&self.readers, permit)?;
         let task = tokio::task::spawn_blocking(move || {
             let transaction = lent.connection().unchecked_transaction().map_err(failed)?;
             let outcome = reading(&transaction)?;
@@ -135,19 +134,21 @@ impl Drop for Engine {
     }
 }
 
-/// A connection that finds its way back, also when the reading panics.
+/// A connection that finds its way back when the reading is over, whether it panics or its caller gives up.
 struct Lent {
     connection: Option<Connection>,
     home: Arc<Readers>,
+    /// Given back after the connection is.
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Lent {
-    fn from(home: &Arc<Readers>) -> Result<Self, StoreError> {
+    fn from(home: &Arc<Readers>, permit: OwnedSemaphorePermit) -> Result<Self, StoreError> {
         let connection = home.connections.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if connection.is_none() {
             return Err(StoreError::Failed("no reader is free".to_owned()));
         }
-        Ok(Self { connection, home: Arc::clone(home) })
+        Ok(Self { connection, home: Arc::clone(home), _permit: permit })
     }
 
     fn connection(&self) -> &Connection {
@@ -282,6 +283,30 @@ mod tests {
         };
         let (blocked, ()) = tokio::join!(blocked, flood);
         blocked.unwrap();
+    }
+
+    #[tokio::test]
+    async fn readings_whose_callers_give_up_keep_their_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path()).unwrap();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let released = Arc::new(Mutex::new(released));
+        for _ in 0..READERS {
+            let (started, has_started) = oneshot::channel();
+            let released = Arc::clone(&released);
+            let mut blocked = Box::pin(engine.read(move |_| {
+                let _ = started.send(());
+                released.lock().unwrap().recv().map_err(failed)
+            }));
+            assert!(futures::poll!(&mut blocked).is_pending());
+            has_started.await.unwrap();
+        }
+        let mut next = Box::pin(engine.read(|_| Ok(())));
+        assert!(futures::poll!(&mut next).is_pending(), "every connection is still in use");
+        for _ in 0..READERS {
+            release.send(()).unwrap();
+        }
+        next.await.unwrap();
     }
 
     #[tokio::test]
