@@ -36,15 +36,12 @@ pub enum StoreError {
     /// Something in the store is not what was put there.
     #[error("the stored {0} cannot be read")]
     Corrupt(&'static str),
-    /// The database failed.
-    #[error("database: {0}")]
-    Sqlite(#[from] rusqlite::Error),
     /// The file could not be made or opened.
     #[error("file: {0}")]
     Io(#[from] std::io::Error),
-    /// Another backend failed.
-    #[error("backend: {0}")]
-    Backend(Box<dyn std::error::Error + Send + Sync>),
+    /// The database failed.
+    #[error("database: {0}")]
+    Backend(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// A device's durable state. Every verb reads what was committed last.

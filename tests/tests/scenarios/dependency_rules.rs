@@ -126,7 +126,7 @@ fn dangerous_libraries_have_one_home() -> anyhow::Result<()> {
         ("snow", &["causeway-noise"][..]),
         // key-directory uses key types and the signature check only; the next test looks.
         ("libsignal-protocol-syft", &["causeway-client", "causeway-key-directory"]),
-        ("reqwest", &["causeway-fetch", "causeway-client", "causeway-tests", "causewayctl"]),
+        ("reqwest", &["causeway-fetch", "causeway-client", "causeway-tests", "causeway-demo", "causewayctl"]),
         ("jsonwebtoken", &["causeway-identity", "causeway-sandbox"]),
         ("rusqlite", &["causeway-client", "causeway-key-directory", "causeway-routing"]),
     ] {

@@ -22,6 +22,12 @@ use super::{
 #[derive(Debug, Clone)]
 pub struct SqliteStore(Arc<Mutex<Connection>>);
 
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Backend(Box::new(error))
+    }
+}
+
 impl SqliteStore {
     /// Opens the file, or makes it, and locks it until the last clone of the store is dropped.
     ///
@@ -392,7 +398,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("noise");
         std::fs::write(&path, vec![7; 4096]).unwrap();
-        assert!(matches!(SqliteStore::open(&path).await, Err(StoreError::Sqlite(_))));
+        assert!(matches!(SqliteStore::open(&path).await, Err(StoreError::Backend(_))));
         let path = folder.path().join("later");
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         assert!(matches!(SqliteStore::open(&path).await, Err(StoreError::Newer(99))));

@@ -64,6 +64,6 @@ pub(super) fn prepare(connection: &Connection) -> Result<(), StoreError> {
 fn in_use(error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::InUse,
-        _ => StoreError::Sqlite(error),
+        _ => error.into(),
     }
 }
