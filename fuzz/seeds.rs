@@ -161,6 +161,7 @@ fn tokens(token: &Path, claims: &Path, key_set: &Path) {
     put(claims, "audiences", &[&[0, 0], audiences.to_string().as_bytes()].concat());
     put(key_set, "ed25519", provider.keys.to_jwks().as_bytes());
     put(key_set, "p256", P256_JWKS.as_bytes());
+    put(key_set, "rsa", RSA_JWKS.as_bytes());
 }
 
 /// Largest seed stanza in bytes.
@@ -168,3 +169,6 @@ const SMALL: usize = 2_000;
 
 /// The example key of RFC 7517, appendix A.1.
 const P256_JWKS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM","use":"sig","kid":"1"}]}"#;
+
+/// A public test key of Wycheproof's.
+const RSA_JWKS: &str = r#"{"keys":[{"kty":"RSA","kid":"r1","n":"orRRoH0KpfluRVZxUTVQUUqKW0YuvvcXCU-h_ugiJOY3-XRtP3yv0xh42AMltu9aFwD2WQO0aUKeidbqyIRQl7WrOTGJ25JRLtincRoSU_rNIPecFegkfz0-QuRuSMmOJUov6XZTE6A-_48X4aApOXofomqNzib0kO2BKZYV2YFMItphBCjgnH2WWFlCZvXAIdD87KCNlFoSvoLeTR7Oa0wDFFtdNJXU7VQR64eNrwX9evw-Ca2g8RJkIvWQl1oZaYFvSGmLy7obTZyuedRg2Pn4Xnl1AF2bwixOWsD3waRdElaaYoB9O5oC5aUw53MGb0U9H1tMLpz3ggKD90K51Q","e":"AQAB"}]}"#;
