@@ -24,7 +24,8 @@ pub struct EdgeConfig {
 
     /// Connections at a time (1 to 1 000 000). Default 20 000. Keep it below the limit of open files.
     pub max_connections: usize,
-    /// Connections at a time that have not logged in yet (1 to 1 000 000). Default 4 096.
+    /// Connections at a time that have not logged in as a device yet: in their handshake, or not enlisted
+    /// (1 to 1 000 000). Default 4 096.
     pub max_half_open: usize,
     /// The same from one network: an IPv4 /24 or an IPv6 /64 (1 to 1 000 000). Default 256.
     pub max_half_open_per_network: usize,
@@ -38,6 +39,8 @@ pub struct EdgeConfig {
     pub login_timeout_ms: u64,
     /// From an IK handshake to the client's first record (100 to 60 000). Default 5 000.
     pub proof_timeout_ms: u64,
+    /// A session that is not enlisted must do so within this time (1 000 to 3 600 000). Default 120 000.
+    pub enlist_timeout_ms: u64,
     /// From the first to the last byte of a record (100 to 600 000). Default 30 000.
     pub record_timeout_ms: u64,
     /// What is written, or each 16 KiB of it, must have left within this time (100 to 600 000). Default 20 000.
@@ -55,7 +58,7 @@ pub struct EdgeConfig {
     pub stanzas_per_s: u32,
     /// Stanzas that a session may send at once (1 to 1 000 000). Default 1 000.
     pub stanza_burst: u32,
-    /// Bytes a second that a session may send in the long run (1 024 to 1 073 741 824). Default 4 194 304.
+    /// Bytes a second that a session may send in the long run (1 024 to 1 073 741 824). Default 2 097 152.
     pub bytes_per_s: u32,
     /// Bytes that a session may send at once (65 536 to 1 073 741 824). Default 8 388 608.
     pub bytes_burst: u32,
@@ -106,6 +109,7 @@ impl Default for EdgeConfig {
             handshake_timeout_ms: 10_000,
             login_timeout_ms: 10_000,
             proof_timeout_ms: 5_000,
+            enlist_timeout_ms: 120_000,
             record_timeout_ms: 30_000,
             write_timeout_ms: 20_000,
             ping_interval_ms: 30_000,
@@ -113,7 +117,7 @@ impl Default for EdgeConfig {
             max_stanza_bytes: 256 * 1024,
             stanzas_per_s: 200,
             stanza_burst: 1_000,
-            bytes_per_s: 4 * 1024 * 1024,
+            bytes_per_s: 2 * 1024 * 1024,
             bytes_burst: 8 * 1024 * 1024,
             open_requests: 64,
             open_request_bytes: 1024 * 1024,
@@ -146,6 +150,7 @@ impl Check for EdgeConfig {
         within("edge.handshake_timeout_ms", self.handshake_timeout_ms, 100..=60_000)?;
         within("edge.login_timeout_ms", self.login_timeout_ms, 100..=60_000)?;
         within("edge.proof_timeout_ms", self.proof_timeout_ms, 100..=60_000)?;
+        within("edge.enlist_timeout_ms", self.enlist_timeout_ms, 1_000..=3_600_000)?;
         within("edge.record_timeout_ms", self.record_timeout_ms, 100..=600_000)?;
         within("edge.write_timeout_ms", self.write_timeout_ms, 100..=600_000)?;
         within("edge.ping_interval_ms", self.ping_interval_ms, 100..=600_000)?;

@@ -286,8 +286,8 @@ impl Effects {
                     login.admit(&hello, key, proved).await.map(Box::new)
                 }));
             }
+            Output::Enlisted => self.permit.enlisted(),
             Output::LoggedIn => {
-                self.permit.logged_in();
                 self.counted.logged_in = true;
                 self.shared.metrics.logged_in();
             }
@@ -347,5 +347,20 @@ async fn cancelled(token: Option<&CancellationToken>) {
     match token {
         Some(token) => token.cancelled().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Silent connections are many; each may take a few KiB.
+    #[test]
+    fn a_connection_is_small() {
+        fn size<F: Future>(_: impl FnOnce(tokio::net::TcpStream, Arc<Shared>, Permit, Instant) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = size(serve::<tokio::net::TcpStream>);
+        assert!(bytes <= 8 * 1024, "{bytes}");
     }
 }

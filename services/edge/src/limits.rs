@@ -115,7 +115,7 @@ impl Admission {
         })
     }
 
-    /// Room for one more connection that has not logged in; `None` when a bound is reached.
+    /// Room for one more connection that is nobody's device yet; `None` when a bound is reached.
     pub(crate) fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Permit> {
         let network = Network::of(peer);
         let mut counts = self.counts();
@@ -144,8 +144,8 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// The connection has logged in, and counts as half-open no more.
-    pub(crate) fn logged_in(&mut self) {
+    /// The connection is a device of an account, which has one session: it counts as half-open no more.
+    pub(crate) fn enlisted(&mut self) {
         if std::mem::replace(&mut self.half_open, false) {
             self.admission.counts().half_open.remove(self.network);
         }
@@ -154,7 +154,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.logged_in();
+        self.enlisted();
         self.admission.counts().connections.remove(self.network);
     }
 }
@@ -229,8 +229,8 @@ mod tests {
         assert!(admission.enter(ip("192.0.2.3")).is_none(), "the network is full, mapped addresses included");
         let third = admission.enter(ip("192.0.3.1")).unwrap();
         assert!(admission.enter(ip("198.51.100.1")).is_none(), "the total is full");
-        first.logged_in();
-        first.logged_in();
+        first.enlisted();
+        first.enlisted();
         let fourth = admission.enter(ip("192.0.2.3")).unwrap();
         drop((first, second, third, fourth));
         let counts = admission.counts();
@@ -242,7 +242,7 @@ mod tests {
     fn connections_are_bounded_even_when_logged_in() {
         let admission = admission(1, 10, 10);
         let mut only = admission.enter(ip("2001:db8::1")).unwrap();
-        only.logged_in();
+        only.enlisted();
         assert!(admission.enter(ip("2001:db8:0:0:1::1")).is_none());
         drop(only);
         assert!(admission.enter(ip("2001:db8::2")).is_some());

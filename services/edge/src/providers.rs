@@ -1,10 +1,11 @@
 //! What this edge knows of providers: a cache that follows key-directory's watch. Keys are used until the directory's
 //! limit for them, also while the directory is away; a suspension ends the provider's sessions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use causeway_identity::token::KeySet;
 use causeway_identity::{Domain, ProviderId};
 use causeway_proto::directory::v1::token_keys_client::TokenKeysClient;
@@ -38,6 +39,7 @@ pub(crate) struct Provider {
     /// The operator's own messenger.
     pub(crate) home: bool,
     pub(crate) issuer: String,
+    issuer_url: Option<Url>,
     pub(crate) live: bool,
     keys: KeySet,
     stale_at_ms: u64,
@@ -56,6 +58,7 @@ impl Provider {
             domain: domain.parse().unwrap(),
             home: false,
             issuer: format!("https://id.{domain}"),
+            issuer_url: None,
             live: true,
             keys: KeySet::default(),
             stale_at_ms: u64::MAX,
@@ -197,14 +200,29 @@ impl Providers {
         let Ok(Ok(response)) = opened else { return false };
         let mut stream = response.into_inner();
         let mut filled = false;
+        // Who was named on this stream, until everybody must have been.
+        let mut named = Some(HashSet::new());
         while let Ok(Ok(Some(message))) = tokio::time::timeout(SILENCE, stream.message()).await {
             match message.update {
                 Some(Update::Full(set)) => {
-                    self.0.replace(set.providers);
+                    named.get_or_insert_default().extend(set.providers.iter().map(|keys| keys.provider_id.clone()));
+                    self.0.update(set.providers);
                     filled = true;
                 }
                 // Before the full set a single provider says too little.
-                Some(Update::Provider(keys)) if filled => self.0.update(keys),
+                Some(Update::Provider(keys)) if filled => {
+                    if let Some(named) = &mut named {
+                        named.insert(keys.provider_id.clone());
+                    }
+                    self.0.update(vec![keys]);
+                }
+                // A set that is too large for one message goes on provider by provider; the first heartbeat says that
+                // nothing more waits, so whoever was not named by then is registered no more.
+                Some(Update::Heartbeat(_)) if filled => {
+                    if let Some(named) = named.take() {
+                        self.0.forget_all_but(&named);
+                    }
+                }
                 Some(Update::Provider(_) | Update::Heartbeat(_)) | None => {}
             }
         }
@@ -220,58 +238,55 @@ impl Shared {
         look(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn replace(&self, all: Vec<ProviderKeys>) {
+    /// Takes providers in, or in again.
+    fn update(&self, all: Vec<ProviderKeys>) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::take(&mut *state);
         for keys in all {
-            state.put(keys, &before);
-        }
-        for (id, provider) in before.by_id {
-            if !state.by_id.contains_key(&id) {
-                provider.suspended.cancel();
+            let Ok(id) = ProviderId::try_from(&keys.provider_id[..]) else {
+                tracing::warn!("the directory names a provider without an id");
+                continue;
+            };
+            let before = state.remove(id);
+            if !state.put(id, keys, before.as_deref())
+                && let Some(before) = before
+            {
+                before.suspended.cancel();
             }
         }
         drop(state);
         self.updates.send_modify(|count| *count += 1);
     }
 
-    fn update(&self, keys: ProviderKeys) {
+    fn forget_all_but(&self, named: &HashSet<Bytes>) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let mut before = State::default();
-        if let Ok(id) = ProviderId::try_from(&keys.provider_id[..])
-            && let Some(provider) = state.by_id.remove(&id)
-        {
-            state.by_issuer.remove(&provider.issuer);
-            before.by_id.insert(id, provider);
+        let gone: Vec<ProviderId> =
+            state.by_id.keys().filter(|id| !named.contains(&id.as_bytes()[..])).copied().collect();
+        for provider in gone.into_iter().filter_map(|id| state.remove(id)) {
+            provider.suspended.cancel();
         }
-        state.put(keys, &before);
-        for (id, provider) in before.by_id {
-            if !state.by_id.contains_key(&id) {
-                provider.suspended.cancel();
-            }
-        }
-        drop(state);
-        self.updates.send_modify(|count| *count += 1);
     }
 }
 
 impl State {
-    /// Takes a provider in; what cannot be understood is left out, so that nobody logs in by it.
-    fn put(&mut self, keys: ProviderKeys, before: &Self) {
-        let Ok(id) = ProviderId::try_from(&keys.provider_id[..]) else {
-            tracing::warn!("the directory names a provider without an id");
-            return;
-        };
+    fn remove(&mut self, id: ProviderId) -> Option<Arc<Provider>> {
+        let provider = self.by_id.remove(&id)?;
+        if self.by_issuer.get(&provider.issuer).is_some_and(|other| other.id == id) {
+            self.by_issuer.remove(&provider.issuer);
+        }
+        Some(provider)
+    }
+
+    /// Takes a provider in; one that cannot be understood is left out, so that nobody logs in by it.
+    fn put(&mut self, id: ProviderId, keys: ProviderKeys, earlier: Option<&Provider>) -> bool {
         let Ok(domain) = keys.domain.parse() else {
             tracing::warn!(provider = %id, "the directory names a provider without a proper domain");
-            return;
+            return false;
         };
         let known = KeySet::from_jwks(&keys.jwks).unwrap_or_else(|_| {
             tracing::warn!(provider = %id, "the provider's keys cannot be read; none of its tokens is accepted");
             KeySet::default()
         });
         let live = keys.status() == ProviderStatus::Live;
-        let earlier = before.by_id.get(&id);
         let suspended = match earlier.map(|provider| &provider.suspended) {
             Some(token) if !(live && token.is_cancelled()) => token.clone(),
             // New, or back from a suspension.
@@ -290,10 +305,12 @@ impl State {
             media_prefixes: keys.media_prefixes.iter().filter_map(|prefix| Url::parse(prefix).ok()).collect(),
             suspended,
             fetching: earlier.map(|provider| Arc::clone(&provider.fetching)).unwrap_or_default(),
+            issuer_url: Url::parse(&keys.issuer).ok(),
             issuer: keys.issuer,
         });
         self.by_issuer.insert(provider.issuer.clone(), Arc::clone(&provider));
         self.by_id.insert(id, provider);
+        true
     }
 
     /// An issuer that is not registered: a mere stranger, or something that could be mistaken for a registered one?
@@ -303,7 +320,7 @@ impl State {
         if !canonical || !url.username().is_empty() || url.password().is_some() {
             return true;
         }
-        self.by_issuer.keys().filter_map(|registered| Url::parse(registered).ok()).any(|registered| {
+        self.by_issuer.values().filter_map(|provider| provider.issuer_url.as_ref()).any(|registered| {
             // A port makes another issuer on a bare address (development), but no other one on a name.
             registered.host() == url.host() && (registered.domain().is_some() || registered.port() == url.port())
         })
@@ -356,7 +373,7 @@ mod tests {
     async fn keys_are_used_until_they_are_stale() {
         let providers = providers();
         assert!(matches!(providers.by_issuer("https://id.birdy.example"), Issuer::NotReady));
-        providers.0.replace(vec![keys(1, "birdy")]);
+        providers.0.update(vec![keys(1, "birdy")]);
         let birdy = known(&providers, "https://id.birdy.example");
         assert!(birdy.live && !birdy.home);
         assert!(birdy.keys_with("k1", NOW_MS).is_some());
@@ -369,7 +386,7 @@ mod tests {
         let providers = providers();
         let mut local = keys(2, "local");
         local.issuer = "http://127.0.0.1:9000".to_owned();
-        providers.0.replace(vec![keys(1, "birdy"), local]);
+        providers.0.update(vec![keys(1, "birdy"), local]);
         for near in [
             "https://id.birdy.example/",
             "https://ID.birdy.example",
@@ -393,23 +410,23 @@ mod tests {
     #[tokio::test]
     async fn a_suspension_reaches_the_sessions_and_a_return_starts_anew() {
         let providers = providers();
-        providers.0.replace(vec![keys(1, "birdy"), keys(2, "crow")]);
+        providers.0.update(vec![keys(1, "birdy"), keys(2, "crow")]);
         let (birdy, crow) =
             (known(&providers, "https://id.birdy.example"), known(&providers, "https://id.crow.example"));
 
-        providers.0.update(keys(1, "birdy"));
+        providers.0.update(vec![keys(1, "birdy")]);
         assert!(!birdy.suspended.is_cancelled(), "new keys are no suspension");
         let mut suspended = keys(1, "birdy");
         suspended.set_status(ProviderStatus::Suspended);
-        providers.0.update(suspended);
+        providers.0.update(vec![suspended]);
         assert!(birdy.suspended.is_cancelled());
         assert!(!known(&providers, "https://id.birdy.example").live);
 
-        providers.0.update(keys(1, "birdy"));
+        providers.0.update(vec![keys(1, "birdy")]);
         let back = known(&providers, "https://id.birdy.example");
         assert!(back.live && !back.suspended.is_cancelled() && birdy.suspended.is_cancelled());
 
-        providers.0.replace(vec![keys(1, "birdy")]);
+        providers.0.forget_all_but(&HashSet::from([Bytes::from_static(&[1; 16])]));
         assert!(crow.suspended.is_cancelled(), "gone from the registry");
         assert!(!back.suspended.is_cancelled());
         assert!(matches!(providers.by_issuer("https://id.crow.example"), Issuer::Unknown));
@@ -418,17 +435,17 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_understood_admits_nobody() {
         let providers = providers();
-        providers.0.replace(vec![keys(1, "birdy")]);
+        providers.0.update(vec![keys(1, "birdy")]);
         let birdy = known(&providers, "https://id.birdy.example");
         let mut broken = keys(1, "birdy");
         broken.domain = "Birdy".to_owned();
-        providers.0.update(broken);
+        providers.0.update(vec![broken]);
         assert!(birdy.suspended.is_cancelled());
         assert!(providers.by_id(birdy.id).is_none());
 
         let mut keyless = keys(2, "crow");
         keyless.jwks = "nonsense".to_owned();
-        providers.0.update(keyless);
+        providers.0.update(vec![keyless]);
         assert!(known(&providers, "https://id.crow.example").keys_with("k1", NOW_MS).is_none());
     }
 
@@ -437,7 +454,7 @@ mod tests {
         let providers = providers();
         let mut crow = keys(2, "crow");
         crow.set_status(ProviderStatus::Suspended);
-        providers.0.replace(vec![keys(1, "birdy"), crow]);
+        providers.0.update(vec![keys(1, "birdy"), crow]);
         let serves = |url: &str| providers.serve_media(&Url::parse(url).unwrap());
         assert!(serves("https://media.birdy.example/v1/blobs/abc"));
         for foreign in [

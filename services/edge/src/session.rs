@@ -94,8 +94,10 @@ pub(crate) enum Output {
     Write(BytesMut),
     /// Is this client who it says? Answered by [`Input::Verdict`].
     Verify(Box<ClientHello>, NoiseKey, Proved),
-    /// The login succeeded; the session is not half-open any more.
+    /// The login succeeded.
     LoggedIn,
+    /// The session is a device's.
+    Enlisted,
     /// Answered by [`Input::Attached`].
     Attach(Box<routing::Attach>),
     Submit(Box<pb::Submit>),

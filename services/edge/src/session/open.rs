@@ -42,6 +42,8 @@ pub(crate) struct Open {
     open_request_bytes: usize,
     /// A request to enlist that is not answered yet.
     enlisting: Option<NonZeroU64>,
+    /// When a session that is not enlisted ends.
+    enlist_by: Instant,
 }
 
 /// Whether the session goes on.
@@ -70,6 +72,7 @@ impl Open {
         out: &mut Vec<Output>,
     ) -> Session {
         let config = &transport.rules.config;
+        let enlist_by = now.at + Duration::from_millis(config.enlist_timeout_ms);
         let mut open = Box::new(Self {
             stanzas: Pace::new(config.stanzas_per_s, config.stanza_burst, now.at),
             bytes: Pace::new(config.bytes_per_s, config.bytes_burst, now.at),
@@ -84,7 +87,11 @@ impl Open {
             open_requests: BTreeMap::new(),
             open_request_bytes: 0,
             enlisting: None,
+            enlist_by,
         });
+        if open.admitted.device.is_some() {
+            out.push(Output::Enlisted);
+        }
         let mut step = Ok(());
         if let Some(record) = first {
             step = open.record(&record, now, out);
@@ -143,7 +150,8 @@ impl Open {
         let record = self.record_since.map(|since| since + Duration::from_millis(config.record_timeout_ms));
         let token = Duration::from_millis(self.token_end_ms().saturating_sub(now.unix_ms)).min(LOOK_AT_THE_CLOCK);
         let pause = Some(self.pause_until()).filter(|until| *until > now.at);
-        [record, pause].into_iter().flatten().fold(silence.min(now.at + token), Instant::min)
+        let enlist = self.must_enlist().then_some(self.enlist_by);
+        [record, pause, enlist].into_iter().flatten().fold(silence.min(now.at + token), Instant::min)
     }
 
     pub(super) fn queued(&self) -> usize {
@@ -285,7 +293,10 @@ impl Open {
                 ResponseBody::Enlisted(Enlisted { account: device.account, device: device.id })
             }
             Answer::Refreshed(token) => {
-                self.admitted.token = token;
+                // Of two that were under way, the one that lasts longer.
+                if token.expires_ms > self.admitted.token.expires_ms {
+                    self.admitted.token = token;
+                }
                 ResponseBody::Done
             }
         };
@@ -294,6 +305,7 @@ impl Open {
 
     fn enlist(&mut self, device: Device, out: &mut Vec<Output>) {
         out.push(Output::Attach(Box::new(super::entry::attach(&self.admitted, &device))));
+        out.push(Output::Enlisted);
         self.admitted.device = Some(device);
     }
 
@@ -340,6 +352,9 @@ impl Open {
         if self.record_since.is_some_and(|since| now.at >= since + record_timeout) {
             return Err(EndReason::Timeout.into());
         }
+        if self.must_enlist() && now.at >= self.enlist_by {
+            return Err(EndReason::Timeout.into());
+        }
         if now.at >= self.last_heard + ping * 2 {
             return Err(EndReason::Timeout.into());
         }
@@ -348,6 +363,10 @@ impl Open {
             self.say(FromServer::Ping(now.unix_ms))?;
         }
         if self.caught_up { Ok(()) } else { self.pull(now, out) }
+    }
+
+    fn must_enlist(&self) -> bool {
+        self.admitted.device.is_none() && self.enlisting.is_none()
     }
 
     fn token_end_ms(&self) -> u64 {

@@ -112,6 +112,7 @@ impl Pair {
         pair.step(Input::Verdict(Ok(admitted(Some(1)))));
         assert!(matches!(pair.did.pop(), Some(Output::Attach(_))));
         pair.step(Input::Attached(7));
+        assert!(matches!(pair.did.pop(), Some(Output::Enlisted)));
         assert!(matches!(pair.did.pop(), Some(Output::LoggedIn)));
         assert!(matches!(pair.heard.pop(), Some(FromServer::Success(success)) if success.waiting == 7));
         pair
@@ -284,6 +285,38 @@ async fn a_silent_session_is_pinged_once_and_ended_after_twice_the_interval() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_does_not_enlist_ends() {
+    let rules = rules(|config| config.enlist_timeout_ms = 20_000);
+    let mut idle = Pair::checking(&rules, false);
+    idle.step(Input::Verdict(Ok(admitted(None))));
+    assert!(matches!(idle.did[..], [Output::LoggedIn]));
+    idle.pass(Duration::from_millis(19_999));
+    assert_eq!(idle.why(), None);
+    idle.pass(Duration::from_millis(1));
+    assert_eq!(idle.why(), Some(Why::Ended(EndReason::Timeout)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_fresh_tokens_the_longer_one_counts() {
+    let mut pair = Pair::open(&rules(|config| config.token_grace_ms = 0));
+    for id in 1..=2 {
+        let id = NonZeroU64::new(id).unwrap();
+        pair.say(FromClient::Iq(causeway_stanza::Request { id, body: RequestBody::KeysCount }));
+    }
+    for (id, expires_ms) in [(1, NOW_MS + 90_000), (2, NOW_MS + 70_000)] {
+        let token = Token { jti: "t".to_owned(), expires_ms };
+        pair.step(Input::Answer(NonZeroU64::new(id).unwrap(), Answer::Refreshed(token)));
+    }
+    for _ in 0..3 {
+        pair.pass(Duration::from_millis(29_999));
+        pair.say(FromClient::Pong(0));
+    }
+    assert_eq!(pair.why(), None);
+    pair.pass(Duration::from_millis(3));
+    assert_eq!(pair.why(), Some(Why::Ended(EndReason::TokenExpired)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_outlives_its_token_by_the_grace() {
     let mut pair = Pair::open(&rules(|config| config.token_grace_ms = 5_000));
     for _ in 0..6 {
@@ -451,7 +484,7 @@ fn play(ik: bool, events: Vec<Chance>) -> Result<(), TestCaseError> {
                     prop_assert!(let_in && !logged_in);
                     logged_in = true;
                 }
-                Output::Attach(_) => prop_assert!(let_in),
+                Output::Attach(_) | Output::Enlisted => prop_assert!(let_in),
                 Output::Request(id, _, _) => {
                     prop_assert!(logged_in);
                     open.insert(id.get(), ());

@@ -152,6 +152,37 @@ async fn connections_are_bounded_also_when_logged_in() {
 }
 
 #[tokio::test]
+async fn sessions_that_do_not_enlist_are_few() {
+    let rig = Rig::with(|config| config.max_half_open = 2).await;
+    let key = key(5);
+    let opening = Opening::new(token(&key), 0);
+    let first = Client::logged_in(&rig, &key, &opening).await;
+    let _second = Client::logged_in(&rig, &key, &opening).await;
+    assert!(alert(&shout(&rig, b"").await).is_some(), "one token does not open any number of sessions");
+    drop(first);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn keys_that_nobody_has_are_hardly_asked_for() {
+    let rig = Rig::start().await;
+    let key = key(5);
+    let logins = (0..40).map(async |n| {
+        let mut claims = super::rig::claims(&key);
+        claims["jti"] = serde_json::json!(format!("t{n}"));
+        let kid: &'static str = format!("random-{n}").leak();
+        let token = super::rig::Signer::new(kid, 1).sign(&claims);
+        let mut client = Client::shake(&rig, &key, &Opening::new(token, 0)).await;
+        client.first().await
+    });
+    let signature = super::client::First::Failure(causeway_stanza::FailureReason::TokenSignature);
+    assert!(futures::future::join_all(logins).await.iter().all(|first| *first == signature));
+    let asked = rig.directory.refetches.load(Ordering::SeqCst);
+    assert!((1..10).contains(&asked), "one at a time, and one a second: {asked}");
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_stalls_only_itself() {
     let rig = Rig::with(|config| {
         config.write_timeout_ms = 500;

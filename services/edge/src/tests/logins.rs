@@ -205,7 +205,7 @@ async fn two_spellings_of_a_name_are_one_account() {
 
 #[tokio::test]
 async fn a_recorded_opening_gets_one_message_and_touches_nothing() {
-    let rig = Rig::with(|config| config.proof_timeout_ms = 200).await;
+    let rig = Rig::with(|config| config.proof_timeout_ms = 1_000).await;
     let key = key(5);
     rig.directory.script().devices.insert(1, *key.public());
     let mut recorded = BytesMut::new();
@@ -247,7 +247,7 @@ async fn a_recorded_opening_gets_one_message_and_touches_nothing() {
 
 #[tokio::test]
 async fn every_bit_of_the_opening_matters() {
-    let rig = Rig::with(|config| config.handshake_timeout_ms = 300).await;
+    let rig = Rig::with(|config| config.handshake_timeout_ms = 1_500).await;
     let key = key(5);
     rig.directory.script().devices.insert(1, *key.public());
     let hello = Opening::new(token(&key), 1).hello.encode_to_vec();
@@ -421,7 +421,7 @@ async fn without_routing_logins_are_told_to_come_back() {
 
 #[tokio::test]
 async fn bytes_that_are_no_handshake_get_an_alert_or_nothing() {
-    let rig = Rig::with(|config| config.handshake_timeout_ms = 300).await;
+    let rig = Rig::with(|config| config.handshake_timeout_ms = 1_500).await;
     for (bytes, expected) in [
         (&b"GET / HTTP/1.1\r\n\r\n"[..], Some(Alert::Version)),
         (b"CWAY\x01\x00\x00\x00\x00\x21", Some(Alert::Handshake)),

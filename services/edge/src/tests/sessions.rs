@@ -372,7 +372,7 @@ async fn a_fresh_token_prolongs_a_session_and_a_bad_one_does_not() {
 
 #[tokio::test]
 async fn a_silent_client_is_pinged_and_then_dropped() {
-    let rig = Rig::with(|config| config.ping_interval_ms = 150).await;
+    let rig = Rig::with(|config| config.ping_interval_ms = 400).await;
     let mut ada = Client::ada(&rig).await;
     let (session, _) = rig.routing.attached().await;
     let Some(FromServer::Ping(n)) = ada.next().await else { panic!() };
@@ -383,7 +383,7 @@ async fn a_silent_client_is_pinged_and_then_dropped() {
 
     // Keep-alives count as a sign of life.
     let mut ada = Client::ada(&rig).await;
-    for _ in 0..10 {
+    for _ in 0..20 {
         let keep_alive = ada.seal_record(&[]);
         ada.io.write_all(&keep_alive).await.unwrap();
         super::client::stays_silent(&mut ada, Duration::from_millis(50)).await;
