@@ -43,6 +43,7 @@ mod event;
 mod events;
 mod link;
 pub mod media;
+mod provider_tokens;
 mod random;
 mod signal;
 pub mod store;
@@ -67,5 +68,6 @@ pub use event::{
     RejectReason, SendResult, SentElsewhere, Undecryptable, UndecryptableReason,
 };
 pub use events::{Event, Events};
+pub use provider_tokens::ProviderTokens;
 pub use store::{MemoryStore, SqliteStore, Store, StoreError};
 pub use token::TokenSource;

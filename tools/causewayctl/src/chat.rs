@@ -5,7 +5,6 @@ mod files;
 mod line;
 mod profile;
 mod show;
-mod tokens;
 
 use std::collections::HashSet;
 use std::io::{IsTerminal as _, Write as _};
@@ -14,7 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use causeway_client::{Client, ClientError, Content, DisconnectReason, Ended, Event, EventKind, Events, SqliteStore};
+use causeway_client::{
+    Client, ClientError, Content, DisconnectReason, Ended, Event, EventKind, Events, ProviderTokens, SqliteStore,
+};
 use causeway_identity::{Address, MessageId};
 use clap::Args;
 use tokio::sync::mpsc;
@@ -23,7 +24,6 @@ use tokio::time::{Instant, timeout};
 use self::files::Files;
 use self::line::Line;
 use self::profile::Profile;
-use self::tokens::ProviderTokens;
 
 /// Lines read ahead of what is sent.
 const READ_AHEAD: usize = 64;
@@ -54,7 +54,7 @@ pub(crate) struct ChatArguments {
 /// Chats until the input ends or the user leaves.
 pub(crate) async fn run(arguments: ChatArguments) -> anyhow::Result<()> {
     let profile = Profile::load(&arguments.profile)?;
-    let tokens = ProviderTokens::new(profile.token_url.clone(), profile.config.address.local())?;
+    let tokens = ProviderTokens::new(profile.token_url.as_str(), profile.config.address.local())?;
     let files = Files::new(&profile, tokens.clone(), arguments.downloads.clone())?;
     let store = SqliteStore::open(&profile.state)
         .await

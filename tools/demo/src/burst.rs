@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use causeway_client::{Content, MessageId};
 use tokio::time::{Instant, timeout};
 
@@ -72,7 +72,11 @@ async fn arrived_once(device: &Device, sent: &[MessageId], acknowledged: &HashSe
         order.push(message.id);
     }
     ensure!(times.values().all(|count| *count == 1), "{} got a message twice", device.name);
-    ensure!(order == sent, "{} got the messages in another order", device.name);
+    if let Some(place) = order.iter().zip(sent).position(|(arrived, sent)| arrived != sent) {
+        let number = |id: MessageId| sent.iter().position(|sent| *sent == id);
+        let around: Vec<_> = order.iter().skip(place).take(3).map(|id| number(*id)).collect();
+        bail!("{} got the messages in another order: at place {place} came {around:?}", device.name);
+    }
     ensure!(device.unread() == 0, "{} got more than was sent", device.name);
     Ok(())
 }

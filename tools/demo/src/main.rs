@@ -9,7 +9,6 @@ mod device;
 mod process;
 mod stay;
 mod story;
-mod tokens;
 mod world;
 
 use std::io::Write as _;

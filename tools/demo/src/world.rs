@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use causeway_client::{Address, TokenSource};
+use causeway_client::{Address, ProviderTokens, TokenSource};
 
 use crate::device::{Deployment, Device};
 use crate::process::{Running, binary, run};
-use crate::tokens::ProviderTokens;
 
 /// The operator's own messenger, which bo uses.
 pub(crate) const HOME: &str = "home.example";
