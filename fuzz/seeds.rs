@@ -1,7 +1,7 @@
 //! Writes the seed corpora: a few small good inputs for each target, so that a short run starts from what a peer
 //! really sends. Deterministic, so a corpus changes only with the formats.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,6 +31,9 @@ fn main() {
     stanzas(&dir);
     hellos(&dir("hellos"));
     tokens(&dir("token"), &dir("claims"), &dir("key_set"));
+    for target in ["client_xml", "server_xml", "claims", "key_set"] {
+        dictionary(&corpus, target);
+    }
     put(&dir("certificate"), "signed", &certificate());
     for (name, text) in [
         ("domain", "birdy.example"),
@@ -45,6 +48,29 @@ fn main() {
 
 fn put(dir: &Path, name: &str, bytes: &[u8]) {
     fs::write(dir.join(name), bytes).expect("the corpus folder can be written");
+}
+
+/// The words of a target's seeds, because libFuzzer cannot see comparisons of strings and would never guess one.
+fn dictionary(corpus: &Path, target: &str) {
+    let mut words = BTreeSet::new();
+    for seed in fs::read_dir(corpus.join(target)).expect("the corpus was just written") {
+        let bytes = fs::read(seed.expect("a seed").path()).expect("a seed can be read");
+        for word in bytes.split(|byte| !matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b':')) {
+            let word = String::from_utf8_lossy(word);
+            // Names are lower-case in XML; the rest is base64.
+            let name = word.bytes().all(|byte| match byte {
+                b'0'..=b'9' => false,
+                b'A'..=b'Z' => !target.ends_with("xml"),
+                _ => true,
+            });
+            if (3..=24).contains(&word.len()) && name {
+                words.insert(format!("\"{word}\"\n"));
+            }
+        }
+    }
+    let dir = corpus.with_file_name("dictionaries");
+    fs::create_dir_all(&dir).expect("the dictionary folder can be made");
+    put(&dir, target, words.into_iter().collect::<String>().as_bytes());
 }
 
 fn frames(dir: &Path) {
