@@ -60,7 +60,7 @@ impl Device {
         user: &str,
         options: DeviceOptions,
     ) -> anyhow::Result<Self> {
-        Self::prepare(net, provider, user, options, net.ready().root.clone()).await
+        Self::prepare(net, provider, user, options, net.ready().root).await
     }
 
     /// A fresh device that trusts another root than the deployment's.

@@ -43,7 +43,7 @@ impl Session {
             let certificate = ServerCertificate::try_from(server_hello.certificate.context("a certificate")?)?;
             let server_key = NoiseKey::new(*waiting.server_key())?;
             let ready = net.ready();
-            certificate.verify(&[ready.root.clone()], &ready.deployment, &server_key, SystemClock.now())?;
+            certificate.verify(&[ready.root], &ready.deployment, &server_key, SystemClock.now())?;
             Ok(waiting.finish(&hello.encode_to_vec()).await?)
         };
         let Connection { reader, writer } = within("a Noise handshake", handshake).await?;

@@ -178,11 +178,11 @@ async fn on_the_media_and_operator_ports() -> anyhow::Result<()> {
     still_serves(&mut world, &ada, &mut bo, "after garbage on other ports").await
 }
 
-/// Serves one answer for every path.
-async fn hostile_provider(
-    answer: Arc<dyn Fn(&str) -> (StatusCode, Vec<u8>) + Send + Sync>,
-) -> anyhow::Result<SocketAddr> {
-    type Answer = Arc<dyn Fn(&str) -> (StatusCode, Vec<u8>) + Send + Sync>;
+/// What a provider says at a path.
+type Answer = Arc<dyn Fn(&str) -> (StatusCode, Vec<u8>) + Send + Sync>;
+
+/// Serves `answer` at every path.
+async fn hostile_provider(answer: Answer) -> anyhow::Result<SocketAddr> {
     async fn serve(State(answer): State<Answer>, request: Request) -> (StatusCode, Vec<u8>) {
         answer(request.uri().path())
     }
