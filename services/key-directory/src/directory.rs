@@ -139,3 +139,24 @@ impl Directory {
         task.await.map_err(|_| CallError::Task)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_ends_though_its_caller_has_given_up() {
+        let (go, may_go) = oneshot::channel::<()>();
+        let (done, is_done) = oneshot::channel();
+        let mut change = Box::pin(Directory::to_the_end(async move {
+            may_go.await.map_err(|_| CallError::Task)?;
+            done.send(()).map_err(|()| CallError::Task)
+        }));
+        assert!(futures::poll!(&mut change).is_pending());
+        drop(change);
+        go.send(()).unwrap();
+        is_done.await.unwrap();
+    }
+}
