@@ -45,7 +45,12 @@ impl FrameReader {
             return None;
         }
         self.arrived.advance(HEADER);
-        Some(Frame::Message(self.arrived.split_to(announced)))
+        let message = self.arrived.split_to(announced);
+        if self.arrived.is_empty() {
+            // The buffer goes with its last message: most connections are idle, and must not hold what a burst needed.
+            self.arrived = BytesMut::new();
+        }
+        Some(Frame::Message(message))
     }
 
     /// Length that the frame at the front announces; 0 is an alert. `None` until both bytes are there.
@@ -68,13 +73,6 @@ impl FrameReader {
     pub(crate) fn wanted(&self) -> usize {
         let missing = self.announced().map_or(0, |announced| (HEADER + announced).saturating_sub(self.arrived.len()));
         missing.clamp(SMALL_READ, LARGE_READ)
-    }
-
-    /// Gives back memory that an earlier burst needed, if nothing is waiting.
-    pub(crate) fn shrink(&mut self) {
-        if self.arrived.is_empty() && self.arrived.capacity() > SMALL_READ {
-            self.arrived = BytesMut::new();
-        }
     }
 }
 
@@ -122,6 +120,7 @@ mod tests {
         reader.feed(&out);
         assert_eq!(reader.next(), Some(Frame::Message(BytesMut::from(&[7; MAX_MESSAGE][..]))));
         assert_eq!((reader.next(), reader.buffered()), (None, 0));
+        assert_eq!(reader.buffer().capacity(), 0, "what a burst needed is given back");
     }
 
     #[test]

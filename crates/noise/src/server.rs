@@ -90,8 +90,9 @@ pub enum HandshakeError {
     /// The opening is none of ours.
     #[error(transparent)]
     Preamble(#[from] PreambleError),
-    /// An IK first message does not open with our static key: made for an earlier key, or changed on the way. The two
-    /// cannot be told apart, and the client loses nothing by trying XX, where it checks our certificate again.
+    /// The client's key in an IK first message does not open with our static key: made for an earlier key of ours, or
+    /// changed on the way. The two cannot be told apart, and the client loses nothing by trying XX, where it checks our
+    /// certificate again.
     #[error("the first message was made for another static key")]
     OtherServerKey,
     /// A message does not authenticate.
@@ -205,9 +206,10 @@ fn first(mut frames: FrameReader, limits: Limits, due: First, mut noise: Noise) 
         #[cfg(test)]
         First::XxWithPayload => noise.read(&message).map(|_| Asked::Xx)?,
         First::Ik => {
-            let client_hello = noise.read(&message).map_err(|error| match error {
-                NoiseError::Decrypt => HandshakeError::OtherServerKey,
-                other => other.into(),
+            let client_hello = noise.read(&message).map_err(|error| match (error, noise.remote_static()) {
+                // Not even the client's key, the first thing that is encrypted, could be read.
+                (NoiseError::Decrypt, Err(_)) => HandshakeError::OtherServerKey,
+                (other, _) => other.into(),
             })?;
             Asked::Ik { client_key: noise.remote_static()?, client_hello: client_hello.into() }
         }

@@ -1,6 +1,6 @@
 //! After the handshake: one [`Sender`] and one [`Receiver`] a side, which know of no socket.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 
 use crate::alert::Alert;
 use crate::crypto::{self, NoiseError, TAG, TransportKeys};
@@ -140,10 +140,9 @@ impl Sender {
         self.limits.send_record = bytes;
     }
 
-    /// Gives back memory that an earlier burst needed, if nothing is waiting.
+    /// Gives back memory that an earlier burst needed, if nothing waits to be written.
     pub(crate) fn shrink(&mut self) {
-        if self.queued() == 0 && self.plain.capacity() + self.sealed.capacity() > KEPT {
-            self.plain = BytesMut::new();
+        if self.sealed.is_empty() && self.sealed.capacity() > KEPT {
             self.sealed = BytesMut::new();
         }
     }
@@ -153,7 +152,10 @@ impl Sender {
         crypto::seal(&self.keys, self.nonce, &self.plain[..bytes], &mut self.sealed)
             .map_err(|_| SendError::Exhausted)?;
         self.nonce += 1;
-        let _sent = self.plain.split_to(bytes);
+        self.plain.advance(bytes);
+        if self.plain.is_empty() && self.plain.capacity() > KEPT {
+            self.plain = BytesMut::new();
+        }
         Ok(())
     }
 }
@@ -232,7 +234,6 @@ impl Receiver {
     pub(crate) fn buffer(&mut self) -> Option<(&mut BytesMut, usize)> {
         match &mut self.state {
             State::Open(open) => {
-                open.frames.shrink();
                 let wanted = open.frames.wanted();
                 Some((open.frames.buffer(), wanted))
             }

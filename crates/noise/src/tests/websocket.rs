@@ -92,3 +92,39 @@ async fn a_peer_that_just_goes_away_has_closed() {
     drop(client);
     assert_eq!(server.unwrap().read(&mut [0; 16]).await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn all_four_halves_at_once_over_tcp() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = async {
+        let (stream, _) = listener.accept().await.unwrap();
+        serve(websocket::accept(stream).await.unwrap()).await.unwrap().connection
+    };
+    let client = async {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        xx(websocket::connect(stream, &address.to_string()).await.unwrap()).await.unwrap()
+    };
+    let (client, server) = tokio::join!(client, server);
+    let mut tasks = tokio::task::JoinSet::new();
+    for connection in [client, server] {
+        let (mut reader, mut writer) = (connection.reader, connection.writer);
+        tasks.spawn(async move {
+            for n in 0..RECORDS {
+                writer.send(&vec![n; 40_000]).await.unwrap();
+            }
+            writer.queued()
+        });
+        tasks.spawn(async move {
+            for n in 0..RECORDS {
+                assert_eq!(reader.read().await.unwrap(), Some(Received::Record(vec![n; 40_000].into())));
+            }
+            0
+        });
+    }
+    while let Some(left) = tasks.join_next().await {
+        assert_eq!(left.unwrap(), 0);
+    }
+}
+
+const RECORDS: u8 = 100;
