@@ -19,7 +19,9 @@ part "licences, bans, sources" cargo deny --log-level error check bans licenses 
 part "lints" cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 part "documentation" docs
 part "Signal's Node library" tests/interop/setup.sh
-part "tests build" cargo nextest run --locked --workspace --no-run --cargo-quiet
+# Binaries and tests in one go, so that both share their dependencies; the scenarios start this very binary.
+part "build" cargo build --quiet --locked --workspace --all-targets
+export CAUSEWAY_BIN="$PWD/target/debug/causeway"
 part "tests" cargo nextest run --locked --workspace --no-fail-fast
 part "fuzz targets, 5 s each" fuzz/run 5
 echo "all checks passed in $SECONDS s"

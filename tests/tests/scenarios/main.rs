@@ -7,6 +7,7 @@ mod dependency_rules;
 mod devices;
 mod encodings;
 mod garbage;
+mod interop;
 mod login;
 mod media;
 mod offline;
