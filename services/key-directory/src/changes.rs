@@ -115,6 +115,13 @@ struct Pending {
     change: Change,
 }
 
+impl State {
+    /// Those that were cut off matter only until they stop trusting their caches.
+    fn forget_harmless(&mut self, now: Instant) {
+        self.followers.retain(|_, follower| follower.cut.is_none() || follower.trusts_until > now);
+    }
+}
+
 impl Follower {
     /// The unacknowledged change with this number. Numbers in the queue rise one by one.
     fn pending(&self, number: u64) -> Option<&Pending> {
@@ -136,8 +143,7 @@ impl Changes {
         let mut state = self.shared.lock();
         state.last_number += 1;
         let number = state.last_number;
-        // Those that were cut off matter only until they stop trusting their caches.
-        state.followers.retain(|_, follower| follower.cut.is_none() || follower.trusts_until > now);
+        state.forget_harmless(now);
         for follower in state.followers.values_mut().filter(|follower| follower.cut.is_none()) {
             if follower.pending.len() >= self.shared.queue {
                 follower.cut = Some(Cut::Behind);
@@ -153,6 +159,7 @@ impl Changes {
     pub(crate) fn follow(&self) -> Following {
         let now = Instant::now();
         let mut state = self.shared.lock();
+        state.forget_harmless(now);
         state.last_follower += 1;
         let id = state.last_follower;
         let wake = Arc::new(Notify::new());
@@ -446,6 +453,18 @@ mod tests {
         let start = Instant::now();
         changes.publish(&change()).confirm().await;
         assert_eq!(start.elapsed(), LEASE + TRANSIT, "its cache may still be trusted where it is");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_that_come_and_go_are_forgotten() {
+        let changes = changes();
+        for _ in 0..100 {
+            let follower = changes.follow();
+            assert_eq!(follower.next().await, Ok(first_lease()));
+            drop(follower);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert!(changes.shared.lock().followers.len() <= 5);
     }
 
     #[tokio::test(start_paused = true)]

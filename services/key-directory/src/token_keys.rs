@@ -15,7 +15,7 @@ use causeway_fetch::Fetcher;
 use causeway_identity::token::KeySet;
 use causeway_identity::{Domain, ProviderId};
 use causeway_runtime::clock::SharedClock;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 pub(crate) use fetch::KeysError;
@@ -27,6 +27,8 @@ use crate::providers::{Provider, TokenKeySet};
 use crate::store::{Store, StoreError};
 
 const LOAD_PAGE: u32 = 100;
+/// Calls that may wait for one provider at a time.
+const ASKING: usize = 64;
 
 /// What a watcher learns of one provider.
 #[derive(Debug, Clone)]
@@ -76,8 +78,22 @@ struct Entry {
     version: u64,
     due: Instant,
     fetching: bool,
-    /// Held during a fetch for an unknown key; says when the last one was.
-    asked: Arc<tokio::sync::Mutex<Option<Instant>>>,
+    asking: Arc<Asking>,
+}
+
+/// Calls that ask for a key of one provider.
+struct Asking {
+    /// Held during a fetch; says when the last one for an unknown key was.
+    turn: tokio::sync::Mutex<Option<Instant>>,
+    /// Calls that may wait for their turn. More are answered with what is known, so that a slow provider and a flood of
+    /// unknown keys hold up nobody else.
+    places: Semaphore,
+}
+
+impl Default for Asking {
+    fn default() -> Self {
+        Self { turn: tokio::sync::Mutex::default(), places: Semaphore::new(ASKING) }
+    }
 }
 
 impl TokenKeys {
@@ -139,10 +155,10 @@ impl TokenKeys {
         let version = state.version + 1;
         let before = state.providers.remove(&provider.id);
         let same = before.as_ref().is_some_and(|entry| entry.provider == provider && entry.set == set);
-        let (error, fetching, asked) =
-            before.map_or_else(Default::default, |entry| (entry.error, entry.fetching, entry.asked));
+        let (error, fetching, asking) =
+            before.map_or_else(Default::default, |entry| (entry.error, entry.fetching, entry.asking));
         let error = if same { error } else { None };
-        let entry = Entry { set, known, error, version, due, fetching, asked, provider };
+        let entry = Entry { set, known, error, version, due, fetching, asking, provider };
         state.providers.insert(entry.provider.id, entry);
         state.version = version;
         drop(state);

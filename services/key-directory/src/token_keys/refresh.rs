@@ -57,8 +57,8 @@ impl TokenKeys {
 
     /// A fetch for an unknown key and one by the clock come one after the other, so that the later result stays.
     async fn refresh_in_turn(&self, id: ProviderId) {
-        let Some(turn) = self.lock().providers.get(&id).map(|entry| Arc::clone(&entry.asked)) else { return };
-        let _turn = turn.lock().await;
+        let Some(asking) = self.lock().providers.get(&id).map(|entry| Arc::clone(&entry.asking)) else { return };
+        let _turn = asking.turn.lock().await;
         self.refresh(id).await;
     }
 
@@ -97,13 +97,15 @@ impl TokenKeys {
     /// A token of `issuer` names `kid`. If that key is not known, the keys are fetched, at most once in a cool-down;
     /// calls that come meanwhile wait for the same fetch. `None`: no provider has this issuer.
     pub(crate) async fn refetch(&self, issuer: &str, kid: &str) -> Option<KeysOfProvider> {
-        let (id, asked) = {
+        let (id, asking) = {
             let state = self.lock();
             let entry = state.providers.values().find(|entry| entry.provider.settings.issuer == issuer)?;
-            (entry.provider.id, Arc::clone(&entry.asked))
+            (entry.provider.id, Arc::clone(&entry.asking))
         };
-        if self.wants_fetch(id, kid) {
-            let mut last = asked.lock().await;
+        if self.wants_fetch(id, kid)
+            && let Ok(_place) = asking.places.try_acquire()
+        {
+            let mut last = asking.turn.lock().await;
             let now = Instant::now();
             let cooled_down = last.is_none_or(|last| now >= last + self.cooldown);
             if cooled_down && self.wants_fetch(id, kid) {

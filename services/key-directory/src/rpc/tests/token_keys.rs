@@ -128,6 +128,31 @@ async fn calls_for_unknown_keys_wait_for_the_same_fetch() {
 }
 
 #[tokio::test]
+async fn a_flood_of_unknown_keys_does_not_wait_for_a_slow_provider() {
+    let net = Deployment::start_with(|config| config.keys_refresh_ms = NEVER_MS).await;
+    let birdy = TestProvider::start("birdy.example").await;
+    net.register(&birdy, ProviderKind::ThirdParty).await.unwrap();
+    birdy.hold(true);
+    let issuer = birdy.issuer();
+    let mut flood: futures::stream::FuturesUnordered<_> = (0..100)
+        .map(|n| {
+            let (net, issuer) = (&net, &issuer);
+            async move { refetch(net, issuer, &format!("random-{n}")).await }
+        })
+        .collect();
+    for _ in 0..36 {
+        let answered = futures::StreamExt::next(&mut flood).await.unwrap().unwrap();
+        assert!(has(&answered, "k1"), "told what is known");
+    }
+    birdy.fetched(2).await;
+    birdy.hold(false);
+    while let Some(answered) = futures::StreamExt::next(&mut flood).await {
+        answered.unwrap();
+    }
+    assert_eq!(birdy.fetches(), 2);
+}
+
+#[tokio::test]
 async fn rotation_is_seen_within_a_refresh() {
     let net = Deployment::start_with(|config| config.keys_refresh_ms = 200).await;
     let birdy = TestProvider::start("birdy.example").await;

@@ -131,3 +131,61 @@ pub(super) fn prepare(db: &mut Connection, file: &Path) -> Result<(), OpenError>
     transaction.pragma_update(None, "user_version", known).map_err(broken)?;
     transaction.commit().map_err(broken)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn opened() -> (tempfile::TempDir, Connection) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("test.sqlite");
+        let mut db = Connection::open(&file).unwrap();
+        prepare(&mut db, &file).unwrap();
+        (folder, db)
+    }
+
+    #[test]
+    fn every_account_table_leads_its_key_with_the_account() {
+        let (_folder, db) = opened();
+        let mut tables = db
+            .prepare(
+                "SELECT t.name, (SELECT k.name FROM pragma_table_info(t.name) k WHERE k.pk = 1)
+                 FROM pragma_table_list t JOIN pragma_table_info(t.name) c ON c.name = 'account_id'
+                 WHERE t.schema = 'main'",
+            )
+            .unwrap();
+        let keys: Vec<(String, String)> = tables
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+            .collect::<rusqlite::Result<_>>()
+            .unwrap();
+        assert!(keys.len() >= 6, "{keys:?}");
+        for (table, first) in keys {
+            // The way from an address to its account is what that table is for.
+            let expected = if table == "addresses" { "address" } else { "account_id" };
+            assert_eq!(first, expected, "{table}");
+        }
+    }
+
+    #[test]
+    fn commits_are_synced_and_what_is_erased_is_overwritten() {
+        let (_folder, db) = opened();
+        let pragma = |name: &str| -> String {
+            let value = db.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, rusqlite::types::Value>(0));
+            match value.unwrap() {
+                rusqlite::types::Value::Integer(number) => number.to_string(),
+                rusqlite::types::Value::Text(text) => text,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!([pragma("journal_mode"), pragma("synchronous"), pragma("secure_delete")], ["wal", "2", "1"]);
+    }
+
+    #[test]
+    fn preparing_again_changes_nothing() {
+        let (folder, mut db) = opened();
+        db.execute("INSERT INTO withdrawn VALUES (x'00', 1)", []).unwrap();
+        prepare(&mut db, &folder.path().join("test.sqlite")).unwrap();
+        assert_eq!(db.query_row("SELECT count(*) FROM withdrawn", [], |row| row.get::<_, u32>(0)).unwrap(), 1);
+    }
+}
