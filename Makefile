@@ -27,4 +27,4 @@ build: ## build all binaries in the profile of the tests
 
 fmt: ## format the code
 	@cargo fmt --all
-	@cd fuzz && cargo fmt --all
+	@cargo fmt --manifest-path fuzz/Cargo.toml

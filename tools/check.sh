@@ -15,6 +15,7 @@ part() {
 docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --workspace --no-deps --document-private-items; }
 
 part "format" cargo fmt --all --check
+part "format of the fuzz targets" cargo fmt --manifest-path fuzz/Cargo.toml --check
 part "licences, bans, sources" cargo deny --log-level error check bans licenses sources
 part "lints" cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 part "documentation" docs
