@@ -12,7 +12,7 @@ use std::sync::Arc;
 use causeway_identity::{AccountId, DeviceId};
 use futures::future::BoxFuture;
 
-use crate::message::{Enc, Envelope, Header, Seq};
+use crate::message::{Enc, Envelope, Header, MessageKey, Seq};
 
 /// A queued operation's result, once it is durable. Dropping it does not undo the operation.
 pub(crate) type Commit<T> = BoxFuture<'static, Result<T, StoreError>>;
@@ -40,6 +40,10 @@ pub(crate) trait Mailbox: Send + Sync + 'static {
 
     /// What waits for each device of an account that has entries, counting all operations queued before.
     fn usage(&self, account: AccountId) -> Commit<Vec<DeviceUsage>>;
+
+    /// True if any device of the account has an entry from this sender device under this id. Sees at least what has
+    /// been reported durable before the call.
+    fn holds(&self, account: AccountId, key: MessageKey) -> Commit<bool>;
 
     /// A device's entries after `after`, in order; see [`PageRequest`]. Sees at least what has been reported durable
     /// before the call.

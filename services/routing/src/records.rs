@@ -37,7 +37,11 @@ pub(crate) enum Change {
     Devices,
     Consent,
     Withdrawn,
-    PrekeysLow { device: Option<DeviceId>, ec: u32, kyber: u32 },
+    PrekeysLow {
+        device: Option<DeviceId>,
+        ec: u32,
+        kyber: u32,
+    },
     Push,
     /// Something that this version does not know.
     Other,

@@ -117,7 +117,7 @@ mod tests {
             |bo, _| bo.interop = false,
             |_, ada| ada.interop = false,
             |bo, _| bo.reachable = false,
-            |bo, _| drop(bo.rules.insert("birdy.example".parse().unwrap(), false)),
+            |bo, _| assert_eq!(bo.rules.insert("birdy.example".parse().unwrap(), false), None),
             |bo, _| bo.kind = Kind::ThirdParty,
             |bo, _| bo.devices.clear(),
         ];

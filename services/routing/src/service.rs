@@ -45,21 +45,16 @@ impl Routing {
     ///
     /// # Errors
     /// [`RoutingError`]: a setting out of range, or a mailbox that cannot be opened.
-    pub async fn build(
-        config: RoutingConfig,
-        directory: Channel,
-        clock: SharedClock,
-    ) -> Result<Self, RoutingError> {
+    pub async fn build(config: RoutingConfig, directory: Channel, clock: SharedClock) -> Result<Self, RoutingError> {
         config.check()?;
         let metrics = Metrics::new();
         let bounds = Bounds { messages: config.mailbox_messages, bytes: config.mailbox_bytes };
         let (dir, for_mailbox) = (config.data_dir.clone(), metrics.clone());
         // Opening recovers the log of a process that was killed, which takes as long as the disk needs.
         let opening = tokio::task::spawn_blocking(move || SqliteMailbox::open(&dir, bounds, for_mailbox));
-        let mailbox = opening.await.map_err(|join| RoutingError::Mailbox {
-            path: config.data_dir.clone(),
-            reason: join.to_string(),
-        })??;
+        let mailbox = opening
+            .await
+            .map_err(|join| RoutingError::Mailbox { path: config.data_dir.clone(), reason: join.to_string() })??;
         Self::with_mailbox(&config, Arc::new(mailbox), directory, clock, metrics)
     }
 
@@ -183,8 +178,9 @@ async fn clean_up(mut leftovers: mpsc::Receiver<Leftover>, shared: Arc<Shared>, 
     while let Some(leftover) = leftovers.recv().await {
         match leftover {
             Leftover::Account(account) => {
-                if let Err(error) = shared.mailbox.drop_account(account).await {
-                    shared.metrics.store_failed(&error);
+                while let Err(error) = shared.mailbox.drop_account(account).await {
+                    tracing::warn!(%account, %error, "what a withdrawn account has left could not be erased yet");
+                    tokio::time::sleep(ERASE_AGAIN).await;
                 }
             }
             Leftover::Devices(address, account) => {
@@ -196,3 +192,6 @@ async fn clean_up(mut leftovers: mpsc::Receiver<Leftover>, shared: Arc<Shared>, 
         }
     }
 }
+
+/// Before what an account has left is erased again.
+const ERASE_AGAIN: Duration = Duration::from_secs(1);

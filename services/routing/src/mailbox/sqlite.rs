@@ -16,10 +16,8 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::RoutingError;
-use crate::mailbox::{
-    Bounds, Commit, DeviceUsage, Mailbox, Page, PageRequest, Put, PutOutcome, StoreError, Usage,
-};
-use crate::message::{Seq, weight};
+use crate::mailbox::{Bounds, Commit, DeviceUsage, Mailbox, Page, PageRequest, Put, PutOutcome, StoreError, Usage};
+use crate::message::{MessageKey, Seq, weight};
 use crate::metrics::Metrics;
 
 use ops::Op;
@@ -61,7 +59,8 @@ impl SqliteMailbox {
             reader.pragma_update(None, "query_only", true).map_err(broken)?;
             idle.push(reader);
         }
-        let readers = Arc::new(Readers { file: file.clone(), permits: Semaphore::new(READERS), idle: Mutex::new(idle) });
+        let readers =
+            Arc::new(Readers { file: file.clone(), permits: Semaphore::new(READERS), idle: Mutex::new(idle) });
         let writer = Writer::start(connection, file.clone(), bounds, metrics)
             .map_err(|error| RoutingError::Mailbox { path: file, reason: error.to_string() })?;
         Ok(Self { writer, readers, _lock: lock })
@@ -124,6 +123,11 @@ impl Mailbox for SqliteMailbox {
         self.queue(0, |reply| Op::Usage { account, reply })
     }
 
+    fn holds(&self, account: AccountId, key: MessageKey) -> Commit<bool> {
+        let readers = Arc::clone(&self.readers);
+        async move { readers.read(move |connection| rows::holds(connection, account, &key)).await }.boxed()
+    }
+
     fn page(&self, request: PageRequest) -> Commit<Page> {
         let readers = Arc::clone(&self.readers);
         async move { readers.read(move |connection| rows::page(connection, &request)).await }.boxed()
@@ -160,8 +164,7 @@ impl Readers {
 }
 
 fn connect(file: &Path) -> rusqlite::Result<Connection> {
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
@@ -176,15 +179,15 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
 /// Makes the tables, or refuses a file that is something else.
 fn prepare(connection: &mut Connection) -> Result<(), String> {
     let text = |error: rusqlite::Error| describe(&error);
-    let read = |connection: &Connection, pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+    let read =
+        |connection: &Connection, pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let version = read(connection, "user_version").map_err(text)?;
     let application = read(connection, "application_id").map_err(text)?;
     match (application, version) {
         (0, 0) => {
             let transaction = connection.transaction().map_err(text)?;
-            let tables: i64 = transaction
-                .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-                .map_err(text)?;
+            let tables: i64 =
+                transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(text)?;
             if tables != 0 {
                 return Err("this is not a mailbox; set another routing.data_dir".to_owned());
             }
@@ -205,7 +208,8 @@ fn prepare(connection: &mut Connection) -> Result<(), String> {
 fn describe(error: &rusqlite::Error) -> String {
     match error {
         rusqlite::Error::SqliteFailure(code, _) => code.to_string(),
-        rusqlite::Error::FromSqlConversionFailure(column, _, _) | rusqlite::Error::IntegralValueOutOfRange(column, _) => {
+        rusqlite::Error::FromSqlConversionFailure(column, _, _)
+        | rusqlite::Error::IntegralValueOutOfRange(column, _) => {
             format!("an entry is damaged in column {column}")
         }
         rusqlite::Error::InvalidColumnType(column, _, _) => format!("an entry is damaged in column {column}"),
@@ -216,4 +220,149 @@ fn describe(error: &rusqlite::Error) -> String {
 #[expect(clippy::needless_pass_by_value, reason = "its use is map_err(failed)")]
 fn failed(error: rusqlite::Error) -> StoreError {
     StoreError::Failed(describe(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use proptest::prelude::*;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::mailbox::suite::{self, BOUNDS, account, device, enc, header, model, put, request};
+
+    fn open(dir: &Path) -> SqliteMailbox {
+        SqliteMailbox::open(dir, BOUNDS, Metrics::new()).unwrap()
+    }
+
+    /// What a killed process leaves behind: the files as they are, while it still has them open.
+    fn copy_as_after_a_kill(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for name in ["mailbox.sqlite", "mailbox.sqlite-wal"] {
+            if from.join(name).exists() {
+                std::fs::copy(from.join(name), to.join(name)).unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn it_passes_the_suite() {
+        let dir = TempDir::new().unwrap();
+        let number = AtomicU64::new(0);
+        suite::suite(async || open(&dir.path().join(number.fetch_add(1, Ordering::Relaxed).to_string()))).await;
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+        #[test]
+        fn any_history_with_crashes_is_as_in_the_model(history in model::histories()) {
+            let dir = TempDir::new().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let life = AtomicU64::new(0);
+            runtime.block_on(model::run(open(&dir.path().join("0")), history, async |before| {
+                let number = life.fetch_add(1, Ordering::Relaxed);
+                let (from, to) = (dir.path().join(number.to_string()), dir.path().join((number + 1).to_string()));
+                copy_as_after_a_kill(&from, &to);
+                drop(before);
+                open(&to)
+            }));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_queued_together_is_one_commit() {
+        let dir = TempDir::new().unwrap();
+        let mailbox = open(dir.path());
+        let held = mailbox.hold();
+        // Taken by the writer on its own, or together with the others.
+        let first = mailbox.usage(account(9));
+        let puts: Vec<_> =
+            (1..=100_u8).map(|n| mailbox.put(put(n, header(n.into(), 9, n), vec![enc(1, 101, b"a")]))).collect();
+        let before = mailbox.commits();
+        drop(held);
+        first.await.unwrap();
+        for result in futures::future::join_all(puts).await {
+            result.unwrap();
+        }
+        assert!((1..=2).contains(&(mailbox.commits() - before)), "{}", mailbox.commits());
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_fails_fails_its_operations_and_no_others() {
+        let dir = TempDir::new().unwrap();
+        let mailbox = open(dir.path());
+        mailbox.put(put(1, header(1, 9, 1), vec![enc(1, 101, b"a")])).await.unwrap();
+        mailbox.fail_commits(true);
+        let lost = mailbox.put(put(1, header(2, 9, 2), vec![enc(1, 101, b"a")]));
+        let not_forgotten = mailbox.forget(account(1), device(1), Seq(9));
+        assert!(matches!(lost.await, Err(StoreError::Failed(_))));
+        assert!(matches!(not_forgotten.await, Err(StoreError::Failed(_))));
+        mailbox.fail_commits(false);
+        mailbox.put(put(1, header(3, 9, 3), vec![enc(1, 101, b"a")])).await.unwrap();
+        let page = mailbox.page(request(1, 1, 0)).await.unwrap();
+        let seqs: Vec<u64> = page.entries.iter().map(|entry| entry.header.seq.0).collect();
+        assert_eq!(seqs, [1, 3]);
+    }
+
+    #[tokio::test]
+    async fn what_was_told_stored_survives_a_kill_at_once() {
+        let dir = TempDir::new().unwrap();
+        let mailbox = open(&dir.path().join("live"));
+        for n in 1..=BOUNDS.messages {
+            mailbox.put(put(1, header(n, 9, n as u8), vec![enc(1, 101, b"a")])).await.unwrap();
+            let copy = dir.path().join(n.to_string());
+            copy_as_after_a_kill(&dir.path().join("live"), &copy);
+            let page = open(&copy).page(request(1, 1, 0)).await.unwrap();
+            assert_eq!(page.entries.len() as u64, n);
+        }
+    }
+
+    #[tokio::test]
+    async fn dropping_it_writes_what_is_queued() {
+        let dir = TempDir::new().unwrap();
+        let mailbox = open(dir.path());
+        let queued = mailbox.put(put(1, header(1, 9, 1), vec![enc(1, 101, b"a")]));
+        drop(mailbox);
+        queued.await.unwrap();
+        assert_eq!(open(dir.path()).page(request(1, 1, 0)).await.unwrap().entries.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_second_process_and_foreign_files_are_refused() {
+        let dir = TempDir::new().unwrap();
+        let first = open(dir.path());
+        let second = SqliteMailbox::open(dir.path(), BOUNDS, Metrics::new());
+        assert!(matches!(second, Err(RoutingError::InUse(_))));
+        drop(first);
+        drop(open(dir.path()));
+
+        let foreign = dir.path().join("foreign");
+        std::fs::create_dir(&foreign).unwrap();
+        std::fs::write(foreign.join("mailbox.sqlite"), b"something else entirely, long enough to be looked at")
+            .unwrap();
+        let refused = SqliteMailbox::open(&foreign, BOUNDS, Metrics::new()).err().unwrap();
+        assert!(matches!(refused, RoutingError::Mailbox { .. }), "{refused}");
+
+        let newer = dir.path().join("newer");
+        drop(open(&newer));
+        let raw = Connection::open(newer.join("mailbox.sqlite")).unwrap();
+        raw.pragma_update(None, "user_version", 99).unwrap();
+        drop(raw);
+        let refused = SqliteMailbox::open(&newer, BOUNDS, Metrics::new()).err().unwrap().to_string();
+        assert!(refused.contains("schema 99"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_damaged_entry_is_named_and_never_skipped() {
+        let dir = TempDir::new().unwrap();
+        let mailbox = open(dir.path());
+        for n in 1..=3 {
+            mailbox.put(put(1, header(n, 9, n as u8), vec![enc(1, 101, b"a")])).await.unwrap();
+        }
+        let raw = Connection::open(dir.path().join("mailbox.sqlite")).unwrap();
+        raw.execute("UPDATE entries SET class = 9 WHERE seq = 2", []).unwrap();
+        let error = mailbox.page(request(1, 1, 0)).await.unwrap_err().to_string();
+        assert!(error.contains("damaged"), "{error}");
+    }
 }

@@ -11,10 +11,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_identity::{AccountId, Address};
+use causeway_identity::{AccountId, Address, DeviceId};
 use causeway_runtime::clock::SharedClock;
 use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
+use futures::stream::{FuturesOrdered, FuturesUnordered};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -22,7 +22,7 @@ use super::machine::{Machine, Now, Output, Ticket, World};
 use super::{Control, Job, ReplyTo};
 use crate::limits::Limits;
 use crate::mailbox::{DeviceUsage, Mailbox, Page, PutOutcome, StoreError, Usage};
-use crate::message::{Ending, Sender};
+use crate::message::{Ending, MessageKey, Rejection, Sender, Seq};
 use crate::metrics::Metrics;
 use crate::push::Pusher;
 use crate::recipients::Recipients;
@@ -52,7 +52,10 @@ pub(crate) struct Actor {
     need: Option<Pending<Needed>>,
     /// How often the first of `waiting` has been tried.
     attempts: u32,
-    results: FuturesUnordered<Pending<Finished>>,
+    /// Results of what the mailbox does in order: they are told in that order.
+    results: FuturesOrdered<Pending<Finished>>,
+    /// Results of readings.
+    readings: FuturesUnordered<Pending<Finished>>,
     out: Vec<Output<ReplyTo>>,
     shared: Arc<Shared>,
     recipients: Arc<Recipients>,
@@ -78,10 +81,14 @@ enum Needed {
 /// Results of what the machine has asked for.
 enum Finished {
     Put(Ticket, Result<PutOutcome, StoreError>),
-    Erased(causeway_identity::DeviceId, Result<Usage, StoreError>),
+    Forgotten(DeviceId, Seq, Result<Usage, StoreError>),
+    DroppedDevice(DeviceId, Result<Usage, StoreError>),
     Recounted(AccountId, Result<Vec<DeviceUsage>, StoreError>),
     Page(SessionKey, Result<Page, StoreError>),
-    Dropped(Result<(), StoreError>),
+    Verified(MessageKey, ReplyTo, Rejection, Result<bool, StoreError>),
+    DroppedAccount(AccountId, Result<(), StoreError>),
+    /// Time to try it again.
+    DropAccount(AccountId),
 }
 
 /// What became of an attempt at the first step.
@@ -106,7 +113,8 @@ impl Actor {
             waiting: VecDeque::new(),
             need: None,
             attempts: 0,
-            results: FuturesUnordered::new(),
+            results: FuturesOrdered::new(),
+            readings: FuturesUnordered::new(),
             out: Vec::new(),
             shared,
             recipients,
@@ -124,6 +132,7 @@ impl Actor {
                 biased;
                 Some(told) = control.recv() => self.told(told),
                 Some(finished) = self.results.next(), if !self.results.is_empty() => self.finished(finished),
+                Some(finished) = self.readings.next(), if !self.readings.is_empty() => self.finished(finished),
                 needed = next_of(&mut self.need) => self.needed(needed),
                 () = sleep_until(deadline) => {}
                 // One after the other: what is not taken stays in its bounded queue.
@@ -431,11 +440,11 @@ impl Actor {
     }
 
     fn is_finished(&self) -> bool {
-        self.machine.is_quiet() && self.results.is_empty()
+        self.machine.is_quiet() && self.results.is_empty() && self.readings.is_empty()
     }
 
     fn is_idle(&self) -> bool {
-        self.machine.is_idle() && self.results.is_empty() && self.waiting.is_empty() && self.sessions.is_empty()
+        self.machine.is_idle() && self.is_finished() && self.waiting.is_empty() && self.sessions.is_empty()
     }
 
     fn retire_at(&self, used_at: Instant) -> Option<Instant> {

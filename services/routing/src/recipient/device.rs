@@ -8,7 +8,7 @@ use crate::message::{Envelope, Seq};
 use crate::session::SessionKey;
 
 /// What of a slow session's next messages is kept in memory, so that it can catch up without another reading.
-const AHEAD_MESSAGES: usize = 64;
+const AHEAD_MESSAGES: usize = if cfg!(test) { 3 } else { 64 };
 const AHEAD_BYTES: usize = 256 * 1024;
 
 /// Names a put, in order.
@@ -21,10 +21,12 @@ pub(super) struct Device {
     pub(super) served: Option<Served>,
     /// In the mailbox, or on the way there.
     pub(super) kept: Usage,
-    /// Given to the session, and not in the mailbox: what may have to go there.
+    /// Accepted, not acknowledged, and not on the way to the mailbox: what may have to go there.
     pub(super) reserved: Usage,
     /// Puts under way.
     pub(super) puts: BTreeSet<Ticket>,
+    /// Everything up to here was acknowledged and the mailbox failed to erase it.
+    pub(super) unforgotten: Option<Seq>,
     /// Asked the mailbox for the true usage; what has been queued since.
     pub(super) recount: Option<Usage>,
 }
@@ -63,26 +65,26 @@ pub(super) struct Behind {
     /// Everything behind the cursor is in `ahead`: no reading is needed to catch up.
     pub(super) synced: bool,
     /// Messages behind the cursor that a reading may not see yet, in order.
-    pub(super) ahead: VecDeque<Ahead>,
-    pub(super) ahead_bytes: usize,
+    ahead: VecDeque<Ahead>,
+    ahead_bytes: usize,
     /// A message that a reading may not see yet is not in `ahead`.
     pub(super) gap: bool,
-    /// Such messages that are being written.
-    pub(super) unseen: BTreeSet<Ticket>,
+    /// Such messages, until they are in the mailbox.
+    unseen: BTreeSet<Seq>,
 }
 
-/// A message that is being written, or has been since the last reading began.
+/// A message that was not in the mailbox when the last reading began.
 #[derive(Debug)]
-pub(super) struct Ahead {
-    pub(super) ticket: Ticket,
-    pub(super) committed: bool,
-    pub(super) envelope: Envelope,
+struct Ahead {
+    committed: bool,
+    envelope: Envelope,
 }
 
 impl Device {
     /// Nothing is known of it that would be missed.
     pub(super) fn is_idle(&self) -> bool {
-        self.served.is_none() && self.puts.is_empty() && self.recount.is_none() && self.kept == Usage::default()
+        let nothing_known = self.served.is_none() && self.puts.is_empty() && self.recount.is_none();
+        nothing_known && self.unforgotten.is_none() && self.kept == Usage::default()
     }
 
     /// Room in the mailbox, should a message of this weight have to go there.
@@ -95,32 +97,45 @@ impl Device {
 }
 
 impl Behind {
-    /// A message has gone to the mailbox.
-    pub(super) fn note_put(&mut self, ticket: Ticket, envelope: &Envelope) {
+    /// A session that begins, once this put is over.
+    pub(super) fn joining(last: Option<Ticket>) -> Self {
+        Self { joining: last, ..Self::default() }
+    }
+
+    /// A session that has been given everything so far.
+    pub(super) fn from_now_on() -> Self {
+        Self { synced: true, ..Self::default() }
+    }
+
+    /// A message has come that is not given to the session now.
+    pub(super) fn note(&mut self, envelope: &Envelope) {
         let weight = envelope.weight();
         let fits = self.ahead.len() < AHEAD_MESSAGES && self.ahead_bytes + weight <= AHEAD_BYTES;
         if self.gap || !fits {
             self.gap = true;
             self.synced = false;
-            self.unseen.insert(ticket);
+            self.unseen.insert(envelope.header.seq);
             return;
         }
         self.ahead_bytes += weight;
-        self.ahead.push_back(Ahead { ticket, committed: false, envelope: envelope.clone() });
+        self.ahead.push_back(Ahead { committed: false, envelope: envelope.clone() });
     }
 
-    /// A put is over. One that failed has left nothing to read.
-    pub(super) fn note_done(&mut self, ticket: Ticket, stored: bool) {
-        self.unseen.remove(&ticket);
+    /// The mailbox has a message now.
+    pub(super) fn note_stored(&mut self, seq: Seq) {
+        self.unseen.remove(&seq);
         self.at_end = false;
-        if stored {
-            if let Some(ahead) = self.ahead.iter_mut().find(|ahead| ahead.ticket == ticket) {
-                ahead.committed = true;
-            }
-        } else {
-            self.ahead.retain(|ahead| ahead.ticket != ticket);
-            self.ahead_bytes = self.ahead.iter().map(|ahead| ahead.envelope.weight()).sum();
+        if let Some(ahead) = self.ahead.iter_mut().find(|ahead| ahead.envelope.header.seq == seq) {
+            ahead.committed = true;
         }
+    }
+
+    /// A message has been given up: it will not be in the mailbox.
+    pub(super) fn note_lost(&mut self, seq: Seq) {
+        self.unseen.remove(&seq);
+        self.at_end = false;
+        self.ahead.retain(|ahead| ahead.envelope.header.seq != seq);
+        self.weigh();
     }
 
     /// A reading begins: it sees everything that is committed.
@@ -128,21 +143,36 @@ impl Behind {
         self.reading = true;
         self.at_end = false;
         self.ahead.retain(|ahead| !ahead.committed);
-        self.ahead_bytes = self.ahead.iter().map(|ahead| ahead.envelope.weight()).sum();
+        self.weigh();
         self.gap = !self.unseen.is_empty();
     }
 
-    /// The next message behind `cursor` that is here.
-    pub(super) fn next_ahead(&mut self, cursor: Seq) -> Option<&Envelope> {
+    /// A reading has come to its end, and all of it has been given.
+    pub(super) fn end_reading(&mut self) {
+        self.at_end = true;
+        self.synced = !self.gap;
+    }
+
+    /// Another reading would find nothing new.
+    pub(super) fn waits_for_puts(&self) -> bool {
+        self.at_end && !self.unseen.is_empty()
+    }
+
+    /// The next message behind `cursor` that is here, and whether the mailbox has it.
+    pub(super) fn next_ahead(&mut self, cursor: Seq) -> Option<(&Envelope, bool)> {
         while self.ahead.front().is_some_and(|ahead| ahead.envelope.header.seq <= cursor) {
             self.drop_front();
         }
-        self.ahead.front().map(|ahead| &ahead.envelope)
+        self.ahead.front().map(|ahead| (&ahead.envelope, ahead.committed))
     }
 
     pub(super) fn drop_front(&mut self) {
         if let Some(front) = self.ahead.pop_front() {
             self.ahead_bytes -= front.envelope.weight();
         }
+    }
+
+    fn weigh(&mut self) {
+        self.ahead_bytes = self.ahead.iter().map(|ahead| ahead.envelope.weight()).sum();
     }
 }

@@ -12,7 +12,7 @@
 mod keeping;
 mod serving;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +23,9 @@ use super::device::Device;
 pub(crate) use super::device::Ticket;
 use super::outcomes::Outcomes;
 use crate::config::DevicePolicy;
-use crate::mailbox::{DeviceUsage, PageRequest, Put, Usage};
+use crate::mailbox::{DeviceUsage, PageRequest, Put, StoreError, Usage};
 use crate::message::{
-    Class, Enc, Ending, Envelope, Header, Mismatch, MessageKey, Outcome, Rejection, Sender, Seq, Submission, weight,
+    Class, Enc, Ending, Envelope, Header, MessageKey, Mismatch, Outcome, Rejection, Sender, Seq, Submission, weight,
 };
 use crate::records::{Found, Record};
 use crate::rules;
@@ -56,22 +56,66 @@ impl Now {
 /// What is to be done. `R` names whom to answer.
 #[derive(Debug)]
 pub(crate) enum Output<R> {
-    Attached { session: SessionKey, waiting: u64 },
-    Deliver { session: SessionKey, tag: u64, envelope: Envelope, from_mailbox: bool },
+    Attached {
+        session: SessionKey,
+        waiting: u64,
+    },
+    Deliver {
+        session: SessionKey,
+        tag: u64,
+        envelope: Envelope,
+        from_mailbox: bool,
+    },
     /// The session is not known any more.
-    End { session: SessionKey, reason: Ending },
-    Answer { reply: R, id: MessageId, outcome: Outcome },
+    End {
+        session: SessionKey,
+        reason: Ending,
+    },
+    Answer {
+        reply: R,
+        id: MessageId,
+        outcome: Outcome,
+    },
     /// There is nothing true to tell about a message: the sender must come again and repeat it.
-    Fail { reply: R },
-    Put { ticket: Ticket, put: Put },
-    Forget { account: AccountId, device: DeviceId, upto: Seq },
-    DropDevice { account: AccountId, device: DeviceId, keep: Option<u32> },
-    DropAccount { account: AccountId },
+    Fail {
+        reply: R,
+    },
+    Put {
+        ticket: Ticket,
+        put: Put,
+    },
+    Forget {
+        account: AccountId,
+        device: DeviceId,
+        upto: Seq,
+    },
+    DropDevice {
+        account: AccountId,
+        device: DeviceId,
+        keep: Option<u32>,
+    },
+    DropAccount {
+        account: AccountId,
+    },
     /// Ask for the usage of the account: the answer goes to [`Machine::recounted`].
-    Recount { account: AccountId },
-    Page { session: SessionKey, request: PageRequest },
+    Recount {
+        account: AccountId,
+    },
+    /// Ask whether the mailbox holds a message that would be rejected now: the answer goes to [`Machine::verified`].
+    Verify {
+        account: AccountId,
+        key: MessageKey,
+        reply: R,
+        rejection: Rejection,
+    },
+    Page {
+        session: SessionKey,
+        request: PageRequest,
+    },
     /// A message waits for a device that is not here.
-    Wake { device: DeviceId },
+    Wake {
+        device: DeviceId,
+    },
 }
 
 /// The state of one recipient account.
@@ -83,11 +127,17 @@ pub(crate) struct Machine<R> {
     devices: BTreeMap<DeviceId, Device>,
     /// Messages without an outcome.
     pending: HashMap<MessageKey, Pending<R>>,
+    /// Those of them that are to be written for a device, and are not on their way yet, in order.
+    waiting: BTreeMap<Seq, MessageKey>,
+    /// The mailbox may hold messages whose outcomes are not remembered.
+    forgetful: bool,
     outcomes: Outcomes,
     /// When the window of each message ends, in order.
     deadlines: VecDeque<(Instant, MessageKey, Seq)>,
     puts: HashMap<Ticket, UnderWay>,
-    /// When to try again what there was no room for, or what the mailbox did not answer.
+    /// Devices of which the mailbox failed to erase what is to be erased.
+    undropped: BTreeSet<DeviceId>,
+    /// When to try again what there was no room for, or what the mailbox failed to do.
     retry: Option<Instant>,
     last_seq: Seq,
     last_ticket: Ticket,
@@ -98,6 +148,8 @@ struct Pending<R> {
     header: Arc<Header>,
     replies: Vec<R>,
     parts: Vec<Part>,
+    /// It is on its way to the mailbox.
+    put: Option<Ticket>,
 }
 
 struct Part {
@@ -110,6 +162,9 @@ struct Part {
 enum State {
     /// Given to its session, not acknowledged.
     Live,
+    /// Its device cannot be given it now. It goes to the mailbox together with what other devices do not acknowledge,
+    /// so that a message which is in a mailbox is safe for all of its devices.
+    Waiting,
     /// On its way to the mailbox.
     Writing,
     /// In the mailbox.
@@ -121,10 +176,30 @@ enum State {
     Gone,
 }
 
-impl State {
-    /// `next` for what is live; anything else stays as it is.
-    fn after_live(self, next: Self) -> Self {
-        if self == Self::Live { next } else { self }
+impl<R> Pending<R> {
+    fn any(&self, state: State) -> bool {
+        self.parts.iter().any(|part| part.state == state)
+    }
+
+    /// Changes how far it is for a device.
+    fn set(&mut self, id: DeviceId, next: impl FnOnce(State) -> State) {
+        if let Some(part) = self.parts.iter_mut().find(|part| part.enc.device == id) {
+            part.state = next(part.state);
+        }
+    }
+
+    /// The device has been removed, or is another one under registration `keep`; true if that changes anything.
+    fn lose(&mut self, id: DeviceId, keep: Option<u32>) -> bool {
+        let lost = self.parts.iter_mut().find(|part| {
+            part.enc.device == id && Some(part.enc.registration) != keep && part.state != State::Acknowledged
+        });
+        match lost {
+            Some(part) => {
+                part.state = State::Gone;
+                true
+            }
+            None => false,
+        }
     }
 }
 
@@ -150,9 +225,12 @@ impl<R> Machine<R> {
             record: None,
             devices: BTreeMap::new(),
             pending: HashMap::new(),
+            waiting: BTreeMap::new(),
+            forgetful: false,
             outcomes,
             deadlines: VecDeque::new(),
             puts: HashMap::new(),
+            undropped: BTreeSet::new(),
             retry: None,
             last_seq: Seq::default(),
             last_ticket: Ticket::default(),
@@ -177,6 +255,7 @@ impl<R> Machine<R> {
             self.last_seq = self.last_seq.max(known.last);
             self.devices.insert(known.device, Device { kept: known.usage, ..Device::default() });
         }
+        self.forgetful = !usage.is_empty();
     }
 
     /// The account has left: its sessions end and nothing of it is kept.
@@ -193,6 +272,8 @@ impl<R> Machine<R> {
         self.record = None;
         self.outcomes.clear();
         self.deadlines.clear();
+        self.waiting.clear();
+        self.undropped.clear();
         // Behind the puts that are under way, so that it takes them too.
         out.push(Output::DropAccount { account });
     }
@@ -246,7 +327,7 @@ impl<R> Machine<R> {
         out: &mut Vec<Output<R>>,
     ) {
         let Err(reply) = self.repeat(&submission.key(), reply, out) else { return };
-        let id = submission.id;
+        let key = submission.key();
         let decided = match (recipient, sender) {
             (Some(recipient), Some(sender)) if rules::permits(recipient, sender, &submission.from) => {
                 self.reconcile(recipient, out);
@@ -256,8 +337,39 @@ impl<R> Machine<R> {
         };
         match decided {
             Ok((recipient, sender)) => self.accept(submission, reply, recipient, sender, now, world, out),
-            Err(rejection) => out.push(Output::Answer { reply, id, outcome: Outcome::Rejected(rejection) }),
+            // Before this process, or before what it remembers, the same message may have been accepted.
+            Err(rejection) => match self.account.filter(|_| self.forgetful) {
+                Some(account) => out.push(Output::Verify { account, key, reply, rejection }),
+                None => out.push(Output::Answer { reply, id: key.id, outcome: Outcome::Rejected(rejection) }),
+            },
         }
+    }
+
+    /// What was asked for by [`Output::Verify`]. What a mailbox holds had been accepted, and is safe for all of its
+    /// devices: its repeat is told so.
+    pub(crate) fn verified(
+        &mut self,
+        key: &MessageKey,
+        reply: R,
+        rejection: Rejection,
+        held: Result<bool, StoreError>,
+        out: &mut Vec<Output<R>>,
+    ) {
+        let outcome = match held {
+            Ok(true) => Outcome::Stored,
+            Ok(false) => Outcome::Rejected(rejection),
+            Err(_) => {
+                out.push(Output::Fail { reply });
+                return;
+            }
+        };
+        self.remember(*key, &outcome);
+        out.push(Output::Answer { reply, id: key.id, outcome });
+    }
+
+    fn remember(&mut self, key: MessageKey, outcome: &Outcome) {
+        let full = self.outcomes.remember(key, outcome.clone());
+        self.forgetful |= full;
     }
 
     /// The checks behind consent: limits, size, devices, room.
@@ -320,23 +432,19 @@ impl<R> Machine<R> {
             charge: submission.charge,
         });
         let mut parts = Vec::with_capacity(submission.enc.len());
-        let mut to_keep = Vec::new();
         for enc in submission.enc {
             let envelope = Envelope { header: Arc::clone(&header), enc };
             let state = self.fan_out(&envelope, now, world, out);
-            if state == State::Writing {
-                to_keep.push(envelope.enc.clone());
-            }
             parts.push(Part { enc: envelope.enc, state });
         }
-        let live = parts.iter().any(|part| part.state == State::Live);
-        self.pending.insert(key, Pending { header: Arc::clone(&header), replies: vec![reply], parts });
-        if !to_keep.is_empty() {
-            self.keep_accepted(recipient.account, &header, to_keep, out);
-        }
-        if live {
+        let pending = Pending { header, replies: vec![reply], parts, put: None };
+        if pending.any(State::Live) {
             self.deadlines.push_back((now.instant + self.policy.ack_window, key, seq));
         }
+        if pending.any(State::Waiting) {
+            self.waiting.insert(seq, key);
+        }
+        self.pending.insert(key, pending);
         self.settle(&key, out);
     }
 
@@ -350,11 +458,14 @@ impl<R> Machine<R> {
     pub(crate) fn tick(&mut self, now: Now, world: &mut impl World, out: &mut Vec<Output<R>>) {
         while self.deadlines.front().is_some_and(|(deadline, _, _)| *deadline <= now.instant) {
             if let Some((_, key, seq)) = self.deadlines.pop_front() {
-                self.window_over(&key, seq, out);
+                if self.is_pending(&key, seq) {
+                    self.window_over(&key, out);
+                }
             }
         }
         if self.retry.is_some_and(|retry| retry <= now.instant) {
             self.retry = None;
+            self.erase_again(out);
             let ids: Vec<DeviceId> = self.devices.keys().copied().collect();
             for id in ids {
                 self.advance(id, now, world, out);
@@ -380,9 +491,14 @@ impl<R> Machine<R> {
         self.pending.is_empty() && self.puts.is_empty()
     }
 
-    /// Nobody is here and nothing is awaited.
+    /// Nobody is here, nothing is awaited and nothing is to be done.
     pub(crate) fn is_idle(&self) -> bool {
-        self.is_quiet() && self.devices.values().all(|device| device.served.is_none())
+        self.is_quiet() && self.retry.is_none() && self.devices.values().all(|device| device.served.is_none())
+    }
+
+    /// True for a message without an outcome. One that was given up and came again has another place in the order.
+    fn is_pending(&self, key: &MessageKey, seq: Seq) -> bool {
+        self.pending.get(key).is_some_and(|pending| pending.header.seq == seq)
     }
 
     fn try_again_at(&mut self, at: Instant) {
@@ -404,5 +520,22 @@ impl<R> Machine<R> {
             device.recount = Some(Usage::default());
         }
         out.push(Output::Recount { account });
+    }
+}
+
+#[cfg(test)]
+impl<R> Machine<R> {
+    /// A repeat of this is told the first outcome.
+    pub(crate) fn knows(&self, key: &MessageKey) -> bool {
+        self.pending.contains_key(key) || self.outcomes.get(key).is_some()
+    }
+
+    /// Nothing is believed to be in the mailbox or held for it.
+    pub(crate) fn holds_nothing(&self) -> bool {
+        let nothing = Usage::default();
+        self.devices.values().all(|device| {
+            let unkept = device.served.as_ref().map_or(0, |served| served.window.unkept());
+            device.kept == nothing && device.reserved == nothing && unkept == 0
+        })
     }
 }

@@ -21,17 +21,20 @@ impl Outcomes {
         self.known.get(key)
     }
 
-    /// Remembers a first outcome. A rejection is none: after repair the same id may be sent again.
-    pub(super) fn remember(&mut self, key: MessageKey, outcome: Outcome) {
+    /// Remembers a first outcome; true if an older one is forgotten for it. A rejection is none: after repair the same
+    /// id may be sent again.
+    pub(super) fn remember(&mut self, key: MessageKey, outcome: Outcome) -> bool {
         if matches!(outcome, Outcome::Rejected(_)) || self.known.insert(key, outcome).is_some() {
-            return;
+            return false;
         }
         self.order.push_back(key);
-        while self.order.len() > self.limit {
-            if let Some(oldest) = self.order.pop_front() {
-                self.known.remove(&oldest);
-            }
+        if self.order.len() <= self.limit {
+            return false;
         }
+        if let Some(oldest) = self.order.pop_front() {
+            self.known.remove(&oldest);
+        }
+        true
     }
 
     pub(super) fn clear(&mut self) {
@@ -55,13 +58,13 @@ mod tests {
             id: MessageId::from_bytes([n; 16]),
         };
         let mut outcomes = Outcomes::new(2);
-        outcomes.remember(key(1), Outcome::Stored);
-        outcomes.remember(key(2), Outcome::Delivered);
-        outcomes.remember(key(2), Outcome::Delivered);
-        outcomes.remember(key(3), Outcome::Rejected(Rejection::NotAvailable));
+        assert!(!outcomes.remember(key(1), Outcome::Stored));
+        assert!(!outcomes.remember(key(2), Outcome::Delivered));
+        assert!(!outcomes.remember(key(2), Outcome::Delivered));
+        assert!(!outcomes.remember(key(3), Outcome::Rejected(Rejection::NotAvailable)));
         assert_eq!(outcomes.get(&key(1)), Some(&Outcome::Stored));
         assert_eq!(outcomes.get(&key(3)), None);
-        outcomes.remember(key(4), Outcome::Dropped);
+        assert!(outcomes.remember(key(4), Outcome::Dropped));
         assert_eq!(outcomes.get(&key(1)), None);
         assert_eq!(outcomes.get(&key(2)), Some(&Outcome::Delivered));
     }

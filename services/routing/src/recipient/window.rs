@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::message::{Envelope, MessageKey, Seq};
+use crate::message::{MessageKey, Seq};
 
 /// An unacknowledged delivery.
 #[derive(Debug)]
@@ -14,12 +14,12 @@ pub(super) struct Delivery {
 }
 
 /// Whether the mailbox has it.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kept {
-    /// It is here only.
-    No(Envelope),
-    /// It is being written; here until that is done.
-    Writing(Envelope),
+    /// Neither that nor on the way there.
+    No,
+    /// It is being written.
+    Writing,
     /// The mailbox has it.
     Yes,
     /// It is not to be kept.
@@ -95,7 +95,7 @@ impl Window {
 
     /// True when the mailbox has this message and this session was given it.
     pub(super) fn has_kept(&self, key: &MessageKey) -> bool {
-        self.deliveries.iter().any(|delivery| delivery.key == *key && matches!(delivery.kept, Kept::Yes))
+        self.deliveries.iter().any(|delivery| delivery.key == *key && delivery.kept == Kept::Yes)
     }
 
     pub(super) fn into_deliveries(self) -> VecDeque<Delivery> {
@@ -105,6 +105,6 @@ impl Window {
     /// What of it is neither in the mailbox nor on the way there.
     #[cfg(test)]
     pub(super) fn unkept(&self) -> usize {
-        self.deliveries.iter().filter(|delivery| matches!(delivery.kept, Kept::No(_))).count()
+        self.deliveries.iter().filter(|delivery| delivery.kept == Kept::No).count()
     }
 }

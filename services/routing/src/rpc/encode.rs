@@ -19,9 +19,7 @@ pub(crate) fn event(event: Event) -> Wire {
             Wire::Outcome(wire::Outcome { id: Bytes::copy_from_slice(id.as_bytes()), to, ..answer(outcome) })
         }
         Event::Notify(notice) => Wire::Notify(notification(notice)),
-        Event::End { reason, retry_after_ms } => {
-            Wire::End(wire::End { reason: ending(reason).into(), retry_after_ms })
-        }
+        Event::End { reason, retry_after_ms } => Wire::End(wire::End { reason: ending(reason).into(), retry_after_ms }),
     }
 }
 
@@ -72,10 +70,7 @@ fn answer(outcome: Outcome) -> wire::Outcome {
         Outcome::Dropped => return status(wire::Status::Dropped),
         Outcome::Rejected(rejection) => rejection,
     };
-    let rejected = |reason: wire::Rejection| wire::Outcome {
-        reason: reason.into(),
-        ..status(wire::Status::Rejected)
-    };
+    let rejected = |reason: wire::Rejection| wire::Outcome { reason: reason.into(), ..status(wire::Status::Rejected) };
     match rejection {
         Rejection::NotAvailable => rejected(wire::Rejection::NotAvailable),
         Rejection::TooLarge => rejected(wire::Rejection::TooLarge),

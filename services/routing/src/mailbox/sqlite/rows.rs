@@ -29,6 +29,17 @@ pub(super) fn has(db: &Connection, put: &Put, part: &Enc) -> Result<bool, StoreE
         .map_err(failed)
 }
 
+/// True when any device of the account has it.
+pub(super) fn holds(db: &Connection, account: AccountId, key: &MessageKey) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM usage WHERE account_id = ?1 AND EXISTS (SELECT 1 FROM entries
+               WHERE entries.account_id = ?1 AND entries.device_id = usage.device_id AND sender_account = ?2
+               AND sender_device = ?3 AND message_id = ?4)";
+    let mut statement = db.prepare_cached(sql).map_err(failed)?;
+    statement
+        .exists(params![account.as_bytes(), key.account.as_bytes(), key.device.get(), key.id.as_bytes()])
+        .map_err(failed)
+}
+
 pub(super) fn insert(db: &Connection, put: &Put, part: &Enc) -> Result<(), StoreError> {
     let header = &put.header;
     let sql = "INSERT INTO entries (account_id, device_id, seq, registration_id, sender_account, sender_device,

@@ -4,8 +4,8 @@ use futures::FutureExt as _;
 
 use super::{Actor, Finished, Senses};
 use crate::message::Ending;
-use crate::recipient::machine::Output;
 use crate::recipient::ReplyTo;
+use crate::recipient::machine::Output;
 
 impl Actor {
     pub(super) fn perform(&mut self) {
@@ -39,27 +39,34 @@ impl Actor {
             Output::Fail { reply } => self.fail(&reply),
             Output::Put { ticket, put } => {
                 let done = mailbox.put(put);
-                self.results.push(Box::pin(done.map(move |result| Finished::Put(ticket, result))));
+                self.results.push_back(Box::pin(done.map(move |result| Finished::Put(ticket, result))));
             }
             Output::Forget { account, device, upto } => {
                 let done = mailbox.forget(account, device, upto);
-                self.results.push(Box::pin(done.map(move |result| Finished::Erased(device, result))));
+                let forgotten = done.map(move |result| Finished::Forgotten(device, upto, result));
+                self.results.push_back(Box::pin(forgotten));
             }
             Output::DropDevice { account, device, keep } => {
                 let done = mailbox.drop_device(account, device, keep);
-                self.results.push(Box::pin(done.map(move |result| Finished::Erased(device, result))));
+                self.results.push_back(Box::pin(done.map(move |result| Finished::DroppedDevice(device, result))));
             }
             Output::DropAccount { account } => {
                 let done = mailbox.drop_account(account);
-                self.results.push(Box::pin(done.map(Finished::Dropped)));
+                let dropped = done.map(move |result| Finished::DroppedAccount(account, result));
+                self.results.push_back(Box::pin(dropped));
             }
             Output::Recount { account } => {
                 let done = mailbox.usage(account);
-                self.results.push(Box::pin(done.map(move |result| Finished::Recounted(account, result))));
+                self.results.push_back(Box::pin(done.map(move |result| Finished::Recounted(account, result))));
             }
             Output::Page { session, request } => {
                 let done = mailbox.page(request);
-                self.results.push(Box::pin(done.map(move |result| Finished::Page(session, result))));
+                self.readings.push(Box::pin(done.map(move |result| Finished::Page(session, result))));
+            }
+            Output::Verify { account, key, reply, rejection } => {
+                let done = mailbox.holds(account, key);
+                let verified = done.map(move |held| Finished::Verified(key, reply, rejection, held));
+                self.readings.push(Box::pin(verified));
             }
             Output::Wake { device } => self.wake(device),
         }
@@ -73,8 +80,8 @@ impl Actor {
             Finished::Put(ticket, result) => {
                 self.machine.put_done(ticket, &result, now, &mut world, &mut self.out);
             }
-            // What could not be erased comes once more, to be acknowledged once more.
-            Finished::Erased(device, result) => self.machine.erased(device, result.unwrap_or_default()),
+            Finished::Forgotten(device, upto, result) => self.machine.forgotten(device, upto, result.ok(), now),
+            Finished::DroppedDevice(device, result) => self.machine.dropped(device, result.ok(), now),
             Finished::Recounted(account, result) => self.machine.recounted(account, result.as_deref().ok()),
             Finished::Page(session, result) => {
                 if let Err(error) = &result {
@@ -83,11 +90,18 @@ impl Actor {
                 }
                 self.machine.page_read(session, result, now, &mut world, &mut self.out);
             }
-            Finished::Dropped(result) => {
-                if let Err(error) = result {
-                    tracing::warn!(%error, "what an account left behind stays until it expires");
+            Finished::Verified(key, reply, rejection, held) => {
+                self.machine.verified(&key, reply, rejection, held, &mut self.out);
+            }
+            Finished::DroppedAccount(_, Ok(())) => {}
+            Finished::DroppedAccount(account, Err(error)) => {
+                tracing::warn!(%account, %error, "what a withdrawn account has left could not be erased yet");
+                if !self.draining {
+                    let wait = tokio::time::sleep(DROP_AGAIN).map(move |()| Finished::DropAccount(account));
+                    self.readings.push(Box::pin(wait));
                 }
             }
+            Finished::DropAccount(account) => self.out.push(Output::DropAccount { account }),
         }
     }
 
@@ -98,3 +112,6 @@ impl Actor {
         self.shared.pusher.wake(record.account, id, &record.provider, &device.push_token);
     }
 }
+
+/// Before what an account has left is erased again.
+const DROP_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);

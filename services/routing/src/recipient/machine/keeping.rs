@@ -1,102 +1,85 @@
 //! The mailbox's side: what is written, what that means for messages, and when a message has its outcome.
+//!
+//! A message is written once, for all devices that have not acknowledged it by then, in one put. So one that is found in
+//! a mailbox later, by a process that remembers nothing of it, is safe for all of its devices. And puts go out in the
+//! order of acceptance, so that a reading never passes over a message that is still to come.
 
 use std::sync::Arc;
 
 use causeway_identity::{AccountId, DeviceId};
 
-use super::{Machine, Now, Output, Part, State, UnderWay, World};
+use super::{Machine, Now, Output, RETRY, State, UnderWay, World};
 use crate::mailbox::{DeviceUsage, Put, PutOutcome, StoreError, Usage};
-use crate::message::{Class, Enc, Envelope, Header, MessageKey, Outcome, Seq, weight};
+use crate::message::{Class, Enc, MessageKey, Outcome, Seq, weight};
 use crate::recipient::device::{Device, Mode, Ticket};
 use crate::recipient::window::Kept;
 
 impl<R> Machine<R> {
-    /// Queues a message for devices that have not been given it.
-    pub(super) fn keep_accepted(
-        &mut self,
-        account: AccountId,
-        header: &Arc<Header>,
-        parts: Vec<Enc>,
-        out: &mut Vec<Output<R>>,
-    ) {
-        let ticket = self.put(account, header, parts.clone(), out);
-        for enc in parts {
-            let Some(Device { served: Some(served), .. }) = self.devices.get_mut(&enc.device) else { continue };
-            if let Mode::Behind(behind) = &mut served.mode {
-                behind.note_put(ticket, &Envelope { header: Arc::clone(header), enc });
+    /// The window of a message is over: what has not been acknowledged is written, or was not in time.
+    pub(super) fn window_over(&mut self, key: &MessageKey, out: &mut Vec<Output<R>>) {
+        let Some(pending) = self.pending.get_mut(key) else { return };
+        if pending.header.class == Class::Ephemeral {
+            for part in pending.parts.iter_mut().filter(|part| part.state == State::Live) {
+                part.state = State::Missed;
+            }
+            self.settle(key, out);
+        } else {
+            self.write(key, out);
+        }
+    }
+
+    /// Writes a message, after those before it that are to be written too.
+    pub(super) fn write(&mut self, key: &MessageKey, out: &mut Vec<Output<R>>) {
+        let Some(seq) = self.pending.get(key).map(|pending| pending.header.seq) else { return };
+        let earlier: Vec<MessageKey> = self.waiting.range(..seq).map(|(_, key)| *key).collect();
+        for key in earlier {
+            self.write_one(&key, out);
+        }
+        self.write_one(key, out);
+    }
+
+    /// Writes everything that is to be written sooner or later.
+    pub(super) fn write_all_waiting(&mut self, out: &mut Vec<Output<R>>) {
+        let all: Vec<MessageKey> = self.waiting.values().copied().collect();
+        for key in all {
+            self.write_one(&key, out);
+        }
+    }
+
+    fn write_one(&mut self, key: &MessageKey, out: &mut Vec<Output<R>>) {
+        let Some(account) = self.account else { return };
+        let Some(pending) = self.pending.get_mut(key).filter(|pending| pending.put.is_none()) else { return };
+        let seq = pending.header.seq;
+        self.waiting.remove(&seq);
+        let mut parts: Vec<Enc> = Vec::with_capacity(pending.parts.len());
+        for part in &mut pending.parts {
+            if matches!(part.state, State::Live | State::Waiting) {
+                part.state = State::Writing;
+                parts.push(part.enc.clone());
             }
         }
-    }
-
-    /// Queues a message that a session was given and has not acknowledged, now that the session is over.
-    pub(super) fn keep_given(
-        &mut self,
-        account: AccountId,
-        id: DeviceId,
-        envelope: Envelope,
-        out: &mut Vec<Output<R>>,
-    ) {
-        if let Some(device) = self.devices.get_mut(&id) {
-            device.reserved.sub(Usage::one(envelope.weight()));
-        }
-        // A message that was given up and came again is another one here.
-        if self.pending.get(&envelope.header.key).is_some_and(|pending| pending.header.seq == envelope.header.seq) {
-            self.mark(&envelope.header.key, id, |part| part.state.after_live(State::Writing));
-        }
-        self.put(account, &envelope.header, vec![envelope.enc], out);
-    }
-
-    /// The window of a message is over: what has not been acknowledged is written.
-    pub(super) fn window_over(&mut self, key: &MessageKey, seq: Seq, out: &mut Vec<Output<R>>) {
-        let Some(account) = self.account else { return };
-        let Some(pending) = self.pending.get_mut(key).filter(|pending| pending.header.seq == seq) else { return };
-        let unacknowledged = pending.parts.iter_mut().filter(|part| part.state == State::Live);
-        if pending.header.class == Class::Ephemeral {
-            unacknowledged.for_each(|part| part.state = State::Missed);
-            self.settle(key, out);
-            return;
-        }
-        let parts: Vec<Enc> = unacknowledged
-            .map(|part| {
-                part.state = State::Writing;
-                part.enc.clone()
-            })
-            .collect();
-        let header = Arc::clone(&pending.header);
         if parts.is_empty() {
             return;
         }
-        for enc in &parts {
-            let Some(device) = self.devices.get_mut(&enc.device) else { continue };
-            device.reserved.sub(Usage::one(weight(enc)));
-            if let Some(delivery) = device.served.as_mut().and_then(|served| served.window.at(seq)) {
-                delivery.kept = Kept::Writing(Envelope { header: Arc::clone(&header), enc: enc.clone() });
-            }
-        }
-        self.put(account, &header, parts, out);
-    }
-
-    fn put(
-        &mut self,
-        account: AccountId,
-        header: &Arc<Header>,
-        parts: Vec<Enc>,
-        out: &mut Vec<Output<R>>,
-    ) -> Ticket {
         self.last_ticket = Ticket(self.last_ticket.0 + 1);
         let ticket = self.last_ticket;
+        pending.put = Some(ticket);
+        let header = Arc::clone(&pending.header);
         let weights: Vec<(DeviceId, usize)> = parts.iter().map(|enc| (enc.device, weight(enc))).collect();
         for (id, weight) in &weights {
             let device = self.devices.entry(*id).or_default();
             device.puts.insert(ticket);
+            device.reserved.sub(Usage::one(*weight));
             device.kept.add(Usage::one(*weight));
             if let Some(since) = &mut device.recount {
                 since.add(Usage::one(*weight));
             }
+            if let Some(delivery) = device.served.as_mut().and_then(|served| served.window.at(seq)) {
+                delivery.kept = Kept::Writing;
+            }
         }
-        self.puts.insert(ticket, UnderWay { key: header.key, seq: header.seq, parts: weights });
-        out.push(Output::Put { ticket, put: Put { account, header: Arc::clone(header), parts } });
-        ticket
+        self.puts.insert(ticket, UnderWay { key: *key, seq, parts: weights });
+        out.push(Output::Put { ticket, put: Put { account, header, parts } });
     }
 
     /// A put is over.
@@ -114,43 +97,37 @@ impl<R> Machine<R> {
             Ok(PutOutcome::Stored { repeats }) => Some(repeats),
             Ok(PutOutcome::Full) | Err(_) => None,
         };
-        let stored = repeats.is_some();
         for (id, weight) in &parts {
-            let Some(device) = self.devices.get_mut(id) else { continue };
-            if !device.puts.remove(&ticket) {
+            let Some(device) = self.devices.get_mut(id).filter(|device| device.puts.contains(&ticket)) else {
                 continue;
-            }
+            };
+            device.puts.remove(&ticket);
             if repeats.is_none_or(|repeats| repeats.contains(id)) {
                 device.kept.sub(Usage::one(*weight));
             }
-            match &mut device.served {
-                Some(served) => {
-                    if let Some(delivery) = served.window.at(seq) {
-                        delivery.kept = match std::mem::replace(&mut delivery.kept, Kept::Yes) {
-                            Kept::Writing(envelope) if !stored => {
-                                device.reserved.add(Usage::one(*weight));
-                                Kept::No(envelope)
-                            }
-                            Kept::Writing(_) => Kept::Yes,
-                            as_before => as_before,
-                        };
-                    }
-                    if let Mode::Behind(behind) = &mut served.mode {
-                        behind.note_done(ticket, stored);
-                    }
+            let Some(served) = &mut device.served else {
+                if repeats.is_some() {
+                    out.push(Output::Wake { device: *id });
                 }
-                None if stored => out.push(Output::Wake { device: *id }),
-                None => {}
+                continue;
+            };
+            if let Some(delivery) = served.window.at(seq)
+                && delivery.kept == Kept::Writing
+            {
+                delivery.kept = if repeats.is_some() { Kept::Yes } else { Kept::No };
+                if repeats.is_none() {
+                    device.reserved.add(Usage::one(*weight));
+                }
+            }
+            if let Mode::Behind(behind) = &mut served.mode {
+                if repeats.is_some() { behind.note_stored(seq) } else { behind.note_lost(seq) }
             }
         }
-        if self.pending.get(&key).is_some_and(|pending| pending.header.seq == seq) {
-            if stored {
-                for (id, _) in &parts {
-                    self.mark(&key, *id, |part| if part.state == State::Writing { State::Stored } else { part.state });
-                }
-                self.settle(&key, out);
+        if self.is_pending(&key, seq) {
+            if repeats.is_some() {
+                self.stored(&key, out);
             } else {
-                self.fail_unless_acknowledged(&key, &parts, out);
+                self.not_stored(&key, out);
             }
         }
         for (id, _) in &parts {
@@ -159,25 +136,62 @@ impl<R> Machine<R> {
         }
     }
 
-    /// Copies could not be written. If their devices have acknowledged them meanwhile, that does not matter.
-    fn fail_unless_acknowledged(&mut self, key: &MessageKey, parts: &[(DeviceId, usize)], out: &mut Vec<Output<R>>) {
-        let lost = self.pending.get(key).is_some_and(|pending| {
-            let lost = |part: &Part| {
-                part.state == State::Writing && parts.iter().any(|(id, _)| *id == part.enc.device)
-            };
-            pending.parts.iter().any(lost)
-        });
-        if lost {
+    fn stored(&mut self, key: &MessageKey, out: &mut Vec<Output<R>>) {
+        if let Some(pending) = self.pending.get_mut(key) {
+            for part in pending.parts.iter_mut().filter(|part| part.state == State::Writing) {
+                part.state = State::Stored;
+            }
+        }
+        self.settle(key, out);
+    }
+
+    /// A put has failed. If all of its devices have acknowledged meanwhile, that does not matter.
+    fn not_stored(&mut self, key: &MessageKey, out: &mut Vec<Output<R>>) {
+        if self.pending.get(key).is_some_and(|pending| pending.any(State::Writing)) {
             self.fail(key, out);
+        } else {
+            self.settle(key, out);
         }
     }
 
-    /// The mailbox has erased entries of a device.
-    pub(crate) fn erased(&mut self, id: DeviceId, usage: Usage) {
-        if let Some(device) = self.devices.get_mut(&id) {
-            device.kept.sub(usage);
+    /// What was ordered by [`Output::Forget`]; `None` when it did not happen, which is made up for later.
+    pub(crate) fn forgotten(&mut self, id: DeviceId, upto: Seq, erased: Option<Usage>, now: Now) {
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        match erased {
+            Some(usage) => device.kept.sub(usage),
+            None => {
+                device.unforgotten = device.unforgotten.max(Some(upto));
+                self.try_again_at(now.instant + RETRY);
+            }
         }
         self.tidy(id);
+    }
+
+    /// What was ordered by [`Output::DropDevice`]; `None` when it did not happen, which is made up for later.
+    pub(crate) fn dropped(&mut self, id: DeviceId, erased: Option<Usage>, now: Now) {
+        match (erased, self.devices.get_mut(&id)) {
+            (Some(usage), Some(device)) => device.kept.sub(usage),
+            (Some(_), None) => {}
+            (None, _) => {
+                self.undropped.insert(id);
+                self.try_again_at(now.instant + RETRY);
+            }
+        }
+        self.tidy(id);
+    }
+
+    /// Orders again what the mailbox has failed to erase.
+    pub(super) fn erase_again(&mut self, out: &mut Vec<Output<R>>) {
+        let (Some(account), Some(record)) = (self.account, self.record.clone()) else { return };
+        for id in std::mem::take(&mut self.undropped) {
+            let keep = record.device(id).map(|device| device.registration);
+            out.push(Output::DropDevice { account, device: id, keep });
+        }
+        for (id, device) in &mut self.devices {
+            if let Some(upto) = device.unforgotten.take() {
+                out.push(Output::Forget { account, device: *id, upto });
+            }
+        }
     }
 
     /// What was asked for by [`Output::Recount`]; `None` when the mailbox did not answer.
@@ -185,41 +199,44 @@ impl<R> Machine<R> {
         if self.account != Some(account) {
             return;
         }
-        for (id, device) in &mut self.devices {
+        let ids: Vec<DeviceId> = self.devices.keys().copied().collect();
+        for id in ids {
+            let Some(device) = self.devices.get_mut(&id) else { continue };
             let Some(since) = device.recount.take() else { continue };
             if let Some(usage) = usage {
-                let known = usage.iter().find(|known| known.device == *id);
+                let known = usage.iter().find(|known| known.device == id);
                 device.kept = known.map(|known| known.usage).unwrap_or_default();
                 device.kept.add(since);
             }
+            self.tidy(id);
         }
     }
 
-    /// Changes the state of a message for one device; false if the message has its outcome or is not for the device.
-    pub(super) fn mark(&mut self, key: &MessageKey, id: DeviceId, state: impl FnOnce(&Part) -> State) -> bool {
-        let part = self.pending.get_mut(key).and_then(|pending| {
-            pending.parts.iter_mut().find(|part| part.enc.device == id)
-        });
-        let Some(part) = part else { return false };
-        part.state = state(part);
-        true
+    /// Changes how far a message is for a device, if it has no outcome yet.
+    pub(super) fn mark(&mut self, key: &MessageKey, id: DeviceId, next: impl FnOnce(State) -> State) {
+        if let Some(pending) = self.pending.get_mut(key) {
+            pending.set(id, next);
+        }
     }
 
-    /// Answers a message whose outcome is certain now.
+    /// Answers a message if its outcome is certain now.
     pub(super) fn settle(&mut self, key: &MessageKey, out: &mut Vec<Output<R>>) {
         let Some(pending) = self.pending.get(key) else { return };
-        let all = |state| pending.parts.iter().all(|part: &Part| part.state == state);
-        let any = |state| pending.parts.iter().any(|part: &Part| part.state == state);
-        let outcome = if all(State::Acknowledged) {
+        let outcome = if pending.parts.iter().all(|part| part.state == State::Acknowledged) {
             Outcome::Delivered
         } else if pending.header.class == Class::Ephemeral {
-            if !any(State::Missed) && !any(State::Gone) {
+            if !pending.any(State::Missed) && !pending.any(State::Gone) {
                 return;
             }
             Outcome::Dropped
-        } else if any(State::Live) || any(State::Writing) {
+        } else if pending.any(State::Live) {
             return;
-        } else if any(State::Stored) {
+        } else if pending.any(State::Waiting) {
+            self.write(key, out);
+            return;
+        } else if pending.any(State::Writing) {
+            return;
+        } else if pending.any(State::Stored) {
             Outcome::Stored
         } else {
             // A device has been removed under way, and no other copy is in a mailbox: neither outcome would be true.
@@ -227,7 +244,8 @@ impl<R> Machine<R> {
             return;
         };
         let Some(pending) = self.pending.remove(key) else { return };
-        self.outcomes.remember(*key, outcome.clone());
+        self.waiting.remove(&pending.header.seq);
+        self.remember(*key, &outcome);
         for reply in pending.replies {
             out.push(Output::Answer { reply, id: key.id, outcome: outcome.clone() });
         }
@@ -236,8 +254,16 @@ impl<R> Machine<R> {
     /// Gives a message up without an outcome. Its repeat is a new message here; what devices were given of it stays
     /// with them.
     fn fail(&mut self, key: &MessageKey, out: &mut Vec<Output<R>>) {
-        if let Some(pending) = self.pending.remove(key) {
-            out.extend(pending.replies.into_iter().map(|reply| Output::Fail { reply }));
+        let Some(pending) = self.pending.remove(key) else { return };
+        let seq = pending.header.seq;
+        self.waiting.remove(&seq);
+        for part in pending.parts.iter().filter(|part| part.state == State::Waiting) {
+            let Some(Device { served, reserved, .. }) = self.devices.get_mut(&part.enc.device) else { continue };
+            reserved.sub(Usage::one(weight(&part.enc)));
+            if let Some(Mode::Behind(behind)) = served.as_mut().map(|served| &mut served.mode) {
+                behind.note_lost(seq);
+            }
         }
+        out.extend(pending.replies.into_iter().map(|reply| Output::Fail { reply }));
     }
 }

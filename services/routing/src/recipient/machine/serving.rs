@@ -34,8 +34,10 @@ impl<R> Machine<R> {
             return;
         }
         self.end_served(id, Some(Ending::Replaced), out);
+        // What it could not be given so far goes to the mailbox first, to be read from there in order.
+        self.write_all_waiting(out);
         let device = self.devices.entry(id).or_default();
-        let behind = Behind { joining: device.puts.last().copied(), ..Behind::default() };
+        let behind = Behind::joining(device.puts.last().copied());
         device.served = Some(Served {
             session,
             registration,
@@ -87,8 +89,8 @@ impl<R> Machine<R> {
         let mut acknowledged: Vec<MessageKey> = Vec::new();
         while let Some(delivery) = served.window.pop_upto(tag) {
             match delivery.kept {
-                Kept::Writing(_) | Kept::Yes => in_mailbox = Some(delivery.seq),
-                Kept::No(_) => reserved.sub(Usage::one(delivery.weight)),
+                Kept::Writing | Kept::Yes => in_mailbox = Some(delivery.seq),
+                Kept::No => reserved.sub(Usage::one(delivery.weight)),
                 Kept::Never => {}
             }
             acknowledged.push(delivery.key);
@@ -97,9 +99,8 @@ impl<R> Machine<R> {
             out.push(Output::Forget { account, device: id, upto });
         }
         for key in acknowledged {
-            if self.mark(&key, id, |_| State::Acknowledged) {
-                self.settle(&key, out);
-            }
+            self.mark(&key, id, |_| State::Acknowledged);
+            self.settle(&key, out);
         }
         self.advance(id, now, world, out);
     }
@@ -113,37 +114,47 @@ impl<R> Machine<R> {
         out: &mut Vec<Output<R>>,
     ) -> State {
         let ephemeral = envelope.header.class == Class::Ephemeral;
-        let otherwise = if ephemeral { State::Missed } else { State::Writing };
         let weight = envelope.weight();
         if ephemeral && !self.devices.contains_key(&envelope.enc.device) {
-            return otherwise;
+            return State::Missed;
         }
         let device = self.devices.entry(envelope.enc.device).or_default();
-        let Some(served) = &mut device.served else { return otherwise };
-        if served.window.has_kept(&envelope.header.key) {
-            // A repeat from before this process: the device has been given it and the mailbox has it.
-            return if ephemeral { State::Missed } else { State::Stored };
+        let kept_and_given = device.served.as_ref().is_some_and(|served| served.window.has_kept(&envelope.header.key));
+        if kept_and_given && !ephemeral {
+            // A repeat of what is not remembered any more: the device has been given it and the mailbox has it.
+            return State::Stored;
         }
-        if !matches!(served.mode, Mode::Live) {
-            return otherwise;
-        }
-        let fits = served.window.has_room(weight);
-        if fits && world.reserve(served.session, weight) {
-            let kept = if ephemeral { Kept::Never } else { Kept::No(envelope.clone()) };
-            if !ephemeral {
-                device.reserved.add(Usage::one(weight));
+        let mut link_full = false;
+        if let Some(served) = &mut device.served
+            && matches!(served.mode, Mode::Live)
+            && served.window.has_room(weight)
+        {
+            if world.reserve(served.session, weight) {
+                let kept = if ephemeral { Kept::Never } else { Kept::No };
+                if !ephemeral {
+                    device.reserved.add(Usage::one(weight));
+                }
+                out.push(give(served, envelope.clone(), kept, false));
+                return State::Live;
             }
-            out.push(give(served, envelope.clone(), kept, false));
-            return State::Live;
+            link_full = true;
         }
-        if !ephemeral {
-            // From here on everything is noted in `ahead`, so that nothing needs to be read yet.
-            served.mode = Mode::Behind(Behind { synced: true, ..Behind::default() });
-            if fits {
-                self.try_again_at(now.instant + RETRY);
+        if ephemeral {
+            return State::Missed;
+        }
+        device.reserved.add(Usage::one(weight));
+        if let Some(served) = &mut device.served {
+            if matches!(served.mode, Mode::Live) {
+                served.mode = Mode::Behind(Behind::from_now_on());
+            }
+            if let Mode::Behind(behind) = &mut served.mode {
+                behind.note(envelope);
             }
         }
-        otherwise
+        if link_full {
+            self.try_again_at(now.instant + RETRY);
+        }
+        State::Waiting
     }
 
     /// What was asked for by [`Output::Page`].
@@ -183,8 +194,7 @@ impl<R> Machine<R> {
         if let Mode::Behind(behind) = &mut served.mode
             && page.end
         {
-            behind.at_end = true;
-            behind.synced = !behind.gap;
+            behind.end_reading();
         }
         self.advance(id, now, world, out);
     }
@@ -198,15 +208,10 @@ impl<R> Machine<R> {
             return;
         }
         if behind.synced {
-            match catch_up(served, now, world, out) {
-                CaughtUp::Yes => served.mode = Mode::Live,
-                CaughtUp::WindowFull => {}
-                CaughtUp::LinkFull => self.try_again_at(now.instant + RETRY),
-            }
+            self.catch_up(id, now, world, out);
             return;
         }
-        let waits_for_puts = behind.at_end && !behind.unseen.is_empty();
-        if waits_for_puts || !served.window.is_half_free() {
+        if behind.waits_for_puts() || !served.window.is_half_free() {
             return;
         }
         behind.begin_reading();
@@ -223,22 +228,67 @@ impl<R> Machine<R> {
         out.push(Output::Page { session: served.session, request });
     }
 
+    /// Gives a session what is ahead of it in memory.
+    fn catch_up(&mut self, id: DeviceId, now: Now, world: &mut impl World, out: &mut Vec<Output<R>>) {
+        loop {
+            let Some(Device { served: Some(served), .. }) = self.devices.get_mut(&id) else { return };
+            let Mode::Behind(behind) = &mut served.mode else { return };
+            let Some((envelope, committed)) = behind.next_ahead(served.cursor) else {
+                served.mode = Mode::Live;
+                return;
+            };
+            if envelope.header.expires_ms <= now.unix_ms() {
+                behind.drop_front();
+                continue;
+            }
+            let weight = envelope.weight();
+            if !served.window.has_room(weight) {
+                return;
+            }
+            if !world.reserve(served.session, weight) {
+                self.try_again_at(now.instant + RETRY);
+                return;
+            }
+            let envelope = envelope.clone();
+            behind.drop_front();
+            let (key, seq) = (envelope.header.key, envelope.header.seq);
+            let pending = self.pending.get_mut(&key).filter(|pending| pending.header.seq == seq);
+            let kept = match pending {
+                _ if committed => Kept::Yes,
+                // It has not been sent to the mailbox: its device may still acknowledge it in time.
+                Some(pending) if pending.put.is_none() => {
+                    pending.set(id, |state| if state == State::Waiting { State::Live } else { state });
+                    Kept::No
+                }
+                _ => Kept::Writing,
+            };
+            out.push(give(served, envelope, kept, true));
+        }
+    }
+
     /// Ends a device's session, if it has one: with a reason, it is told so; without, it has left. What is neither
     /// acknowledged nor in the mailbox goes there.
     pub(super) fn end_served(&mut self, id: DeviceId, reason: Option<Ending>, out: &mut Vec<Output<R>>) {
-        let Some(account) = self.account else { return };
-        let Some(served) = self.devices.get_mut(&id).and_then(|device| device.served.take()) else { return };
+        let Some(device) = self.devices.get_mut(&id) else { return };
+        let Some(served) = device.served.take() else { return };
         if let Some(reason) = reason {
             out.push(Output::End { session: served.session, reason });
         }
         for delivery in served.window.into_deliveries() {
+            let pending = self.is_pending(&delivery.key, delivery.seq);
             match delivery.kept {
-                Kept::No(envelope) => self.keep_given(account, id, envelope, out),
-                Kept::Never => {
-                    self.mark(&delivery.key, id, |part| part.state.after_live(State::Missed));
+                Kept::No if pending => self.write(&delivery.key, out),
+                // It was given up, so its sender was told nothing, and comes again.
+                Kept::No => {
+                    if let Some(device) = self.devices.get_mut(&id) {
+                        device.reserved.sub(Usage::one(delivery.weight));
+                    }
+                }
+                Kept::Never if pending => {
+                    self.mark(&delivery.key, id, |state| if state == State::Live { State::Missed } else { state });
                     self.settle(&delivery.key, out);
                 }
-                Kept::Writing(_) | Kept::Yes => {}
+                Kept::Never | Kept::Writing | Kept::Yes => {}
             }
         }
         self.tidy(id);
@@ -246,13 +296,7 @@ impl<R> Machine<R> {
 
     /// The device is not on the account's list, or is another one under the same id: its session ends, and what was for
     /// it is erased.
-    pub(super) fn remove(
-        &mut self,
-        id: DeviceId,
-        account: AccountId,
-        keep: Option<u32>,
-        out: &mut Vec<Output<R>>,
-    ) {
+    pub(super) fn remove(&mut self, id: DeviceId, account: AccountId, keep: Option<u32>, out: &mut Vec<Output<R>>) {
         let Some(device) = self.devices.get_mut(&id) else { return };
         let stays = device.served.as_ref().is_some_and(|served| Some(served.registration) == keep);
         if !stays {
@@ -262,11 +306,7 @@ impl<R> Machine<R> {
             device.reserved = Usage::default();
             let affected: Vec<MessageKey> = self.pending.keys().copied().collect();
             for key in affected {
-                let gone = |part: &super::Part| {
-                    let stays = keep == Some(part.enc.registration) || part.state == State::Acknowledged;
-                    if stays { part.state } else { State::Gone }
-                };
-                if self.mark(&key, id, gone) {
+                if self.pending.get_mut(&key).is_some_and(|pending| pending.lose(id, keep)) {
                     self.settle(&key, out);
                 }
             }
@@ -277,36 +317,6 @@ impl<R> Machine<R> {
 
     fn device_of(&self, session: SessionKey) -> Option<DeviceId> {
         self.sessions().find(|(_, attached)| *attached == session).map(|(id, _)| id)
-    }
-}
-
-enum CaughtUp {
-    Yes,
-    WindowFull,
-    LinkFull,
-}
-
-/// Gives a session what is ahead of it in memory.
-fn catch_up<R>(served: &mut Served, now: Now, world: &mut impl World, out: &mut Vec<Output<R>>) -> CaughtUp {
-    loop {
-        let Mode::Behind(behind) = &mut served.mode else { return CaughtUp::Yes };
-        let Some(envelope) = behind.next_ahead(served.cursor) else { return CaughtUp::Yes };
-        if envelope.header.expires_ms <= now.unix_ms() {
-            behind.drop_front();
-            continue;
-        }
-        let weight = envelope.weight();
-        if !served.window.has_room(weight) {
-            return CaughtUp::WindowFull;
-        }
-        if !world.reserve(served.session, weight) {
-            return CaughtUp::LinkFull;
-        }
-        let envelope = envelope.clone();
-        let committed = behind.ahead.front().is_some_and(|ahead| ahead.committed);
-        behind.drop_front();
-        let kept = if committed { Kept::Yes } else { Kept::Writing(envelope.clone()) };
-        out.push(give(served, envelope, kept, true));
     }
 }
 

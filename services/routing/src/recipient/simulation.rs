@@ -1,0 +1,55 @@
+//! The machine in a small world: senders, devices, a mailbox that commits when it likes or fails, a process that dies.
+//! Any history must keep what delivery promises (docs/architecture.md, "Delivery"):
+//!
+//! - no message that was told `delivered` or `stored` is lost;
+//! - `delivered` only when every device has acknowledged, `stored` only when what they have not acknowledged is in the
+//!   mailbox;
+//! - what was rejected reaches nobody;
+//! - each device sees each message once, in the order of its sender, unless the sender had to come again;
+//! - in the end nobody waits, and nothing is left in the mailbox.
+
+mod world;
+
+use proptest::prelude::*;
+
+use world::{Simulated, Step};
+
+fn histories() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        16 => (0..2_usize, 0..10_u8, 0..600_usize)
+            .prop_map(|(sender, kind, bytes)| Step::Send { sender, kind, bytes }),
+        10 => (1..6_usize).prop_map(|count| Step::Commit { count }),
+        1 => (1..6_usize).prop_map(|count| Step::FailCommit { count }),
+        6 => (0..3_usize).prop_map(|nth| Step::ReadPage { nth }),
+        6 => (0..3_usize, 0..8_u8).prop_map(|(nth, failure)| Step::DeliverPage { nth, fails: failure == 0 }),
+        5 => (1..4_u32).prop_map(|device| Step::Attach { device }),
+        2 => (1..4_u32).prop_map(|device| Step::Detach { device }),
+        12 => (1..4_u32, 0..=100_u8).prop_map(|(device, share)| Step::Acknowledge { device, share }),
+        8 => (0..40_u64).prop_map(|ms| Step::Wait { ms }),
+        1 => any::<bool>().prop_map(|full| Step::LinkFull { full }),
+        1 => (0..8_usize).prop_map(|committed| Step::Crash { committed }),
+        1 => (1..4_u32).prop_map(|device| Step::RemoveDevice { device }),
+        1 => (1..4_u32).prop_map(|device| Step::EnlistDevice { device }),
+        2 => (0..2_usize).prop_map(|sender| Step::BreakSender { sender }),
+        1 => (0..2_usize, 0..30_usize).prop_map(|(sender, nth)| Step::RepeatOld { sender, nth }),
+    ];
+    proptest::collection::vec(step, 1..160)
+}
+
+/// So many histories, or as many as `PROPTEST_CASES` asks for.
+fn at_least(cases: u32) -> ProptestConfig {
+    let asked = ProptestConfig::default();
+    ProptestConfig { cases: asked.cases.max(cases), max_shrink_iters: 4_000, ..asked }
+}
+
+proptest! {
+    #![proptest_config(at_least(1_500))]
+    #[test]
+    fn what_delivery_promises_holds_in_any_history(history in histories()) {
+        let mut world = Simulated::new();
+        for step in history {
+            world.step(&step);
+        }
+        world.finish();
+    }
+}
