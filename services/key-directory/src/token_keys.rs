@@ -84,7 +84,7 @@ struct Entry {
 /// Calls that ask for a key of one provider.
 struct Asking {
     /// Held during a fetch; says when the last one for an unknown key was.
-    turn: tokio::sync::Mutex<Option<Instant>>,
+    turn: Arc<tokio::sync::Mutex<Option<Instant>>>,
     /// Calls that may wait for their turn. More are answered with what is known, so that a slow provider and a flood of
     /// unknown keys hold up nobody else.
     places: Semaphore,
@@ -92,7 +92,7 @@ struct Asking {
 
 impl Default for Asking {
     fn default() -> Self {
-        Self { turn: tokio::sync::Mutex::default(), places: Semaphore::new(ASKING) }
+        Self { turn: Arc::default(), places: Semaphore::new(ASKING) }
     }
 }
 

@@ -96,7 +96,7 @@ impl TokenKeys {
 
     /// A token of `issuer` names `kid`. If that key is not known, the keys are fetched, at most once in a cool-down;
     /// calls that come meanwhile wait for the same fetch. `None`: no provider has this issuer.
-    pub(crate) async fn refetch(&self, issuer: &str, kid: &str) -> Option<KeysOfProvider> {
+    pub(crate) async fn refetch(self: &Arc<Self>, issuer: &str, kid: &str) -> Option<KeysOfProvider> {
         let (id, asking) = {
             let state = self.lock();
             let entry = state.providers.values().find(|entry| entry.provider.settings.issuer == issuer)?;
@@ -105,12 +105,19 @@ impl TokenKeys {
         if self.wants_fetch(id, kid)
             && let Ok(_place) = asking.places.try_acquire()
         {
-            let mut last = asking.turn.lock().await;
+            let mut last = Arc::clone(&asking.turn).lock_owned().await;
             let now = Instant::now();
             let cooled_down = last.is_none_or(|last| now >= last + self.cooldown);
             if cooled_down && self.wants_fetch(id, kid) {
                 *last = Some(now);
-                self.refresh(id).await;
+                let this = Arc::clone(self);
+                // To its end, also when the caller gives up: what the store keeps must be told here, too.
+                let fetch = tokio::spawn(async move {
+                    this.refresh(id).await;
+                    drop(last);
+                });
+                // A panic in there leaves the keys as they were.
+                let _panicked = fetch.await;
             }
         }
         self.of(id)
