@@ -24,13 +24,18 @@ pub struct EdgeConfig {
 
     /// Connections at a time (1 to 1 000 000). Default 20 000. Keep it below the limit of open files.
     pub max_connections: usize,
-    /// Connections at a time that have not logged in as a device yet: in their handshake, or not enlisted
-    /// (1 to 1 000 000). Default 4 096.
+    /// Connections at a time that have not logged in yet (1 to 1 000 000). Default 4 096.
     pub max_half_open: usize,
     /// The same from one network: an IPv4 /24 or an IPv6 /64 (1 to 1 000 000). Default 256.
     pub max_half_open_per_network: usize,
     /// Connections at a time from one network (1 to 1 000 000). Default 20 000: only the total binds.
     pub max_connections_per_network: usize,
+    /// Sessions at a time that are not enlisted (1 to 1 000 000). Default 4 096; more fail with `overloaded`.
+    pub max_newcomers: usize,
+    /// Of these, one provider's (1 to 1 000 000). Default 2 048.
+    pub max_newcomers_per_provider: usize,
+    /// Of these, one user's (1 to 1 000). Default 4.
+    pub max_newcomers_per_user: usize,
 
     /// From the first byte to the end of the Noise handshake, however steadily bytes trickle in (100 to 60 000).
     /// Default 10 000.
@@ -106,6 +111,9 @@ impl Default for EdgeConfig {
             max_half_open: 4_096,
             max_half_open_per_network: 256,
             max_connections_per_network: 20_000,
+            max_newcomers: 4_096,
+            max_newcomers_per_provider: 2_048,
+            max_newcomers_per_user: 4,
             handshake_timeout_ms: 10_000,
             login_timeout_ms: 10_000,
             proof_timeout_ms: 5_000,
@@ -146,6 +154,10 @@ impl Check for EdgeConfig {
         within("edge.max_half_open", self.max_half_open, 1..=1_000_000)?;
         within("edge.max_half_open_per_network", self.max_half_open_per_network, 1..=1_000_000)?;
         within("edge.max_connections_per_network", self.max_connections_per_network, 1..=1_000_000)?;
+
+        within("edge.max_newcomers", self.max_newcomers, 1..=1_000_000)?;
+        within("edge.max_newcomers_per_provider", self.max_newcomers_per_provider, 1..=1_000_000)?;
+        within("edge.max_newcomers_per_user", self.max_newcomers_per_user, 1..=1_000)?;
 
         within("edge.handshake_timeout_ms", self.handshake_timeout_ms, 100..=60_000)?;
         within("edge.login_timeout_ms", self.login_timeout_ms, 100..=60_000)?;

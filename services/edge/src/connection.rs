@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::socket::{Event, Socket};
-use crate::limits::{Charge, Permit};
+use crate::limits::{Admission, Charge, Newcomer, Permit};
 use crate::link::{Link, LinkSession, Turn};
 use crate::login::{Admitted, Login};
 use crate::metrics::Metrics;
@@ -38,6 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What all connections of an edge share.
 pub(crate) struct Shared {
     pub(crate) rules: Arc<Rules>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) login: Arc<Login>,
     pub(crate) link: Link,
     pub(crate) requests: Arc<Requests>,
@@ -65,6 +66,7 @@ where
     let effects = Effects {
         id,
         permit,
+        newcomer: None,
         link: None,
         to_routing: VecDeque::new(),
         login: None,
@@ -108,6 +110,8 @@ struct Effects {
     id: SessionId,
     shared: Arc<Shared>,
     permit: Permit,
+    /// While the session is not enlisted.
+    newcomer: Option<Newcomer>,
     link: Option<LinkSession>,
     to_routing: VecDeque<ToRouting>,
     login: Option<BoxFuture<'static, Result<Box<Admitted>, FailureReason>>>,
@@ -193,9 +197,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
             Happened::Socket(Event::Closed) => return Some(Left::Gone),
             Happened::Verdict(verdict) => {
                 self.effects.login = None;
-                if let Ok(admitted) = &verdict {
-                    self.effects.suspended = Some(admitted.suspended.clone());
-                }
+                let verdict = verdict.and_then(|admitted| self.effects.let_in(admitted));
                 self.step(Input::Verdict(verdict));
             }
             Happened::Routing(Turn::Sent) => {}
@@ -286,8 +288,9 @@ impl Effects {
                     login.admit(&hello, key, proved).await.map(Box::new)
                 }));
             }
-            Output::Enlisted => self.permit.enlisted(),
+            Output::Enlisted => self.newcomer = None,
             Output::LoggedIn => {
+                self.permit.logged_in();
                 self.counted.logged_in = true;
                 self.shared.metrics.logged_in();
             }
@@ -307,6 +310,15 @@ impl Effects {
             Output::BurnToken(user, token) => self.shared.login.burn(&user, &token),
         }
         Ok(())
+    }
+
+    fn let_in(&mut self, admitted: Box<Admitted>) -> Result<Box<Admitted>, FailureReason> {
+        if admitted.device.is_none() {
+            let newcomer = self.shared.admission.newcomer(&admitted.user.address, admitted.user.provider.id);
+            self.newcomer = Some(newcomer.ok_or(FailureReason::Overloaded)?);
+        }
+        self.suspended = Some(admitted.suspended.clone());
+        Ok(admitted)
     }
 
     fn start_requests(&mut self) {

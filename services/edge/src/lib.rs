@@ -6,7 +6,7 @@
 //!
 //! [`Edge::build`] reads the keys and binds; [`Edge::serve`] runs until drained.
 //!
-//! Where things are: [`listener`](self) accepts, `limits` says who may come in, `connection` is the loop that owns a
+//! Where things are: `listener` accepts, `limits` says who may come in, `connection` is the loop that owns a
 //! socket, `session` the state machine behind it, `login` and `replay` decide about tokens, `providers` caches what the
 //! directory knows of providers, `link` is the stream to routing, `requests` has a file per `iq`.
 
@@ -134,8 +134,8 @@ impl Edge {
             Arc::clone(&login),
             self.metrics.clone(),
         ));
-        let admission = Admission::new(config, limits::open_files());
         let shared = Arc::new(Shared {
+            admission: Admission::new(config, limits::open_files()),
             rules: self.rules,
             login,
             link: self.link.clone(),
@@ -151,7 +151,7 @@ impl Edge {
         life.spawn(services.track_future(self.providers.run(stop.clone())));
         life.spawn(services.track_future(self.link.run(self.deps.routing, stop.clone())));
 
-        let acceptor = Acceptor::new(shared, admission, life, connections.clone());
+        let acceptor = Acceptor::new(shared, life, connections.clone());
         let plain = acceptor.clone().run(self.listener, Wrapping::Plain);
         let wrapped = async {
             if let Some((listener, _)) = self.websocket {

@@ -1,9 +1,12 @@
 //! Who may connect, and how much memory unread messages may take. Permits are taken before anything is spent on a peer.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use causeway_identity::{Address, ProviderId};
 
 use crate::config::EdgeConfig;
 
@@ -21,31 +24,42 @@ fn soft_open_files(limits: &str) -> Option<usize> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Counts connections in total and by network.
+/// Counts connections in total and by network, and sessions that are nobody's device yet.
 #[derive(Debug)]
 pub(crate) struct Admission {
     connections: Bound,
     half_open: Bound,
+    newcomers: Bound,
+    newcomers_per_provider: usize,
     counts: Mutex<Counts>,
 }
 
+/// How many in all, and how many of one kind.
 #[derive(Debug)]
 struct Bound {
     total: usize,
-    per_network: usize,
+    of_one: usize,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
-    connections: Count,
-    half_open: Count,
+    connections: Count<Network>,
+    half_open: Count<Network>,
+    newcomers: Count<Address>,
+    newcomers_by_provider: Count<ProviderId>,
 }
 
-/// A network without connections has no entry, so the map is bounded by the total.
-#[derive(Debug, Default)]
-struct Count {
+/// What is not there has no entry, so the map is bounded by the total.
+#[derive(Debug)]
+struct Count<K> {
     total: usize,
-    networks: HashMap<Network, usize>,
+    by_kind: HashMap<K, usize>,
+}
+
+impl<K> Default for Count<K> {
+    fn default() -> Self {
+        Self { total: 0, by_kind: HashMap::new() }
+    }
 }
 
 /// An IPv4 /24 or an IPv6 /64: about one household or one small site.
@@ -71,23 +85,27 @@ impl Network {
 }
 
 impl Bound {
-    fn allows(&self, count: &Count, network: Network) -> bool {
-        count.total < self.total && count.networks.get(&network).copied().unwrap_or(0) < self.per_network
+    fn allows<K: Eq + Hash>(&self, count: &Count<K>, kind: &K) -> bool {
+        count.total < self.total && count.of(kind) < self.of_one
     }
 }
 
-impl Count {
-    fn add(&mut self, network: Network) {
-        self.total += 1;
-        *self.networks.entry(network).or_default() += 1;
+impl<K: Eq + Hash> Count<K> {
+    fn of(&self, kind: &K) -> usize {
+        self.by_kind.get(kind).copied().unwrap_or(0)
     }
 
-    fn remove(&mut self, network: Network) {
+    fn add(&mut self, kind: K) {
+        self.total += 1;
+        *self.by_kind.entry(kind).or_default() += 1;
+    }
+
+    fn remove(&mut self, kind: &K) {
         self.total = self.total.saturating_sub(1);
-        if let Some(count) = self.networks.get_mut(&network) {
+        if let Some(count) = self.by_kind.get_mut(kind) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                self.networks.remove(&network);
+                self.by_kind.remove(kind);
             }
         }
     }
@@ -99,27 +117,27 @@ impl Admission {
     pub(crate) fn new(config: &EdgeConfig, open_files: Option<usize>) -> Arc<Self> {
         let most = open_files.map_or(usize::MAX, |files| files.saturating_sub(RESERVED_FILES).max(files / 2));
         if config.max_connections > most {
-            tracing::warn!(
+            tracing::info!(
                 max_connections = config.max_connections,
                 most,
                 "edge.max_connections is more than the limit of open files allows: raise it (ulimit -n), or lower the setting"
             );
         }
         Arc::new(Self {
-            connections: Bound {
-                total: config.max_connections.min(most),
-                per_network: config.max_connections_per_network,
-            },
-            half_open: Bound { total: config.max_half_open, per_network: config.max_half_open_per_network },
+            connections: Bound { total: config.max_connections.min(most), of_one: config.max_connections_per_network },
+            half_open: Bound { total: config.max_half_open, of_one: config.max_half_open_per_network },
+            newcomers: Bound { total: config.max_newcomers, of_one: config.max_newcomers_per_user },
+            newcomers_per_provider: config.max_newcomers_per_provider,
             counts: Mutex::default(),
         })
     }
 
-    /// Room for one more connection that is nobody's device yet; `None` when a bound is reached.
+    /// Room for one more connection that has not logged in; `None` when a bound is reached.
     pub(crate) fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Permit> {
         let network = Network::of(peer);
         let mut counts = self.counts();
-        if !self.connections.allows(&counts.connections, network) || !self.half_open.allows(&counts.half_open, network)
+        if !self.connections.allows(&counts.connections, &network)
+            || !self.half_open.allows(&counts.half_open, &network)
         {
             return None;
         }
@@ -127,6 +145,21 @@ impl Admission {
         counts.half_open.add(network);
         drop(counts);
         Some(Permit { admission: Arc::clone(self), network, half_open: true })
+    }
+
+    /// Room for one more session that is not enlisted; `None` when a bound is reached. Unlike devices, which have one
+    /// session each, such sessions could be opened without end with a single token.
+    pub(crate) fn newcomer(self: &Arc<Self>, user: &Address, provider: ProviderId) -> Option<Newcomer> {
+        let mut counts = self.counts();
+        if !self.newcomers.allows(&counts.newcomers, user)
+            || counts.newcomers_by_provider.of(&provider) >= self.newcomers_per_provider
+        {
+            return None;
+        }
+        counts.newcomers.add(user.clone());
+        counts.newcomers_by_provider.add(provider);
+        drop(counts);
+        Some(Newcomer { admission: Arc::clone(self), user: user.clone(), provider })
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -144,18 +177,34 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// The connection is a device of an account, which has one session: it counts as half-open no more.
-    pub(crate) fn enlisted(&mut self) {
+    /// The connection has logged in, and counts as half-open no more.
+    pub(crate) fn logged_in(&mut self) {
         if std::mem::replace(&mut self.half_open, false) {
-            self.admission.counts().half_open.remove(self.network);
+            self.admission.counts().half_open.remove(&self.network);
         }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.enlisted();
-        self.admission.counts().connections.remove(self.network);
+        self.logged_in();
+        self.admission.counts().connections.remove(&self.network);
+    }
+}
+
+/// One session that is not enlisted; gives its place back when dropped.
+#[derive(Debug)]
+pub(crate) struct Newcomer {
+    admission: Arc<Admission>,
+    user: Address,
+    provider: ProviderId,
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        let mut counts = self.admission.counts();
+        counts.newcomers.remove(&self.user);
+        counts.newcomers_by_provider.remove(&self.provider);
     }
 }
 
@@ -229,20 +278,20 @@ mod tests {
         assert!(admission.enter(ip("192.0.2.3")).is_none(), "the network is full, mapped addresses included");
         let third = admission.enter(ip("192.0.3.1")).unwrap();
         assert!(admission.enter(ip("198.51.100.1")).is_none(), "the total is full");
-        first.enlisted();
-        first.enlisted();
+        first.logged_in();
+        first.logged_in();
         let fourth = admission.enter(ip("192.0.2.3")).unwrap();
         drop((first, second, third, fourth));
         let counts = admission.counts();
         assert_eq!((counts.connections.total, counts.half_open.total), (0, 0));
-        assert!(counts.connections.networks.is_empty() && counts.half_open.networks.is_empty());
+        assert!(counts.connections.by_kind.is_empty() && counts.half_open.by_kind.is_empty());
     }
 
     #[test]
     fn connections_are_bounded_even_when_logged_in() {
         let admission = admission(1, 10, 10);
         let mut only = admission.enter(ip("2001:db8::1")).unwrap();
-        only.enlisted();
+        only.logged_in();
         assert!(admission.enter(ip("2001:db8:0:0:1::1")).is_none());
         drop(only);
         assert!(admission.enter(ip("2001:db8::2")).is_some());
@@ -255,6 +304,30 @@ mod tests {
         assert_eq!(soft_open_files("Max open files  unlimited unlimited files"), None);
         let of = |files| Admission::new(&EdgeConfig::default(), files).connections.total;
         assert_eq!((of(Some(1_024)), of(Some(100)), of(Some(1 << 20)), of(None)), (768, 50, 20_000, 20_000));
+    }
+
+    #[test]
+    fn newcomers_are_bounded_by_user_by_provider_and_in_all() {
+        let config = EdgeConfig {
+            max_newcomers: 4,
+            max_newcomers_per_provider: 3,
+            max_newcomers_per_user: 2,
+            ..EdgeConfig::default()
+        };
+        let admission = Admission::new(&config, None);
+        let enter = |user: &str, provider| {
+            let user: Address = format!("{user}@birdy.example").parse().unwrap();
+            admission.newcomer(&user, ProviderId::from_bytes([provider; 16]))
+        };
+        let mut inside = vec![enter("ada", 1).unwrap(), enter("ada", 1).unwrap()];
+        assert!(enter("ada", 1).is_none());
+        inside.push(enter("eve", 1).unwrap());
+        assert!(enter("joe", 1).is_none());
+        inside.push(enter("bo", 2).unwrap());
+        assert!(enter("cy", 3).is_none());
+        inside.clear();
+        let counts = admission.counts();
+        assert!(counts.newcomers.by_kind.is_empty() && counts.newcomers_by_provider.by_kind.is_empty());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::connection::{self, Shared};
-use crate::limits::{Admission, Permit};
+use crate::limits::Permit;
 use crate::metrics::Dropped;
 
 /// After an error that is not one connection's, such as too many open files.
@@ -31,15 +31,14 @@ pub(crate) enum Wrapping {
 #[derive(Clone)]
 pub(crate) struct Acceptor {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) admission: Arc<Admission>,
     pub(crate) life: Lifecycle,
     pub(crate) tracker: TaskTracker,
     refusals: Arc<Semaphore>,
 }
 
 impl Acceptor {
-    pub(crate) fn new(shared: Arc<Shared>, admission: Arc<Admission>, life: Lifecycle, tracker: TaskTracker) -> Self {
-        Self { shared, admission, life, tracker, refusals: Arc::new(Semaphore::new(REFUSALS_AT_ONCE)) }
+    pub(crate) fn new(shared: Arc<Shared>, life: Lifecycle, tracker: TaskTracker) -> Self {
+        Self { shared, life, tracker, refusals: Arc::new(Semaphore::new(REFUSALS_AT_ONCE)) }
     }
 
     /// Runs until the drain.
@@ -50,7 +49,7 @@ impl Acceptor {
                 () = self.shared.drain.cancelled() => return,
             };
             match accepted {
-                Ok((stream, peer)) => match self.admission.enter(peer.ip()) {
+                Ok((stream, peer)) => match self.shared.admission.enter(peer.ip()) {
                     Some(permit) => self.start(stream, permit, wrapping),
                     None => self.refuse(stream, wrapping),
                 },

@@ -190,6 +190,9 @@ impl Session {
                 attaching.transport.fail(FailureReason::ProviderSuspended)
             }
 
+            // To leave a delivery out would be to have it acknowledged with the next one.
+            (Self::Attaching(attaching), Input::Deliver(_)) => attaching.transport.fail(FailureReason::Overloaded),
+
             // Nothing else is due in these states; what comes late or early is dropped.
             (waiting, _) => waiting,
         }

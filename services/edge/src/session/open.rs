@@ -311,9 +311,10 @@ impl Open {
 
     fn deliver(&mut self, delivery: pb::Delivery) -> Step {
         let tag = delivery.tag;
-        let Ok(delivery) = Delivery::try_from(delivery) else { return Err(self.nonsense()) };
+        let delivery = Delivery::try_from(delivery).ok().filter(|_| tag == self.last_tag_sent + 1);
+        let Some(delivery) = delivery else { return Err(self.nonsense()) };
         self.say(FromServer::Message(delivery))?;
-        self.last_tag_sent = self.last_tag_sent.max(tag);
+        self.last_tag_sent = tag;
         Ok(())
     }
 
@@ -327,7 +328,7 @@ impl Open {
         self.say(FromServer::Notification(notification))
     }
 
-    /// What routing sent is none of the protocol's forms. To leave it out would be to lose it silently; ended, the
+    /// What routing sent is none of the protocol's forms, or a tag is missing before it. To leave it out would be to lose it silently; ended, the
     /// session gets it again from a routing that is mended.
     fn nonsense(&self) -> Stop {
         tracing::error!(session = %self.transport.id, "routing sent what is no stanza");

@@ -152,14 +152,17 @@ async fn connections_are_bounded_also_when_logged_in() {
 }
 
 #[tokio::test]
-async fn sessions_that_do_not_enlist_are_few() {
-    let rig = Rig::with(|config| config.max_half_open = 2).await;
+async fn one_token_does_not_open_any_number_of_sessions() {
+    let rig = Rig::with(|config| config.max_newcomers_per_user = 2).await;
     let key = key(5);
     let opening = Opening::new(token(&key), 0);
     let first = Client::logged_in(&rig, &key, &opening).await;
     let _second = Client::logged_in(&rig, &key, &opening).await;
-    assert!(alert(&shout(&rig, b"").await).is_some(), "one token does not open any number of sessions");
+    let mut third = Client::shake(&rig, &key, &opening).await;
+    let overloaded = super::client::First::Failure(causeway_stanza::FailureReason::Overloaded);
+    assert_eq!(third.first().await, overloaded);
     drop(first);
+    Client::eventually(&rig, &key, &opening).await;
     rig.stop().await;
 }
 
