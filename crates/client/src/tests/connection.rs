@@ -135,8 +135,7 @@ async fn a_token_is_renewed_before_it_is_over() {
     let now_s = crate::clock::ms(std::time::SystemTime::now()) / 1000;
     // 61 s is just enough to log in with, so that the next one is due at once.
     let source = move |_| async move { Ok(token_for(&address("ada"), 1, now_s + 61)) };
-    let (client, _events) =
-        Client::open(config, Arc::new(MemoryStore::new()), Arc::new(source)).await.unwrap();
+    let (client, _events) = Client::open(config, Arc::new(MemoryStore::new()), Arc::new(source)).await.unwrap();
     client.enlist().await.unwrap();
     server.until(|state| !state.stats.refreshed.is_empty()).await;
 }
@@ -154,11 +153,12 @@ async fn a_provider_without_tokens_is_asked_again() {
             .is_ok();
         async move { if fail { Err("no".into()) } else { Ok(token_for(&address("ada"), 1, 4_000_000_000)) } }
     };
-    let (client, mut events) =
-        Client::open(config, Arc::new(MemoryStore::new()), Arc::new(source)).await.unwrap();
+    let (client, mut events) = Client::open(config, Arc::new(MemoryStore::new()), Arc::new(source)).await.unwrap();
     for _ in 0..2 {
         let event = events.next().await.unwrap();
-        assert!(matches!(event.kind, EventKind::Disconnected(down) if down.reason == DisconnectReason::Token("no".to_owned())));
+        assert!(
+            matches!(event.kind, EventKind::Disconnected(down) if down.reason == DisconnectReason::Token("no".to_owned()))
+        );
     }
     client.enlist().await.unwrap();
 }

@@ -77,10 +77,14 @@ async fn messages_wait_for_a_recipient_who_is_away_and_for_a_sender_who_is() {
     server.state().faults.refuse = None;
     assert_eq!(bo.message().await.id, id);
     assert!(ada.client.wait_outcome(id).await.unwrap().result.is_accepted());
-    assert_eq!(ada.next(|kind| match kind {
-        EventKind::Outcome(outcome) => Some(outcome.id),
-        _ => None,
-    }).await, id);
+    assert_eq!(
+        ada.next(|kind| match kind {
+            EventKind::Outcome(outcome) => Some(outcome.id),
+            _ => None,
+        })
+        .await,
+        id
+    );
 }
 
 #[tokio::test]
@@ -108,8 +112,10 @@ async fn a_server_that_asks_for_patience_gets_it() {
     let mut bo = Device::new(&server, "bo").await;
     server.state().faults.rate_limit = 2;
     server.state().faults.refuse_claims = 2;
-    let ids = [ada.client.send(bo.address(), Content::text("one")).await.unwrap(),
-        ada.client.send(bo.address(), Content::text("two")).await.unwrap()];
+    let ids = [
+        ada.client.send(bo.address(), Content::text("one")).await.unwrap(),
+        ada.client.send(bo.address(), Content::text("two")).await.unwrap(),
+    ];
     assert_eq!([bo.message().await.id, bo.message().await.id], ids);
 }
 

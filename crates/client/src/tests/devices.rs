@@ -8,11 +8,8 @@ use crate::{Content, EventKind, RejectReason, SendResult};
 async fn every_device_gets_it_and_the_senders_others_are_told() {
     let server = Server::start().await;
     let (ada, mut ada_2) = (Device::new(&server, "ada").await, Device::new(&server, "ada").await);
-    let mut bos = [
-        Device::new(&server, "bo").await,
-        Device::new(&server, "bo").await,
-        Device::new(&server, "bo").await,
-    ];
+    let mut bos =
+        [Device::new(&server, "bo").await, Device::new(&server, "bo").await, Device::new(&server, "bo").await];
     let bo = bos[0].address().clone();
     // The first device learns of the second by the server's notice.
     server.notify(ada.address(), &causeway_stanza::Notification::DevicesChanged(ada.address().clone()));

@@ -15,8 +15,8 @@ use causeway_stanza as stanza;
 use causeway_stanza::hello::{ClientHello, ServerHello};
 use causeway_stanza::{
     ConsentSettings, Delivery, DeviceMismatch, Encoding, End, EndReason, Enlisted, ErrorCode, FailureReason, Fate,
-    FromClient, FromServer, Inbox, InboxSetting, IqError, KeyBundle, KeyBundles, KeyCounts, List, Notification,
-    Origin, Outcome, ProviderKind, Reach, Rejected, Request, RequestBody, Response, ResponseBody, Submit, Success,
+    FromClient, FromServer, Inbox, InboxSetting, IqError, KeyBundle, KeyBundles, KeyCounts, List, Notification, Origin,
+    Outcome, ProviderKind, Reach, Rejected, Request, RequestBody, Response, ResponseBody, Submit, Success,
     decode_client, encode_server,
 };
 use rand::TryRngCore;
@@ -317,8 +317,7 @@ impl Session {
         if let Some(old) = device.online.take() {
             let _ = old.to.send(FromServer::End(End::new(EndReason::Replaced)));
         }
-        device.online =
-            Some(Online { session: self.number, to: self.to.clone(), next_tag: 1, sent: VecDeque::new() });
+        device.online = Some(Online { session: self.number, to: self.to.clone(), next_tag: 1, sent: VecDeque::new() });
         for delivery in device.mailbox.clone() {
             device.deliver(delivery);
         }
@@ -392,9 +391,7 @@ impl Session {
                 state.accounts.get_mut(&self.address).unwrap().devices.remove(&id);
                 ResponseBody::Done
             }
-            RequestBody::ConsentGet => {
-                ResponseBody::Consent(state.accounts[&self.address].consent.clone())
-            }
+            RequestBody::ConsentGet => ResponseBody::Consent(state.accounts[&self.address].consent.clone()),
             RequestBody::ConsentSet(settings) => {
                 state.accounts.get_mut(&self.address).unwrap().consent = settings.clone();
                 ResponseBody::Consent(settings)
@@ -457,9 +454,7 @@ impl State {
         FromServer::Success(Success {
             session: SessionId::from_bytes([7; 16]),
             enlisted: enlisted.as_ref().map(|(_, _, enlisted)| *enlisted),
-            device_count: enlisted
-                .as_ref()
-                .map_or(0, |(account, _, _)| u32::try_from(account.devices.len()).unwrap()),
+            device_count: enlisted.as_ref().map_or(0, |(account, _, _)| u32::try_from(account.devices.len()).unwrap()),
             prekeys_low: enlisted.as_ref().is_some_and(|(_, device, _)| device.ec.len() < 20),
             waiting: enlisted.as_ref().map_or(0, |(_, device, _)| u64::try_from(device.mailbox.len()).unwrap()),
         })
@@ -498,11 +493,8 @@ impl State {
 
     fn list(&self, address: &Address) -> stanza::Devices {
         let devices = self.accounts[address].devices.iter();
-        let devices = devices.map(|(id, device)| stanza::Device {
-            id: *id,
-            registration: device.registration,
-            enlisted_ms: 0,
-        });
+        let devices =
+            devices.map(|(id, device)| stanza::Device { id: *id, registration: device.registration, enlisted_ms: 0 });
         List::try_from(devices.collect::<Vec<_>>()).unwrap()
     }
 
@@ -584,8 +576,8 @@ impl State {
             {
                 *count -= 1;
                 let mut bytes = ciphertext.as_bytes().to_vec();
-                let middle = bytes.len() - 20;
-                bytes[middle] ^= 1;
+                // Within the encrypted part of either kind of message.
+                bytes[150] ^= 1;
                 ciphertext = stanza::Ciphertext::try_from(bytes).unwrap();
             }
             let delivery = Delivery {

@@ -95,10 +95,7 @@ async fn a_store_that_lost_its_sessions_recovers() {
         assert_eq!(ada.hear().await, n.to_string());
     }
     // An old backup of the session: what Ada sends next is far ahead of it.
-    let with = crate::store::SignalAddress {
-        account: server.state().accounts[ada.address()].id,
-        device: ada.id(),
-    };
+    let with = crate::store::SignalAddress { account: server.state().accounts[ada.address()].id, device: ada.id() };
     bo.client.shutdown().await;
     bo.store.commit(vec![crate::store::Change::PutSession(with, Vec::new())]).await.unwrap();
     let mut bo = bo.restart().await;
