@@ -441,3 +441,52 @@ async fn bytes_that_are_no_handshake_get_an_alert_or_nothing() {
     assert!(answer.starts_with(b"HTTP/1.1 404"));
     rig.stop().await;
 }
+
+/// What would tell who talks to whom, or open a session.
+#[tokio::test]
+async fn logs_name_nobody() {
+    #[derive(Clone, Default)]
+    struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
+    // The runtime of this test has one thread, so everything of it is seen.
+    let _seen = tracing::subscriber::set_default(subscriber);
+    let rig = Rig::start().await;
+    let mut ada = Client::ada(&rig).await;
+    let (session, _) = rig.routing.attached().await;
+    ada.send(super::sessions::message(1)).await;
+    let nonsense = pb::Delivery { from: "bo@home.example/1".to_owned(), ..pb::Delivery::default() };
+    rig.routing.say(session, ToEdge::Deliver(nonsense)).await;
+    assert_eq!(ada.ended().await.reason, causeway_stanza::EndReason::Overloaded);
+    let (ours, theirs) = (key(5), key(6));
+    rig.directory.script().devices.insert(1, *ours.public());
+    for opening in [
+        Opening::new(token(&ours), 7),
+        Opening::new(token(&theirs), 1),
+        Opening::new("ada@birdy.example".to_owned(), 1),
+    ] {
+        let mut client = Client::shake(&rig, &ours, &opening).await;
+        assert!(matches!(client.first().await, First::Failure(_)));
+    }
+    rig.directory.broken.store(true, Ordering::SeqCst);
+    let mut client = Client::shake(&rig, &ours, &Opening::new(token(&ours), 1)).await;
+    assert_eq!(client.first().await, First::Failure(FailureReason::Overloaded));
+    rig.stop().await;
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let ours_only: Vec<&str> = log.lines().filter(|line| line.contains("causeway_")).collect();
+    assert!(ours_only.iter().any(|line| line.contains("linked to routing")), "{log}");
+    for secret in ["ada", "bo@", "birdy", "home.example", "eyJ", "127.0.0.1"] {
+        assert!(ours_only.iter().all(|line| !line.contains(secret)), "{secret} in {ours_only:?}");
+    }
+}

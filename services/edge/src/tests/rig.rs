@@ -203,6 +203,7 @@ pub(super) struct Directory {
     script: Mutex<Script>,
     updates: broadcast::Sender<dir::TokenKeysUpdate>,
     watches: AtomicUsize,
+    watch: Mutex<CancellationToken>,
     pub(super) logins: AtomicUsize,
     pub(super) refetches: AtomicUsize,
     pub(super) broken: AtomicBool,
@@ -235,6 +236,7 @@ impl Directory {
             script: Mutex::new(script),
             updates: broadcast::Sender::new(64),
             watches: AtomicUsize::new(0),
+            watch: Mutex::default(),
             logins: AtomicUsize::new(0),
             refetches: AtomicUsize::new(0),
             broken: AtomicBool::new(false),
@@ -253,6 +255,11 @@ impl Directory {
         script.providers.push(keys.clone());
         let _nobody =
             self.updates.send(dir::TokenKeysUpdate { update: Some(dir::token_keys_update::Update::Provider(keys)) });
+    }
+
+    /// Ends the watch; the next one begins with everything, then says that this was all.
+    pub(super) fn break_watch(&self) {
+        self.watch.lock().unwrap().cancel();
     }
 
     async fn wait_for_watch(&self) {
@@ -297,7 +304,12 @@ impl dir::token_keys_server::TokenKeys for Directory {
         let later = BroadcastStream::new(self.updates.subscribe()).filter_map(async |update| update.ok().map(Ok));
         let full = dir::FullSet { providers: script.providers.clone() };
         let first = dir::TokenKeysUpdate { update: Some(dir::token_keys_update::Update::Full(full)) };
-        Ok(Response::new(futures::stream::iter([Ok(first)]).chain(later).boxed()))
+        let heartbeat = dir::token_keys_update::Update::Heartbeat(dir::Heartbeat {});
+        let all = Ok(dir::TokenKeysUpdate { update: Some(heartbeat) });
+        let ended = CancellationToken::new();
+        *self.watch.lock().unwrap() = ended.clone();
+        let stream = futures::stream::iter([Ok(first), all]).chain(later).take_until(ended.cancelled_owned());
+        Ok(Response::new(stream.boxed()))
     }
 
     async fn refetch(&self, _: Request<dir::RefetchTokenKeys>) -> Answer<dir::ProviderKeys> {
@@ -499,6 +511,13 @@ impl Routing {
     pub(super) async fn say(&self, session: SessionId, event: ToEdge) {
         let (link, _) = self.link.lock().unwrap().clone().unwrap();
         soon(link.send(Ok(to_edge(session, event)))).await.unwrap();
+    }
+
+    /// Says all of it in one batch.
+    pub(super) async fn say_all(&self, session: SessionId, events: impl IntoIterator<Item = ToEdge>) {
+        let (link, _) = self.link.lock().unwrap().clone().unwrap();
+        let events = events.into_iter().flat_map(|event| to_edge(session, event).events).collect();
+        soon(link.send(Ok(routing::ToEdge { events }))).await.unwrap();
     }
 
     pub(super) fn break_link(&self) {

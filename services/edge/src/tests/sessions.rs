@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use causeway_noise::FrameReader;
 use causeway_proto::directory::v1 as dir;
 use causeway_proto::routing::v1::edge_event::Event as FromEdge;
 use causeway_proto::routing::v1::routing_event::Event as ToEdge;
@@ -15,7 +16,7 @@ use causeway_stanza::{
     RequestBody, Response, ResponseBody,
 };
 use serde_json::json;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 
 use super::client::{Client, Opening, device, key};
@@ -144,6 +145,29 @@ async fn a_stream_that_never_pauses_does_not_use_up_the_queue() {
         rig.routing.say(session, delivery(tag, 10_000)).await;
         assert!(matches!(ada.next().await, Some(FromServer::Message(delivery)) if delivery.tag == tag - 20));
     }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_ready_together_shares_few_noise_messages() {
+    let rig = Rig::start().await;
+    let mut ada = Client::ada(&rig).await;
+    let (session, _) = rig.routing.attached().await;
+    rig.routing.say_all(session, (1..=200).map(|tag| delivery(tag, 100))).await;
+    let (mut frames, mut messages, mut records) = (FrameReader::default(), 0, 0);
+    while records < 200 {
+        let mut buffer = [0; 16 * 1024];
+        let read = soon(ada.io.read(&mut buffer)).await.unwrap();
+        frames.feed(&buffer[..read]);
+        while frames.next().is_some() {
+            messages += 1;
+        }
+        ada.session.receiver.feed(&buffer[..read]);
+        while ada.session.receiver.next().unwrap().is_some() {
+            records += 1;
+        }
+    }
+    assert!(messages <= 20, "{messages}");
     rig.stop().await;
 }
 
@@ -450,6 +474,20 @@ async fn a_suspension_ends_the_providers_sessions_and_no_others() {
     crow.set_status(dir::ProviderStatus::Suspended);
     rig.directory.put(crow);
     assert_eq!(other.ended().await.reason, EndReason::ProviderSuspended);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn the_directory_may_be_away_but_what_it_says_when_it_is_back_holds() {
+    let rig = Rig::start().await;
+    let mut ada = Client::ada(&rig).await;
+    rig.directory.break_watch();
+    ada.send(FromClient::Ping(1)).await;
+    assert_eq!(ada.next().await, Some(FromServer::Pong(1)));
+    // The next watch does not name the provider any more.
+    rig.directory.script().providers.retain(|provider| provider.domain != "birdy.example");
+    rig.directory.break_watch();
+    assert_eq!(ada.ended().await.reason, EndReason::ProviderSuspended);
     rig.stop().await;
 }
 
