@@ -85,7 +85,7 @@ impl Lane {
     pub(super) fn is_open(&self, now: Instant) -> bool {
         !self.claiming
             && self.claim == Claim::Nobody
-            && !(self.mending && !self.in_flight.is_empty())
+            && (!self.mending || self.in_flight.is_empty())
             && self.in_flight.len() + self.caution < WINDOW
             && self.not_before.is_none_or(|at| at <= now)
     }

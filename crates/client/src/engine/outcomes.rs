@@ -32,7 +32,7 @@ impl Engine {
             Fate::Rejected(Rejected::RateLimited { retry_after_ms }) => {
                 if let Some(lane) = self.outbox.lane(&outcome.to) {
                     lane.pushed_back();
-                    lane.not_before = Some(Instant::now() + pause(retry_after_ms.max(1000)));
+                    lane.not_before = Some(Instant::now() + pause(if retry_after_ms == 0 { 1000 } else { retry_after_ms }));
                 }
                 self.outbox.put_back(flying.waiting);
                 return Ok(());

@@ -76,6 +76,7 @@ pub(super) struct Identities {
 }
 
 /// What [`Identities::restore`] goes back to.
+#[derive(Clone, Copy)]
 pub(super) struct Mark {
     key: Option<IdentityKey>,
     changed: bool,
