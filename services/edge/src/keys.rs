@@ -106,3 +106,70 @@ fn fitting(
     }
     Ok(certificate)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use causeway_identity::{RootKey, Validity};
+    use causeway_runtime::secret_file;
+
+    use super::*;
+
+    const DEPLOYMENT: &str = "net.example";
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    /// Loads a key and a certificate of the key with this seed, for this deployment, from two hours before to two hours
+    /// after `at`.
+    fn load(key: &str, seed: u8, deployment: &str, at: SystemTime) -> Result<Keys, EdgeError> {
+        let folder = tempfile::tempdir().unwrap();
+        let config = EdgeConfig {
+            noise_key_file: folder.path().join("noise.key"),
+            certificate_file: folder.path().join("certificate"),
+            deployment: DEPLOYMENT.to_owned(),
+            ..EdgeConfig::default()
+        };
+        secret_file::create(&config.noise_key_file, key.as_bytes()).unwrap();
+        let public = NoiseKey::new(*StaticKey::from_bytes([seed; 32]).public()).unwrap();
+        let two_hours = Duration::from_secs(7_200);
+        let validity = Validity { not_before: at - two_hours, not_after: at + two_hours };
+        let certificate =
+            ServerCertificate::issue(&RootKey::from_seed([3; 32]), deployment, &public, validity).unwrap();
+        std::fs::write(&config.certificate_file, certificate.to_bytes()).unwrap();
+        Keys::load(&config, now())
+    }
+
+    #[test]
+    fn key_and_certificate_must_fit_each_other_the_deployment_and_the_time() {
+        let key = "01".repeat(32);
+        let keys = load(&format!("{key}\n"), 1, DEPLOYMENT, now()).unwrap();
+        let hello = pb::ServerHello::decode(&keys.server_hello(5)[..]).unwrap();
+        assert_eq!((hello.server_time_ms, hello.limits.unwrap().max_stanza_bytes), (5, 262_144));
+
+        for form in ["", "01", &"0g".repeat(32), &"AB".repeat(32), &"01".repeat(33)] {
+            assert!(matches!(load(form, 1, DEPLOYMENT, now()), Err(EdgeError::KeyForm { .. })), "{form}");
+        }
+        let day = Duration::from_secs(86_400);
+        for (seed, deployment, at, expected) in [
+            (2, DEPLOYMENT, now(), CertificateError::StaticKey),
+            (1, "other.example", now(), CertificateError::Deployment),
+            (1, DEPLOYMENT, now() - day, CertificateError::Expired),
+            (1, DEPLOYMENT, now() + day, CertificateError::NotYetValid),
+        ] {
+            match load(&key, seed, deployment, at) {
+                Err(EdgeError::Certificate { source, .. }) => assert_eq!(source, expected),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let config = EdgeConfig { noise_key_file: "/nonexistent/noise.key".into(), ..EdgeConfig::default() };
+        let error = Keys::load(&config, now()).unwrap_err().to_string();
+        assert!(error.contains("edge.noise_key_file") && error.contains("/nonexistent/noise.key"), "{error}");
+    }
+}
