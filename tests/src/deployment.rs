@@ -1,10 +1,11 @@
-//! A running deployment: the real binary as a child process.
+//! A running deployment: the real binary as one child process, or as one for each service.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use causeway_identity::RootPublicKey;
@@ -15,6 +16,7 @@ use causeway_proto::directory::v1::{
 use causeway_runtime::grpc;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -42,28 +44,67 @@ pub struct Ready {
     pub root: RootPublicKey,
 }
 
-/// `causeway all` with its data in a folder of its own, on free ports that it keeps over restarts.
+/// How many processes a deployment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// `causeway all`.
+    One,
+    /// One for each service, which speak over TCP.
+    Many,
+}
+
+/// A process of a deployment, by its subcommand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Process {
+    /// Everything.
+    All,
+    /// Who is who.
+    KeyDirectory,
+    /// Who gets what.
+    Routing,
+    /// Media.
+    MediaRelay,
+    /// Client connections.
+    Edge,
+}
+
+impl Shape {
+    /// In the order of starting.
+    fn processes(self) -> &'static [Process] {
+        match self {
+            Self::One => &[Process::All],
+            Self::Many => &[Process::KeyDirectory, Process::Routing, Process::MediaRelay, Process::Edge],
+        }
+    }
+}
+
+impl Process {
+    fn subcommand(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::KeyDirectory => "key-directory",
+            Self::Routing => "routing",
+            Self::MediaRelay => "media-relay",
+            Self::Edge => "edge",
+        }
+    }
+}
+
+/// Causeway with its data in a folder of its own, on free ports that it keeps over restarts.
 pub struct Deployment {
-    child: Child,
+    shape: Shape,
+    running: BTreeMap<Process, Child>,
     folder: TempDir,
     settings: BTreeMap<String, String>,
     ready: Ready,
 }
 
 impl Deployment {
-    /// Starts one.
+    /// Starts one of this shape, with further settings.
     ///
     /// # Errors
     /// The binary cannot be built or does not become ready.
-    pub async fn start() -> anyhow::Result<Self> {
-        Self::start_with(&[]).await
-    }
-
-    /// Starts one with further settings.
-    ///
-    /// # Errors
-    /// The binary cannot be built or does not become ready.
-    pub async fn start_with(further: Settings<'_>) -> anyhow::Result<Self> {
+    pub async fn start(shape: Shape, further: Settings<'_>) -> anyhow::Result<Self> {
         let mut settings = BTreeMap::new();
         for (field, value) in [
             ("server.operator_listen", "\"127.0.0.1:0\""),
@@ -84,7 +125,8 @@ impl Deployment {
             settings.insert((*field).to_owned(), (*value).to_owned());
         }
         let folder = tempfile::tempdir().context("folder for the deployment")?;
-        let (child, ready) = launch(folder.path(), &settings).await?;
+        // The first start makes the keys, also for a deployment of many processes.
+        let (child, ready) = launch_all(folder.path(), &settings).await?;
         // Clients find it again after a restart.
         for (field, address) in [
             ("edge.listen", ready.edge.to_string()),
@@ -94,7 +136,29 @@ impl Deployment {
         ] {
             settings.insert(field.to_owned(), format!("\"{address}\""));
         }
-        Ok(Self { child, folder, settings, ready })
+        let running = BTreeMap::from([(Process::All, child)]);
+        let mut net = Self { shape, running, folder, settings, ready };
+        if shape == Shape::Many {
+            let status = net.terminate().await?;
+            anyhow::ensure!(status.success(), "the first start ended with {status}");
+            net.choose_internal_ports().await?;
+            net.restart().await?;
+        }
+        Ok(net)
+    }
+
+    /// Where the services of a deployment of many processes find each other.
+    async fn choose_internal_ports(&mut self) -> anyhow::Result<()> {
+        let mut held = Vec::new();
+        for service in ["directory", "routing", "media"] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.context("find a free port")?;
+            let address = listener.local_addr()?;
+            // Held until all are chosen, so that no two are the same.
+            held.push(listener);
+            self.settings.insert(format!("server.{service}_listen"), format!("\"{address}\""));
+            self.settings.insert(format!("server.{service}_url"), format!("\"http://{address}\""));
+        }
+        Ok(())
     }
 
     /// Where it listens, and whom to trust.
@@ -107,43 +171,98 @@ impl Deployment {
         data(self.folder.path())
     }
 
-    /// SIGKILL: nothing is flushed, nobody is told.
+    /// SIGKILL to all of it: nothing is flushed, nobody is told.
     ///
     /// # Errors
     /// It was dead already.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
-        self.child.kill().await.context("SIGKILL")
+        anyhow::ensure!(!self.running.is_empty(), "nothing is running");
+        while let Some((_, mut child)) = self.running.pop_first() {
+            child.kill().await.context("SIGKILL")?;
+        }
+        Ok(())
     }
 
-    /// SIGTERM, and its exit status.
+    /// SIGKILL to one process of many.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub async fn kill_one(&mut self, process: Process) -> anyhow::Result<()> {
+        let mut child = self.running.remove(&process).with_context(|| format!("{process:?} is not running"))?;
+        child.kill().await.context("SIGKILL")
+    }
+
+    /// SIGTERM to all of it, from the outside in; gives the first exit status that is no success, if there is one.
     ///
     /// # Errors
     /// It does not leave in time.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
-        let id = self.child.id().context("the deployment is not running")?;
-        let sent = Command::new("kill").args(["-TERM", &id.to_string()]).status().await.context("kill")?;
-        anyhow::ensure!(sent.success(), "kill -TERM failed");
-        within("the deployment stops", async { Ok(self.child.wait().await?) }).await
+        let mut worst = ExitStatus::default();
+        while let Some((process, mut child)) = self.running.pop_last() {
+            let id = child.id().with_context(|| format!("{process:?} has ended"))?;
+            let sent = Command::new("kill").args(["-TERM", &id.to_string()]).status().await.context("kill")?;
+            anyhow::ensure!(sent.success(), "kill -TERM failed");
+            let status = within("a process stops", async { Ok(child.wait().await?) }).await?;
+            if worst.success() {
+                worst = status;
+            }
+        }
+        Ok(worst)
     }
 
-    /// Starts it again on the same data and ports.
+    /// Starts what is not running, on the same data and ports.
     ///
     /// # Errors
     /// It does not become ready.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
-        (self.child, self.ready) = launch(self.folder.path(), &self.settings).await?;
+        for process in self.shape.processes() {
+            if self.running.contains_key(process) {
+                continue;
+            }
+            let child = match process {
+                Process::All => launch_all(self.folder.path(), &self.settings).await?.0,
+                _ => self.launch_one(*process).await?,
+            };
+            self.running.insert(*process, child);
+        }
         Ok(())
     }
 
-    /// Fails if the process has ended.
+    /// Starts a service on its own and waits until it accepts connections.
+    async fn launch_one(&self, process: Process) -> anyhow::Result<Child> {
+        let mut child = spawn(self.folder.path(), &self.settings, process).await?;
+        let field = match process {
+            Process::All => anyhow::bail!("not one service"),
+            Process::KeyDirectory => "server.operator_listen",
+            Process::Routing => "server.routing_listen",
+            Process::MediaRelay => "server.media_listen",
+            Process::Edge => "edge.websocket_listen",
+        };
+        let address = self.settings.get(field).with_context(|| field.to_owned())?;
+        let address: SocketAddr = address.trim_matches('"').parse()?;
+        within(&format!("{process:?} accepts connections"), async {
+            while TcpStream::connect(address).await.is_err() {
+                anyhow::ensure!(child.try_wait()?.is_none(), "it ended:\n{}", log_tail(self.folder.path()));
+                // A process on its own tells by nothing but its socket.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(child)
+    }
+
+    /// Fails if a process has ended that was not asked to.
     ///
     /// # Errors
-    /// It has, with its last words.
+    /// One has, with its last words.
     pub fn assert_alive(&mut self) -> anyhow::Result<()> {
-        match self.child.try_wait()? {
-            None => Ok(()),
-            Some(status) => Err(anyhow!("the deployment ended: {status}\n{}", log_tail(self.folder.path()))),
+        for (process, child) in &mut self.running {
+            if let Some(status) = child.try_wait()? {
+                return Err(anyhow!("{process:?} ended: {status}\n{}", log_tail(self.folder.path())));
+            }
         }
+        Ok(())
     }
 
     /// Everything that it has logged.
@@ -223,7 +342,19 @@ impl tonic::service::Interceptor for Bearer {
     }
 }
 
-async fn launch(folder: &Path, settings: &BTreeMap<String, String>) -> anyhow::Result<(Child, Ready)> {
+/// Starts `causeway all` and reads what it says when it is ready.
+async fn launch_all(folder: &Path, settings: &BTreeMap<String, String>) -> anyhow::Result<(Child, Ready)> {
+    let mut child = spawn(folder, settings, Process::All).await?;
+    let output = child.stdout.take().context("standard output of causeway")?;
+    let line =
+        within("causeway becomes ready", async { Ok(BufReader::new(output).lines().next_line().await?) }).await?;
+    match line.as_deref().map(parse) {
+        Some(ready) => Ok((child, ready?)),
+        None => Err(anyhow!("causeway did not start:\n{}", log_tail(folder))),
+    }
+}
+
+async fn spawn(folder: &Path, settings: &BTreeMap<String, String>, process: Process) -> anyhow::Result<Child> {
     let file = folder.join("causeway.toml");
     let mut toml = String::new();
     for (field, value) in settings {
@@ -231,8 +362,9 @@ async fn launch(folder: &Path, settings: &BTreeMap<String, String>) -> anyhow::R
     }
     std::fs::write(&file, toml).context("write the configuration")?;
     let log = std::fs::OpenOptions::new().create(true).append(true).open(log_file(folder)).context("open the log")?;
-    let mut child = Command::new(tokio::task::spawn_blocking(binary::causeway).await??)
-        .args(["all".as_ref(), "--data".as_ref(), data(folder).as_os_str()])
+    let subcommand = process.subcommand();
+    Command::new(tokio::task::spawn_blocking(binary::causeway).await??)
+        .args([subcommand.as_ref(), "--data".as_ref(), data(folder).as_os_str()])
         .args(["--config".as_ref(), file.as_os_str()])
         .env_clear()
         .env("RUST_BACKTRACE", "1")
@@ -241,14 +373,7 @@ async fn launch(folder: &Path, settings: &BTreeMap<String, String>) -> anyhow::R
         .stderr(log)
         .kill_on_drop(true)
         .spawn()
-        .context("start causeway")?;
-    let output = child.stdout.take().context("standard output of causeway")?;
-    let line =
-        within("causeway becomes ready", async { Ok(BufReader::new(output).lines().next_line().await?) }).await?;
-    match line.as_deref().map(parse) {
-        Some(ready) => Ok((child, ready?)),
-        None => Err(anyhow!("causeway did not start:\n{}", log_tail(folder))),
-    }
+        .with_context(|| format!("start causeway {subcommand}"))
 }
 
 /// Reads `causeway: ready name=value ...`.

@@ -1,5 +1,6 @@
 //! A user's device: the SDK with its store on disk.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,6 +145,15 @@ impl Device {
         };
         let store = Arc::new(within("a device's store is free", open).await?);
         self.running = Some(Client::open(self.config.clone(), store, Arc::clone(&self.tokens)).await?);
+        Ok(())
+    }
+
+    /// Connects to this address instead of the edge's own from the next start on.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn connect_through(&mut self, network: SocketAddr) -> anyhow::Result<()> {
+        self.config.server = network.to_string().parse()?;
         Ok(())
     }
 

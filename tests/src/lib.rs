@@ -1,7 +1,7 @@
 //! The harness of the whole-system tests, which are in `tests/scenarios`, a file each.
 //!
-//! Nothing in it is a stand-in for a part of Causeway: a [`Deployment`] is the real `causeway` binary with its data in a
-//! folder of its own, a [`Provider`] is a sandbox provider over real HTTP, a [`Device`] is the SDK with its store on disk,
+//! Nothing in it is a stand-in for a part of Causeway: a [`Deployment`] is the real `causeway` binary, as one
+//! process or as one a service, with its data in a folder of its own, a [`Provider`] is a sandbox provider over real HTTP, a [`Device`] is the SDK with its store on disk,
 //! and a [`raw::Session`] speaks the protocol without the SDK, so that it can break it. Tests wait for events, never for
 //! time to pass; [`within`] turns an event that does not come into a failure with a name.
 //!
@@ -10,6 +10,7 @@
 mod binary;
 mod deployment;
 mod device;
+mod network;
 mod provider;
 pub mod raw;
 mod world;
@@ -19,8 +20,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-pub use deployment::{Deployment, Ready, Settings};
+pub use deployment::{Deployment, Process, Ready, Settings, Shape};
 pub use device::{Device, DeviceOptions};
+pub use network::CuttingNetwork;
 pub use provider::{Kind, Provider};
 pub use world::World;
 

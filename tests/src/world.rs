@@ -1,6 +1,6 @@
 //! What most scenarios begin with.
 
-use crate::{Deployment, Device, Kind, Provider, Settings};
+use crate::{Deployment, Device, Kind, Provider, Settings, Shape};
 
 /// A deployment, its home provider, and one other.
 pub struct World {
@@ -18,7 +18,7 @@ impl World {
     /// # Errors
     /// One of them does not start.
     pub async fn start() -> anyhow::Result<Self> {
-        Self::start_with(&[]).await
+        Self::start_as(Shape::One, &[]).await
     }
 
     /// Starts all three, the deployment with further settings.
@@ -26,7 +26,15 @@ impl World {
     /// # Errors
     /// One of them does not start.
     pub async fn start_with(settings: Settings<'_>) -> anyhow::Result<Self> {
-        let net = Deployment::start_with(settings).await?;
+        Self::start_as(Shape::One, settings).await
+    }
+
+    /// Starts all three, the deployment in this shape and with further settings.
+    ///
+    /// # Errors
+    /// One of them does not start.
+    pub async fn start_as(shape: Shape, settings: Settings<'_>) -> anyhow::Result<Self> {
+        let net = Deployment::start(shape, settings).await?;
         let home = Provider::start(&net, "home.example", Kind::Home).await?;
         let birdy = Provider::start(&net, "birdy.example", Kind::ThirdParty).await?;
         Ok(Self { net, home, birdy })

@@ -3,12 +3,28 @@
 use std::collections::BTreeMap;
 
 use causeway_client::{DeviceAddress, MessageId};
-use causeway_tests::{Device, World};
+use causeway_tests::{Device, Process, Shape, World};
 
 #[tokio::test]
 async fn every_acknowledged_message_of_a_burst_arrives_once_although_the_server_is_killed() -> anyhow::Result<()> {
+    killed(&[Process::All]).await
+}
+
+#[tokio::test]
+async fn every_acknowledged_message_arrives_once_although_routing_and_edge_are_killed_in_turn() -> anyhow::Result<()> {
+    killed(&[Process::Routing, Process::Edge]).await
+}
+
+#[tokio::test]
+async fn every_acknowledged_message_arrives_once_although_the_directory_is_killed() -> anyhow::Result<()> {
+    killed(&[Process::KeyDirectory]).await
+}
+
+/// Two devices send in three bursts, and in the middle of each the next of `victims` gets SIGKILL.
+async fn killed(victims: &[Process]) -> anyhow::Result<()> {
     const MESSAGES: usize = 150;
-    let mut world = World::start().await?;
+    let shape = if victims.contains(&Process::All) { Shape::One } else { Shape::Many };
+    let mut world = World::start_as(shape, &[]).await?;
     let (ada, ada_too) = (world.at_birdy("ada").await?, world.at_birdy("ada").await?);
     let mut receivers = [world.at_home("bo").await?, world.at_home("bo").await?];
     let bo = receivers[0].address().clone();
@@ -16,7 +32,7 @@ async fn every_acknowledged_message_of_a_burst_arrives_once_although_the_server_
     receivers[1].stop().await?;
 
     let mut sent: BTreeMap<&str, Vec<(MessageId, String)>> = BTreeMap::new();
-    for round in 0..3 {
+    for (round, victim) in victims.iter().cycle().take(3).enumerate() {
         for n in 0..MESSAGES / 3 {
             for (name, sender) in [("ada/1", &ada), ("ada/2", &ada_too)] {
                 let text = format!("{name} {:03}", round * MESSAGES / 3 + n);
@@ -26,7 +42,7 @@ async fn every_acknowledged_message_of_a_burst_arrives_once_although_the_server_
         // Some of this round are answered, some are under way, some wait for their turn.
         let halfway = &sent["ada/1"][round * MESSAGES / 3 + MESSAGES / 6];
         assert!(ada.outcome(halfway.0).await?.is_accepted());
-        world.net.kill().await?;
+        world.net.kill_one(*victim).await?;
         world.net.restart().await?;
     }
     for (sender, messages) in [(&ada, &sent["ada/1"]), (&ada_too, &sent["ada/2"])] {
@@ -66,8 +82,17 @@ async fn expect_all_in_order(
 
 #[tokio::test]
 async fn a_server_that_is_asked_to_stop_leaves_cleanly_and_loses_nothing() -> anyhow::Result<()> {
+    stopped(Shape::One).await
+}
+
+#[tokio::test]
+async fn many_processes_that_are_asked_to_stop_leave_cleanly_and_lose_nothing() -> anyhow::Result<()> {
+    stopped(Shape::Many).await
+}
+
+async fn stopped(shape: Shape) -> anyhow::Result<()> {
     const MESSAGES: usize = 60;
-    let mut world = World::start().await?;
+    let mut world = World::start_as(shape, &[]).await?;
     let (ada, mut bo) = (world.at_birdy("ada").await?, world.at_home("bo").await?);
     let mut ids = Vec::new();
     for n in 0..MESSAGES {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use causeway_client::{
     ClientError, ConsentSettings, ErrorCode, ProviderRule, Reach, RejectReason, Rejection, RequestBody, SendResult,
 };
-use causeway_tests::{Device, World, within};
+use causeway_tests::{Device, Shape, World, within};
 use tokio::time::Instant;
 
 /// The one answer for everybody who cannot be reached, whatever the reason.
@@ -53,7 +53,16 @@ async fn whoever_did_not_opt_in_looks_like_nobody() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_narrower_setting_is_in_force_when_it_is_confirmed() -> anyhow::Result<()> {
-    let world = World::start().await?;
+    narrow(Shape::One).await
+}
+
+#[tokio::test]
+async fn a_narrower_setting_is_in_force_in_all_processes_when_it_is_confirmed() -> anyhow::Result<()> {
+    narrow(Shape::Many).await
+}
+
+async fn narrow(shape: Shape) -> anyhow::Result<()> {
+    let world = World::start_as(shape, &[]).await?;
     let (ada, mut bo) = (world.at_birdy("ada").await?, world.at_home("bo").await?);
     for round in 0..5 {
         let text = format!("open {round}");

@@ -1,11 +1,20 @@
 //! The first conversation: a user of another provider and a home user, with two devices each.
 
 use causeway_client::{Content, EventKind, Inbox, ProviderKind, SendResult};
-use causeway_tests::{Device, World};
+use causeway_tests::{Device, Shape, World};
 
 #[tokio::test]
 async fn two_users_of_different_providers_talk_on_all_their_devices() -> anyhow::Result<()> {
-    let world = World::start().await?;
+    talk(Shape::One).await
+}
+
+#[tokio::test]
+async fn two_users_of_different_providers_talk_through_many_processes() -> anyhow::Result<()> {
+    talk(Shape::Many).await
+}
+
+async fn talk(shape: Shape) -> anyhow::Result<()> {
+    let world = World::start_as(shape, &[]).await?;
     let (mut ada, mut ada_too) = (world.at_birdy("ada").await?, world.at_birdy("ada").await?);
     let (mut bo, mut bo_too) = (world.at_home("bo").await?, world.at_home("bo").await?);
 

@@ -2,7 +2,7 @@
 
 use causeway_client::media::{MediaDetails, MediaError};
 use causeway_client::{ClientError, Content, ErrorCode, Media, MediaKind};
-use causeway_tests::{Device, World, within};
+use causeway_tests::{Device, Shape, World, within};
 
 /// A PNG file: its signature, then bytes that differ from place to place.
 fn picture(size: usize) -> Vec<u8> {
@@ -32,7 +32,16 @@ async fn send_picture(from: &Device, to: &mut Device, bytes: &[u8]) -> anyhow::R
 
 #[tokio::test]
 async fn a_picture_goes_both_ways_byte_for_byte() -> anyhow::Result<()> {
-    let world = World::start().await?;
+    both_ways(Shape::One).await
+}
+
+#[tokio::test]
+async fn a_picture_goes_both_ways_through_many_processes() -> anyhow::Result<()> {
+    both_ways(Shape::Many).await
+}
+
+async fn both_ways(shape: Shape) -> anyhow::Result<()> {
+    let world = World::start_as(shape, &[]).await?;
     let (mut ada, mut bo) = (world.at_birdy("ada").await?, world.at_home("bo").await?);
     for size in [9, 65_536, 1_000_003] {
         let bytes = picture(size);
