@@ -28,9 +28,16 @@ pub(crate) async fn run(folder: &Path) -> anyhow::Result<()> {
          Chat from two terminals:\n\n  \
            target/debug/causewayctl chat --profile {ada} --opt-in --to bo@{HOME}\n  \
            target/debug/causewayctl chat --profile {bo} --opt-in --to ada@{THIRD}\n\n\
+         Run the SDK's example as another user:\n\n  \
+           cargo run -p causeway-client --example first_message -- {server} {deployment} {root} {token_url} \
+           eve@{THIRD} bo@{HOME} {folder}/eve.db\n\n\
          Look at the providers:\n\n  \
            target/debug/causewayctl provider --operator-token-file {token} list\n\n\
          Data and logs: {folder}. Ctrl-C stops everything.",
+        server = world.deployment.server,
+        deployment = world.deployment.name,
+        root = world.deployment.root,
+        token_url = world.provider(THIRD).said("token_url")?,
         token = folder.join("server/keys/operator.token").display(),
         folder = folder.display(),
     );
