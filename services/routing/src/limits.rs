@@ -1,16 +1,13 @@
 //! Who may send how much: rates per account and per provider, and the memory that waiting messages may take.
 
-use std::collections::HashMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use causeway_identity::{AccountId, Domain};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
-use tokio::time::Instant;
 
 use crate::config::RoutingConfig;
 use crate::message::Sender;
@@ -22,44 +19,26 @@ type Keyed<K> = RateLimiter<K, DashMapStateStore<K>, DefaultClock>;
 pub(crate) struct Limits {
     accounts: Keyed<AccountId>,
     providers: Keyed<Domain>,
-    /// Until when an account that was over its rate is let through no more.
-    closed: Mutex<HashMap<AccountId, Instant>>,
     clock: DefaultClock,
 }
-
-/// A sender over its rate gets nothing through for at least this long. What it had under way behind the refused message
-/// is refused with it, so that the sender can repeat all of it in its order; were the next message let in as soon as the
-/// rate allows one, it would overtake.
-const CLOSED_FOR: Duration = Duration::from_millis(1_000);
 
 impl Limits {
     pub(crate) fn new(config: &RoutingConfig) -> Self {
         Self {
             accounts: RateLimiter::dashmap(quota(config.account_per_s, config.account_burst)),
             providers: RateLimiter::dashmap(quota(config.provider_per_s, config.provider_burst)),
-            closed: Mutex::default(),
             clock: DefaultClock::default(),
         }
     }
 
     /// Counts a message of `sender`; an error is how many milliseconds to wait.
     pub(crate) fn count(&self, sender: &Sender) -> Result<(), u64> {
-        let now = Instant::now();
-        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        match closed.get(&sender.account).map(|until| until.saturating_duration_since(now)) {
-            None => {}
-            Some(Duration::ZERO) => {
-                closed.remove(&sender.account);
-            }
-            Some(left) => return Err(millis(left)),
-        }
-        let wait = |until: governor::NotUntil<_>| until.wait_time_from(self.clock.now());
-        let counted = self.accounts.check_key(&sender.account).map_err(wait);
-        counted.and_then(|()| self.providers.check_key(&sender.provider).map_err(wait)).map_err(|wait| {
-            let wait = wait.max(CLOSED_FOR);
-            closed.insert(sender.account, now + wait);
-            millis(wait)
-        })
+        let wait = |until: governor::NotUntil<_>| {
+            let wait = until.wait_time_from(self.clock.now());
+            u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+        };
+        self.accounts.check_key(&sender.account).map_err(wait)?;
+        self.providers.check_key(&sender.provider).map_err(wait)
     }
 
     /// Forgets senders whose allowance is full again.
@@ -67,13 +46,7 @@ impl Limits {
         self.accounts.retain_recent();
         self.accounts.shrink_to_fit();
         self.providers.retain_recent();
-        let now = Instant::now();
-        self.closed.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, until| *until > now);
     }
-}
-
-fn millis(wait: Duration) -> u64 {
-    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 fn quota(per_s: u32, burst: u32) -> Quota {
@@ -157,18 +130,6 @@ mod tests {
         assert!(limits.count(&eve).is_ok(), "another provider is not touched");
         limits.tidy();
         assert!(limits.count(&ada).is_err(), "tidying forgets idle senders only");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_was_under_way_behind_a_refused_message_does_not_overtake_it() {
-        let config = RoutingConfig { account_per_s: 1_000, account_burst: 1, ..RoutingConfig::default() };
-        let limits = Limits::new(&config);
-        let ada = sender(1, "birdy.example");
-        while limits.count(&ada).is_ok() {}
-        tokio::time::advance(CLOSED_FOR / 2).await;
-        assert!(limits.count(&ada).is_err(), "the rate alone would allow it");
-        tokio::time::advance(CLOSED_FOR).await;
-        limits.count(&ada).unwrap();
     }
 
     #[test]

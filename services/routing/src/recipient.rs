@@ -11,8 +11,10 @@ mod outcomes;
 mod simulation;
 mod window;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::message::Submission;
@@ -46,6 +48,8 @@ pub(crate) enum Control {
     Signal(SessionKey),
     /// The directory's record changed.
     Changed(Change),
-    /// Finish: keep what is not acknowledged, then end.
-    Drain,
+    /// Take nothing more, write what is not acknowledged, and drop this once every outcome has been told.
+    Finish(mpsc::Sender<Infallible>),
+    /// End all sessions, and the actor.
+    Leave,
 }

@@ -124,16 +124,25 @@ impl Recipients {
         if crowded { CROWDED_PATIENCE.min(configured) } else { configured }
     }
 
-    /// No more messages: what actors have is kept, then they end. Resolves when all have.
+    /// No more messages: what actors have is written and every outcome told, then sessions end, and the actors with
+    /// them. Resolves when all have.
     pub(crate) async fn drain(&self) {
         self.draining.store(true, Ordering::Release);
-        for shard in &self.shards {
-            for handle in shard.lock().unwrap_or_else(PoisonError::into_inner).values() {
-                let _ended = handle.control.send(Control::Drain);
-            }
-        }
+        let (quiet, mut all_quiet) = mpsc::channel(1);
+        self.tell_all(|| Control::Finish(quiet.clone()));
+        drop(quiet);
+        let _none = all_quiet.recv().await;
+        self.tell_all(|| Control::Leave);
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    fn tell_all(&self, control: impl Fn() -> Control) {
+        for shard in &self.shards {
+            for handle in shard.lock().unwrap_or_else(PoisonError::into_inner).values() {
+                let _ended = handle.control.send(control());
+            }
+        }
     }
 
     fn refused(&self, job: Job) -> Refused {

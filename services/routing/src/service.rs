@@ -195,3 +195,6 @@ async fn clean_up(mut leftovers: mpsc::Receiver<Leftover>, shared: Arc<Shared>, 
 
 /// Before what an account has left is erased again.
 const ERASE_AGAIN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,14 @@
 //! A session as routing sees it: an attached device of an edge, reachable by its link.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use causeway_identity::SessionId;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use crate::message::{Ending, Envelope, Outcome, Sender};
+use crate::message::{Ending, Envelope, Outcome, Rejection, Sender};
 use crate::metrics::Metrics;
 use crate::outbox::{Event, Outbox};
 use crate::recipient::Control;
@@ -28,6 +30,8 @@ pub(crate) struct Session {
     detached: AtomicBool,
     /// It has been told to end, or has left: what it still says counts for nothing.
     over: AtomicBool,
+    /// Until when it is told that it is over its rate, whatever the rate says by then.
+    closed_until: Mutex<Option<Instant>>,
     /// Its actor knows that there is something new above.
     signalled: AtomicBool,
     owner: std::sync::OnceLock<mpsc::UnboundedSender<Control>>,
@@ -52,6 +56,7 @@ impl Session {
             processed: AtomicU64::new(0),
             detached: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            closed_until: Mutex::new(None),
             signalled: AtomicBool::new(false),
             owner: std::sync::OnceLock::new(),
             metrics,
@@ -112,9 +117,27 @@ impl Session {
     /// Tells the sender what became of a message.
     pub(crate) fn answer(&self, outcome: Outcome, id: causeway_identity::MessageId, to: String) {
         self.metrics.decided(&outcome);
+        if let Outcome::Rejected(Rejection::RateLimited { retry_after_ms }) = outcome {
+            self.close_for(Duration::from_millis(retry_after_ms).min(MAX_CLOSED));
+        }
         if !self.is_over() {
             self.outbox.push(self.id, Event::Outcome { outcome, id, to });
         }
+    }
+
+    /// What the session has under way behind a message that was over its rate is refused with it, so that the sender can
+    /// repeat all of it in its order. Were it let in as soon as the rate allows it, it would overtake.
+    fn close_for(&self, time: Duration) {
+        let until = Instant::now() + time;
+        let mut closed_until = self.closed_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *closed_until = Some(closed_until.map_or(until, |before| before.max(until)));
+    }
+
+    /// How many milliseconds it still is over its rate.
+    pub(crate) fn closed_for_ms(&self) -> Option<u64> {
+        let until = (*self.closed_until.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let left = until.checked_duration_since(Instant::now())?;
+        Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).saturating_add(1))
     }
 
     pub(crate) fn attached(&self, waiting: u64) {
@@ -139,6 +162,9 @@ impl Session {
         }
     }
 }
+
+/// A full mailbox asks for more patience than is needed to keep the order of what is under way.
+const MAX_CLOSED: Duration = Duration::from_secs(1);
 
 /// What devices are told beside messages.
 #[derive(Debug, Clone, PartialEq, Eq)]

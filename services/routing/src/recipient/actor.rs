@@ -6,6 +6,7 @@
 mod perform;
 
 use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::push::Pusher;
 use crate::recipients::Recipients;
 use crate::records::{Change, Fetched, Found, Record, Records, Unavailable};
+use crate::rules;
 use crate::session::{Notice, Session, SessionKey};
 
 /// What all actors share.
@@ -50,6 +52,8 @@ pub(crate) struct Actor {
     waiting: VecDeque<Step>,
     /// The first of `waiting` awaits this.
     need: Option<Pending<Needed>>,
+    /// When a record was fetched although it was cached.
+    looked_again_at: Option<Instant>,
     /// How often the first of `waiting` has been tried.
     attempts: u32,
     /// Results of what the mailbox does in order: they are told in that order.
@@ -59,7 +63,12 @@ pub(crate) struct Actor {
     out: Vec<Output<ReplyTo>>,
     shared: Arc<Shared>,
     recipients: Arc<Recipients>,
-    draining: bool,
+    /// It finishes what it has.
+    takes_nothing: bool,
+    /// Dropped once nothing is awaited any more.
+    quiet: Option<mpsc::Sender<Infallible>>,
+    /// It ends as soon as nothing is awaited.
+    leaving: bool,
 }
 
 type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -98,10 +107,14 @@ enum Tried {
     Records(Step),
     /// The account's mailbox has not been looked at.
     Load(Step, AccountId),
+    /// What is cached contradicts what a client has seen: the directory may be ahead of its own announcements.
+    Stale(Step),
 }
 
 /// A step that does not get what it needs in so many attempts is given up.
 const ATTEMPTS: u32 = 8;
+/// A cached record is fetched again at most this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Actor {
     pub(crate) fn new(address: Address, shared: Arc<Shared>, recipients: Arc<Recipients>) -> Self {
@@ -112,13 +125,16 @@ impl Actor {
             sessions: HashMap::new(),
             waiting: VecDeque::new(),
             need: None,
+            looked_again_at: None,
             attempts: 0,
             results: FuturesOrdered::new(),
             readings: FuturesUnordered::new(),
             out: Vec::new(),
             shared,
             recipients,
-            draining: false,
+            takes_nothing: false,
+            quiet: None,
+            leaving: false,
         }
     }
 
@@ -136,17 +152,21 @@ impl Actor {
                 needed = next_of(&mut self.need) => self.needed(needed),
                 () = sleep_until(deadline) => {}
                 // One after the other: what is not taken stays in its bounded queue.
-                Some(job) = jobs.recv(), if self.waiting.is_empty() && !self.draining => {
+                Some(job) = jobs.recv(), if self.waiting.is_empty() && !self.takes_nothing => {
                     self.waiting.push_back(Step::Message(Box::new(job)));
                 }
             }
             self.step();
-            if self.draining {
+            if self.takes_nothing {
                 while let Ok(job) = jobs.try_recv() {
-                    self.fail(&job.reply);
+                    // It gets no answer: its session ends, and its client repeats it elsewhere.
+                    drop(job);
                 }
-                if self.is_finished() && self.recipients.retire(&self.address, || jobs.is_empty()) {
-                    return;
+                if self.is_finished() {
+                    self.quiet = None;
+                    if self.leaving && self.recipients.retire(&self.address, || jobs.is_empty()) {
+                        return;
+                    }
                 }
             } else if !self.is_idle() {
                 used_at = Instant::now();
@@ -162,7 +182,7 @@ impl Actor {
     fn step(&mut self) {
         let now = self.now();
         if self.machine.next_deadline().is_some_and(|deadline| deadline <= now.instant) {
-            let mut world = Senses { sessions: &self.sessions, limits: &self.shared.limits };
+            let mut world = Senses { sessions: &self.sessions, shared: &self.shared, from: None };
             self.machine.tick(now, &mut world, &mut self.out);
         }
         self.perform();
@@ -172,6 +192,10 @@ impl Actor {
                 Tried::Done => self.attempts = 0,
                 Tried::Records(step) => self.fetch_for(step),
                 Tried::Load(step, account) => self.load_for(step, account),
+                Tried::Stale(step) => {
+                    self.shared.records.cache().forget(&self.address);
+                    self.fetch_for(step);
+                }
             }
             self.perform();
         }
@@ -231,9 +255,17 @@ impl Actor {
         {
             return Tried::Load(Step::Message(job), record.account);
         }
+        if let (Some(recipient), Some(sender)) = (recipient, sender)
+            && rules::permits(recipient, sender, &job.submission.from)
+            && !rules::mismatch(&job.submission, recipient).is_empty()
+            && self.may_look_again()
+        {
+            return Tried::Stale(Step::Message(job));
+        }
         let now = self.now();
         let Job { submission, reply, since: _ } = *job;
-        let mut world = Senses { sessions: &self.sessions, limits: &self.shared.limits };
+        let session = Arc::clone(&reply.session);
+        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, from: Some(&session) };
         self.machine.submit(submission, reply, recipient, sender, now, &mut world, &mut self.out);
         Tried::Done
     }
@@ -261,7 +293,14 @@ impl Actor {
             return Tried::Load(step, record.account);
         }
         match session {
-            Some(session) => self.attach(&session, record),
+            Some(session) => {
+                let listed = record.device(session.device.device);
+                let known = listed.is_some_and(|device| device.registration == session.registration);
+                if !known && self.may_look_again() {
+                    return Tried::Stale(step);
+                }
+                self.attach(&session, record);
+            }
             None => self.machine.reconcile(record, &mut self.out),
         }
         Tried::Done
@@ -269,14 +308,25 @@ impl Actor {
 
     fn attach(&mut self, session: &Arc<Session>, record: &Arc<Record>) {
         let now = self.now();
-        let mut world = Senses { sessions: &self.sessions, limits: &self.shared.limits };
+        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, from: None };
         let device = session.device.device;
         self.machine.attach(session.key, device, session.registration, record, now, &mut world, &mut self.out);
     }
 
+    /// True at most once in a while, so that wrong lists do not become the directory's load.
+    fn may_look_again(&mut self) -> bool {
+        let now = Instant::now();
+        let may = self.looked_again_at.is_none_or(|before| now.duration_since(before) >= LOOK_AGAIN);
+        if may {
+            self.looked_again_at = Some(now);
+        }
+        may
+    }
+
     /// A session that never got as far as the machine.
     fn refuse(&mut self, session: &Arc<Session>, reason: Ending) {
-        session.end(reason, 0);
+        let retry_after = if reason == Ending::Draining { self.retry_after(session) } else { 0 };
+        session.end(reason, retry_after);
         self.forget(session);
     }
 
@@ -347,7 +397,7 @@ impl Actor {
                 };
                 match tried {
                     Tried::Done => self.attempts = 0,
-                    Tried::Records(step) => self.fetch_for(step),
+                    Tried::Records(step) | Tried::Stale(step) => self.fetch_for(step),
                     Tried::Load(step, account) => self.load_for(step, account),
                 }
             }
@@ -362,7 +412,7 @@ impl Actor {
     fn told(&mut self, control: Control) {
         match control {
             Control::Attach(session) => {
-                if self.draining {
+                if self.takes_nothing {
                     session.end(Ending::Draining, self.retry_after(&session));
                     return;
                 }
@@ -376,13 +426,20 @@ impl Actor {
             }
             Control::Signal(key) => self.signalled(key),
             Control::Changed(change) => self.changed(&change),
-            Control::Drain => {
-                self.draining = true;
-                for step in std::mem::take(&mut self.waiting) {
-                    self.give_up(step);
-                }
+            Control::Finish(quiet) => {
+                self.takes_nothing = true;
+                self.quiet = Some(quiet);
                 self.need = None;
-                self.machine.drain(&mut self.out);
+                for step in std::mem::take(&mut self.waiting) {
+                    if let Step::Attach(session) = step {
+                        self.refuse(&session, Ending::Draining);
+                    }
+                }
+                self.machine.finish(&mut self.out);
+            }
+            Control::Leave => {
+                self.leaving = true;
+                self.machine.leave(&mut self.out);
             }
         }
     }
@@ -391,7 +448,7 @@ impl Actor {
         let Some(session) = self.sessions.get(&key).cloned() else { return };
         let (processed, detached) = session.take_signal();
         let now = self.now();
-        let mut world = Senses { sessions: &self.sessions, limits: &self.shared.limits };
+        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, from: None };
         if processed > 0 {
             self.machine.processed(key, processed, now, &mut world, &mut self.out);
         }
@@ -423,7 +480,7 @@ impl Actor {
         // One that has not begun yet will see this change too.
         let begun = usize::from(self.need.is_some());
         let will_look = self.waiting.iter().skip(begun).any(|step| matches!(step, Step::Look));
-        if !matches!(change, Change::Consent) && !self.draining && !will_look {
+        if !matches!(change, Change::Consent) && !self.takes_nothing && !will_look {
             self.waiting.push_back(Step::Look);
         }
     }
@@ -472,7 +529,9 @@ impl Drop for Actor {
 /// What the machine may ask while it decides.
 struct Senses<'a> {
     sessions: &'a HashMap<SessionKey, Arc<Session>>,
-    limits: &'a Limits,
+    shared: &'a Shared,
+    /// The session by which the message came that is being decided.
+    from: Option<&'a Session>,
 }
 
 impl World for Senses<'_> {
@@ -481,7 +540,10 @@ impl World for Senses<'_> {
     }
 
     fn count(&mut self, sender: &Sender) -> Result<(), u64> {
-        self.limits.count(sender)
+        if let Some(left) = self.from.and_then(Session::closed_for_ms) {
+            return Err(left);
+        }
+        self.shared.limits.count(sender).map_err(|wait| wait.max(self.shared.retry_ms))
     }
 }
 

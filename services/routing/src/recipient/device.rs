@@ -25,6 +25,8 @@ pub(super) struct Device {
     pub(super) reserved: Usage,
     /// Puts under way.
     pub(super) puts: BTreeSet<Ticket>,
+    /// How many orders to forget are under way.
+    pub(super) forgets: usize,
     /// Everything up to here was acknowledged and the mailbox failed to erase it.
     pub(super) unforgotten: Option<Seq>,
     /// Asked the mailbox for the true usage; what has been queued since.
@@ -39,7 +41,7 @@ pub(super) struct Served {
     pub(super) window: Window,
     /// Everything up to here was given to it.
     pub(super) cursor: Seq,
-    /// It has been told that it is attached.
+    /// It has been told that it is attached: with the first reading, so that from then on it gets what comes.
     pub(super) announced: bool,
     pub(super) mode: Mode,
 }
@@ -56,9 +58,9 @@ pub(super) enum Mode {
 /// A session that reads from the mailbox.
 #[derive(Debug, Default)]
 pub(super) struct Behind {
-    /// Nothing is read before this put and those before it are over: the mailbox then has all that came before the
-    /// session.
-    pub(super) joining: Option<Ticket>,
+    /// The session begins once everything is over that was under way in the mailbox when it came: up to this put, and
+    /// all that was to be forgotten. What is read then is what it is to be given, no less and no more.
+    joining: Option<Ticket>,
     pub(super) reading: bool,
     /// The last reading came to the end; another one before a put is over would find nothing.
     pub(super) at_end: bool,
@@ -83,7 +85,8 @@ struct Ahead {
 impl Device {
     /// Nothing is known of it that would be missed.
     pub(super) fn is_idle(&self) -> bool {
-        let nothing_known = self.served.is_none() && self.puts.is_empty() && self.recount.is_none();
+        let nothing_known =
+            self.served.is_none() && self.puts.is_empty() && self.forgets == 0 && self.recount.is_none();
         nothing_known && self.unforgotten.is_none() && self.kept == Usage::default()
     }
 
@@ -97,9 +100,20 @@ impl Device {
 }
 
 impl Behind {
-    /// A session that begins, once this put is over.
-    pub(super) fn joining(last: Option<Ticket>) -> Self {
-        Self { joining: last, ..Self::default() }
+    /// A session that begins behind this put and those before it.
+    pub(super) fn joining(last: Ticket) -> Self {
+        Self { joining: Some(last), ..Self::default() }
+    }
+
+    pub(super) fn is_joining(&self) -> bool {
+        self.joining.is_some()
+    }
+
+    /// Begins if nothing of before is under way any more.
+    pub(super) fn join(&mut self, first_put: Option<Ticket>, forgets: usize) {
+        if forgets == 0 && self.joining.is_some_and(|last| first_put.is_none_or(|first| first > last)) {
+            self.joining = None;
+        }
     }
 
     /// A session that has been given everything so far.

@@ -473,8 +473,17 @@ impl<R> Machine<R> {
         }
     }
 
-    /// Keeps everything that is not acknowledged and ends all sessions.
-    pub(crate) fn drain(&mut self, out: &mut Vec<Output<R>>) {
+    /// Writes everything that is not acknowledged, without waiting for the window of each message.
+    pub(crate) fn finish(&mut self, out: &mut Vec<Output<R>>) {
+        let in_order: BTreeMap<Seq, MessageKey> =
+            self.pending.iter().map(|(key, pending)| (pending.header.seq, *key)).collect();
+        for key in in_order.values() {
+            self.window_over(key, out);
+        }
+    }
+
+    /// Ends all sessions.
+    pub(crate) fn leave(&mut self, out: &mut Vec<Output<R>>) {
         let ids: Vec<DeviceId> = self.devices.keys().copied().collect();
         for id in ids {
             self.end_served(id, Some(Ending::Draining), out);

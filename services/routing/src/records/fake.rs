@@ -9,8 +9,8 @@ use bytes::Bytes;
 use causeway_proto::directory::v1::followed_message::Change as Followed;
 use causeway_proto::directory::v1::records_server::{Records, RecordsServer};
 use causeway_proto::directory::v1::{
-    FollowedMessage, FollowerMessage, GetRecord, GetWebhook, Lease, ProviderStatus, Record, RecordChange,
-    RecordChanged, RecordDevice, RecordResponse, Webhook, WebhookResponse,
+    FollowedMessage, FollowerMessage, GetRecord, GetWebhook, Lease, ProviderChanged, ProviderStatus, Record,
+    RecordChange, RecordChanged, RecordDevice, RecordResponse, Webhook, WebhookResponse,
 };
 use causeway_proto::wire::v1::{ConsentSettings, InboxSetting, ProviderKind, ProviderRule, Reach};
 use futures::{Stream, StreamExt as _};
@@ -52,6 +52,7 @@ struct Inner {
     acked: watch::Sender<u64>,
     following: watch::Sender<bool>,
     gets: watch::Sender<u64>,
+    refused: watch::Sender<u64>,
     /// While false, `Get` answers `UNAVAILABLE` and streams are refused.
     up: watch::Sender<bool>,
     lease_ms: u32,
@@ -71,6 +72,7 @@ impl FakeDirectory {
             acked: watch::Sender::new(0),
             following: watch::Sender::new(false),
             gets: watch::Sender::new(0),
+            refused: watch::Sender::new(0),
             up: watch::Sender::new(true),
             lease_ms,
         }))
@@ -109,6 +111,13 @@ impl FakeDirectory {
         self.tell(address, account_id, what).await
     }
 
+    /// Tells followers that something of a provider changed, and returns when all have acknowledged.
+    pub(crate) async fn change_provider(&self, domain: &str) {
+        let changed = ProviderChanged { domain: domain.to_owned() };
+        let number = self.send(Followed::Provider(changed)).await;
+        self.confirmed(number).await;
+    }
+
     /// Removes a record and tells followers.
     pub(crate) async fn withdraw(&self, address: &str) {
         let removed = self.0.records.lock().unwrap().remove(address).unwrap();
@@ -117,16 +126,20 @@ impl FakeDirectory {
     }
 
     async fn tell(&self, address: &str, account_id: Bytes, what: RecordChange) -> u64 {
+        let change =
+            RecordChanged { address: address.to_owned(), account_id, what: what.into(), device_id: 1, ec: 3, kyber: 4 };
+        self.send(Followed::Record(change)).await
+    }
+
+    async fn send(&self, change: Followed) -> u64 {
         let mut number = 0;
         self.0.numbers.send_modify(|last| {
             *last += 1;
             number = *last;
         });
-        let change =
-            RecordChanged { address: address.to_owned(), account_id, what: what.into(), device_id: 1, ec: 3, kyber: 4 };
         let followers = self.0.followers.lock().unwrap().clone();
         for follower in followers {
-            let message = FollowedMessage { number, change: Some(Followed::Record(change.clone())) };
+            let message = FollowedMessage { number, change: Some(change.clone()) };
             let _gone = follower.send(Ok(message)).await;
         }
         number
@@ -146,9 +159,19 @@ impl FakeDirectory {
         *self.0.gets.borrow()
     }
 
-    /// Resolves when so many records have been asked for.
-    pub(crate) async fn got(&self, at_least: u64) {
-        self.0.gets.subscribe().wait_for(|gets| *gets >= at_least).await.unwrap();
+    /// How many calls it has refused.
+    pub(crate) fn refused(&self) -> u64 {
+        *self.0.refused.borrow()
+    }
+
+    /// Resolves when it has refused so many calls.
+    pub(crate) async fn was_refused(&self, at_least: u64) {
+        self.0.refused.subscribe().wait_for(|refused| *refused >= at_least).await.unwrap();
+    }
+
+    /// Resolves when a follower has lost its stream and tried again in vain: it trusts nothing then.
+    pub(crate) async fn lost_by_follower(&self) {
+        self.was_refused(self.refused() + 1).await;
     }
 
     /// Cuts all streams.
@@ -171,7 +194,11 @@ impl FakeDirectory {
     }
 
     fn check_up(&self) -> Result<(), Status> {
-        if *self.0.up.borrow() { Ok(()) } else { Err(Status::unavailable("for the test")) }
+        if *self.0.up.borrow() {
+            return Ok(());
+        }
+        self.0.refused.send_modify(|refused| *refused += 1);
+        Err(Status::unavailable("for the test"))
     }
 }
 

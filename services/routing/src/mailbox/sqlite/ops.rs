@@ -92,14 +92,16 @@ impl Op {
         }
     }
 
-    /// Tells that it did not happen.
-    pub(super) fn fail(self, error: StoreError) {
+    /// Tells that it did not happen. What only looks is done nevertheless, if it can be: a disk that is full can be read.
+    pub(super) fn fail(self, error: &StoreError, db: Option<&Connection>) {
         match self {
-            Self::Put(_, to) => drop(to.send(Err(error))),
-            Self::Forget { reply, .. } | Self::DropDevice { reply, .. } => drop(reply.send(Err(error))),
-            Self::DropAccount { reply, .. } => drop(reply.send(Err(error))),
-            Self::Expire { reply, .. } => drop(reply.send(Err(error))),
-            Self::Usage { reply, .. } => drop(reply.send(Err(error))),
+            Self::Put(_, to) => drop(to.send(Err(error.clone()))),
+            Self::Forget { reply, .. } | Self::DropDevice { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Self::DropAccount { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Self::Expire { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Self::Usage { account, reply } => {
+                drop(reply.send(db.map_or_else(|| Err(error.clone()), |db| rows::usage(db, account))));
+            }
         }
     }
 }

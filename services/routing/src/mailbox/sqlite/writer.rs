@@ -146,7 +146,7 @@ impl Worker {
                     tracing::warn!(%error, operations, "a mailbox commit failed; nothing of it is told as stored");
                     for op in batch {
                         self.metrics.store_failed(&error);
-                        op.fail(error.clone());
+                        op.fail(&error, self.connection.as_ref());
                     }
                 }
             }

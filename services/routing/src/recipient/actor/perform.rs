@@ -75,12 +75,14 @@ impl Actor {
     /// Feeds a result back to the machine.
     pub(super) fn finished(&mut self, finished: Finished) {
         let now = self.now();
-        let mut world = Senses { sessions: &self.sessions, limits: &self.shared.limits };
+        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, from: None };
         match finished {
             Finished::Put(ticket, result) => {
                 self.machine.put_done(ticket, &result, now, &mut world, &mut self.out);
             }
-            Finished::Forgotten(device, upto, result) => self.machine.forgotten(device, upto, result.ok(), now),
+            Finished::Forgotten(device, upto, result) => {
+                self.machine.forgotten(device, upto, result.ok(), now, &mut world, &mut self.out);
+            }
             Finished::DroppedDevice(device, result) => self.machine.dropped(device, result.ok(), now),
             Finished::Recounted(account, result) => self.machine.recounted(account, result.as_deref().ok()),
             Finished::Page(session, result) => {
@@ -96,7 +98,7 @@ impl Actor {
             Finished::DroppedAccount(_, Ok(())) => {}
             Finished::DroppedAccount(account, Err(error)) => {
                 tracing::warn!(%account, %error, "what a withdrawn account has left could not be erased yet");
-                if !self.draining {
+                if !self.takes_nothing {
                     let wait = tokio::time::sleep(DROP_AGAIN).map(move |()| Finished::DropAccount(account));
                     self.readings.push(Box::pin(wait));
                 }

@@ -155,8 +155,17 @@ impl<R> Machine<R> {
     }
 
     /// What was ordered by [`Output::Forget`]; `None` when it did not happen, which is made up for later.
-    pub(crate) fn forgotten(&mut self, id: DeviceId, upto: Seq, erased: Option<Usage>, now: Now) {
+    pub(crate) fn forgotten(
+        &mut self,
+        id: DeviceId,
+        upto: Seq,
+        erased: Option<Usage>,
+        now: Now,
+        world: &mut impl World,
+        out: &mut Vec<Output<R>>,
+    ) {
         let Some(device) = self.devices.get_mut(&id) else { return };
+        device.forgets = device.forgets.saturating_sub(1);
         match erased {
             Some(usage) => device.kept.sub(usage),
             None => {
@@ -164,6 +173,7 @@ impl<R> Machine<R> {
                 self.try_again_at(now.instant + RETRY);
             }
         }
+        self.joined(id, now, world, out);
         self.tidy(id);
     }
 
@@ -189,6 +199,7 @@ impl<R> Machine<R> {
         }
         for (id, device) in &mut self.devices {
             if let Some(upto) = device.unforgotten.take() {
+                device.forgets += 1;
                 out.push(Output::Forget { account, device: *id, upto });
             }
         }

@@ -37,7 +37,7 @@ impl<R> Machine<R> {
         // What it could not be given so far goes to the mailbox first, to be read from there in order.
         self.write_all_waiting(out);
         let device = self.devices.entry(id).or_default();
-        let behind = Behind::joining(device.puts.last().copied());
+        let behind = Behind::joining(self.last_ticket);
         device.served = Some(Served {
             session,
             registration,
@@ -49,16 +49,13 @@ impl<R> Machine<R> {
         self.joined(id, now, world, out);
     }
 
-    /// Goes on with a session once the mailbox has everything that came before it.
+    /// Begins with a session once the mailbox has everything that came before it, then goes on with it.
     pub(super) fn joined(&mut self, id: DeviceId, now: Now, world: &mut impl World, out: &mut Vec<Output<R>>) {
-        let Some(Device { served: Some(served), kept, puts, .. }) = self.devices.get_mut(&id) else { return };
-        let Mode::Behind(behind) = &mut served.mode else { return };
-        if behind.joining.is_some_and(|last| puts.first().is_some_and(|first| *first <= last)) {
-            return;
-        }
-        behind.joining = None;
-        if !std::mem::replace(&mut served.announced, true) {
-            out.push(Output::Attached { session: served.session, waiting: kept.messages });
+        let Some(Device { served: Some(served), puts, forgets, .. }) = self.devices.get_mut(&id) else { return };
+        if let Mode::Behind(behind) = &mut served.mode
+            && behind.is_joining()
+        {
+            behind.join(puts.first().copied(), *forgets);
         }
         self.advance(id, now, world, out);
     }
@@ -80,7 +77,7 @@ impl<R> Machine<R> {
         out: &mut Vec<Output<R>>,
     ) {
         let (Some(id), Some(account)) = (self.device_of(session), self.account) else { return };
-        let Some(Device { served: Some(served), reserved, .. }) = self.devices.get_mut(&id) else { return };
+        let Some(Device { served: Some(served), reserved, forgets, .. }) = self.devices.get_mut(&id) else { return };
         if !served.window.was_sent(tag) {
             self.end_served(id, Some(Ending::BadAck), out);
             return;
@@ -96,6 +93,7 @@ impl<R> Machine<R> {
             acknowledged.push(delivery.key);
         }
         if let Some(upto) = in_mailbox {
+            *forgets += 1;
             out.push(Output::Forget { account, device: id, upto });
         }
         for key in acknowledged {
@@ -167,9 +165,12 @@ impl<R> Machine<R> {
         out: &mut Vec<Output<R>>,
     ) {
         let Some(id) = self.device_of(session) else { return };
-        let Some(Device { served: Some(served), .. }) = self.devices.get_mut(&id) else { return };
+        let Some(Device { served: Some(served), kept, .. }) = self.devices.get_mut(&id) else { return };
         let Mode::Behind(behind) = &mut served.mode else { return };
         behind.reading = false;
+        if !std::mem::replace(&mut served.announced, true) {
+            out.push(Output::Attached { session: served.session, waiting: kept.messages });
+        }
         let Ok(page) = result else {
             self.try_again_at(now.instant + RETRY);
             return;
@@ -204,7 +205,7 @@ impl<R> Machine<R> {
         let Some(account) = self.account else { return };
         let Some(Device { served: Some(served), .. }) = self.devices.get_mut(&id) else { return };
         let Mode::Behind(behind) = &mut served.mode else { return };
-        if behind.joining.is_some() || behind.reading {
+        if behind.is_joining() || behind.reading {
             return;
         }
         if behind.synced {

@@ -510,7 +510,9 @@ impl Simulated {
                 Done::Put(ticket, result) => {
                     self.machine.put_done(ticket, &result, now, &mut world, &mut self.out);
                 }
-                Done::Forgotten(device, upto, erased) => self.machine.forgotten(device, upto, erased, now),
+                Done::Forgotten(device, upto, erased) => {
+                    self.machine.forgotten(device, upto, erased, now, &mut world, &mut self.out);
+                }
                 Done::Dropped(device, erased) => self.machine.dropped(device, erased, now),
                 Done::Recounted(usage) => self.machine.recounted(RECIPIENT, usage.as_deref()),
             }

@@ -1,0 +1,198 @@
+//! An edge and its sessions, as far as routing sees them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use causeway_proto::routing::v1::edge_event::Event as ToRouting;
+use causeway_proto::routing::v1::routing_client::RoutingClient;
+use causeway_proto::routing::v1::routing_event::Event;
+use causeway_proto::routing::v1::{Attach, Detach, EdgeEvent, FromEdge, RoutingEvent, Submitted};
+use causeway_proto::wire::v1::{
+    Delivery, Enc, EncType, End, EndReason, MessageClass, Notification, Outcome, Rejection, Status, Submit,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+
+use crate::records::fake::PATIENCE;
+
+type Sessions = Arc<Mutex<HashMap<Bytes, mpsc::UnboundedSender<Event>>>>;
+
+/// One link.
+pub(super) struct Edge {
+    outgoing: mpsc::Sender<FromEdge>,
+    sessions: Sessions,
+    reader: tokio::task::JoinHandle<()>,
+}
+
+/// A session on it.
+pub(super) struct Phone {
+    pub(super) id: Bytes,
+    outgoing: mpsc::Sender<FromEdge>,
+    events: mpsc::UnboundedReceiver<Event>,
+}
+
+static NEXT_SESSION: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+
+impl Edge {
+    pub(super) async fn link(mut client: RoutingClient<Channel>) -> Self {
+        let (outgoing, stream) = mpsc::channel(1_024);
+        let mut incoming = client.link(ReceiverStream::new(stream)).await.unwrap().into_inner();
+        let sessions = Sessions::default();
+        let known = Arc::clone(&sessions);
+        let reader = tokio::spawn(async move {
+            while let Ok(Some(batch)) = incoming.message().await {
+                for RoutingEvent { session_id, event } in batch.events {
+                    if let (Some(to), Some(event)) = (known.lock().unwrap().get(&session_id), event) {
+                        let _left = to.send(event);
+                    }
+                }
+            }
+            known.lock().unwrap().clear();
+        });
+        Self { outgoing, sessions, reader }
+    }
+
+    /// Attaches a device; its registration is 100 + its id.
+    pub(super) async fn attach(&self, address: &str, account: u8, device: u32) -> Phone {
+        let mut phone = self.start(address, account, device, 100 + device).await;
+        phone.attached().await;
+        phone
+    }
+
+    /// Sends an attach without waiting for its answer.
+    pub(super) async fn start(&self, address: &str, account: u8, device: u32, registration_id: u32) -> Phone {
+        let number = NEXT_SESSION.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let id = Bytes::copy_from_slice(&u128::from(number).to_be_bytes());
+        let (to, events) = mpsc::unbounded_channel();
+        self.sessions.lock().unwrap().insert(id.clone(), to);
+        let phone = Phone { id, outgoing: self.outgoing.clone(), events };
+        let attach = Attach {
+            account_id: Bytes::copy_from_slice(&[account; 16]),
+            device_id: device,
+            registration_id,
+            address: address.to_owned(),
+            provider_domain: address.rsplit('@').next().unwrap().to_owned(),
+        };
+        phone.send(ToRouting::Attach(attach)).await;
+        phone
+    }
+
+    /// The link breaks.
+    pub(super) fn cut(self) {
+        self.reader.abort();
+    }
+}
+
+impl Phone {
+    pub(super) async fn send(&self, event: ToRouting) {
+        let event = EdgeEvent { session_id: self.id.clone(), event: Some(event) };
+        let _link_lost = self.outgoing.send(FromEdge { events: vec![event] }).await;
+    }
+
+    pub(super) async fn submit(&self, message: Submit) {
+        self.send(ToRouting::Submit(Submitted { message: Some(message) })).await;
+    }
+
+    pub(super) async fn processed(&self, tag: u64) {
+        self.send(ToRouting::Processed(tag)).await;
+    }
+
+    pub(super) async fn detach(self) {
+        self.send(ToRouting::Detach(Detach {})).await;
+    }
+
+    /// Submits and waits for the outcome.
+    pub(super) async fn tell(&mut self, message: Submit) -> Outcome {
+        self.submit(message).await;
+        self.outcome().await
+    }
+
+    /// The next event; `None` when the link is gone.
+    pub(super) async fn next(&mut self) -> Option<Event> {
+        tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("nothing came")
+    }
+
+    pub(super) fn try_next(&mut self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+
+    pub(super) async fn attached(&mut self) -> u64 {
+        match self.next().await {
+            Some(Event::Attached(attached)) => attached.waiting,
+            other => panic!("not attached: {other:?}"),
+        }
+    }
+
+    pub(super) async fn delivery(&mut self) -> Delivery {
+        match self.next().await {
+            Some(Event::Deliver(delivery)) => delivery,
+            other => panic!("no delivery: {other:?}"),
+        }
+    }
+
+    /// Takes a delivery and acknowledges it.
+    pub(super) async fn take(&mut self) -> Delivery {
+        let delivery = self.delivery().await;
+        self.processed(delivery.tag).await;
+        delivery
+    }
+
+    pub(super) async fn outcome(&mut self) -> Outcome {
+        match self.next().await {
+            Some(Event::Outcome(outcome)) => outcome,
+            other => panic!("no outcome: {other:?}"),
+        }
+    }
+
+    pub(super) async fn notification(&mut self) -> Notification {
+        match self.next().await {
+            Some(Event::Notify(notification)) => notification,
+            other => panic!("no notification: {other:?}"),
+        }
+    }
+
+    pub(super) async fn end(&mut self) -> End {
+        match self.next().await {
+            Some(Event::End(end)) => end,
+            other => panic!("no end: {other:?}"),
+        }
+    }
+
+    pub(super) async fn ends(&mut self, reason: EndReason) {
+        assert_eq!(self.end().await.reason(), reason);
+    }
+}
+
+/// A chat message: id, recipient, devices.
+pub(super) fn chat(id: u64, to: &str, devices: &[u32]) -> Submit {
+    let enc = devices.iter().map(|&device| Enc {
+        device,
+        reg: 100 + device,
+        r#type: EncType::Whisper.into(),
+        ciphertext: Bytes::from(format!("{id} for {device}")),
+    });
+    Submit { id: message_id(id), to: to.to_owned(), class: MessageClass::Chat.into(), enc: enc.collect() }
+}
+
+pub(super) fn of_class(class: MessageClass, message: Submit) -> Submit {
+    Submit { class: class.into(), ..message }
+}
+
+pub(super) fn message_id(id: u64) -> Bytes {
+    Bytes::copy_from_slice(&u128::from(id).to_be_bytes())
+}
+
+/// The number in a message's id.
+pub(super) fn number(id: &Bytes) -> u64 {
+    u64::from_be_bytes(id[8..].try_into().unwrap())
+}
+
+pub(super) fn assert_status(outcome: &Outcome, status: Status) {
+    assert_eq!(outcome.status(), status, "{outcome:?}");
+}
+
+pub(super) fn assert_rejected(outcome: &Outcome, reason: Rejection) {
+    assert_eq!((outcome.status(), outcome.reason()), (Status::Rejected, reason), "{outcome:?}");
+}

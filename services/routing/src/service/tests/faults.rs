@@ -1,0 +1,200 @@
+//! Things that break: links, the mailbox, the directory, the process.
+
+use causeway_proto::directory::v1::RecordChange;
+use causeway_proto::wire::v1::{EndReason, Rejection, Status};
+
+use super::edge::{assert_rejected, assert_status, chat, number};
+use super::*;
+use crate::records::fake::deny;
+
+const ADA: &str = "ada@birdy.example";
+const BO: &str = "bo@home.example";
+
+#[tokio::test]
+async fn a_link_that_breaks_detaches_its_sessions_and_loses_nothing() {
+    let net = Deployment::new(&[1], &[1]).await;
+    let (one, other) = (net.edge().await, net.edge().await);
+    let mut ada = one.attach(ADA, 1, 1).await;
+    let mut bo = other.attach(BO, 2, 1).await;
+    for id in 1..=3 {
+        ada.submit(chat(id, BO, &[1])).await;
+        bo.delivery().await;
+    }
+    other.cut();
+    drop(bo);
+    for _ in 0..3 {
+        assert_status(&ada.outcome().await, Status::Stored);
+    }
+    let mut bo = one.start(BO, 2, 1, 101).await;
+    assert_eq!(bo.attached().await, 3);
+    for id in 1..=3 {
+        assert_eq!(number(&bo.take().await.id), id);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_not_told_as_stored_and_online_traffic_goes_on() {
+    let net = Deployment::with(&[1], &[1], |config| config.ack_window_ms = 2_000).await;
+    let edge = net.edge().await;
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    net.mailbox().fail_commits(true);
+    ada.submit(chat(1, BO, &[1])).await;
+    let end = ada.end().await;
+    assert_eq!(end.reason(), EndReason::Overloaded);
+    assert!((100..=200).contains(&end.retry_after_ms), "{end:?}");
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    let mut bo = edge.attach(BO, 2, 1).await;
+    ada.submit(chat(2, BO, &[1])).await;
+    assert_eq!(number(&bo.take().await.id), 2);
+    assert_status(&ada.outcome().await, Status::Delivered);
+    bo.detach().await;
+    net.mailbox().fail_commits(false);
+    // The client comes again with the same id.
+    assert_status(&ada.tell(chat(1, BO, &[1])).await, Status::Stored);
+    let mut bo = edge.attach(BO, 2, 1).await;
+    assert_eq!(number(&bo.take().await.id), 1);
+}
+
+#[tokio::test]
+async fn messages_behind_one_that_was_given_up_do_not_overtake_it() {
+    let net = Deployment::with(&[1], &[1], |config| config.directory_timeout_ms = 300).await;
+    let edge = net.edge().await;
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    assert_status(&ada.tell(chat(1, BO, &[1])).await, Status::Stored);
+    net.directory.set_up(false);
+    // Without a lease nothing cached is used.
+    net.directory.lost_by_follower().await;
+    for id in 2..=5 {
+        ada.submit(chat(id, BO, &[1])).await;
+    }
+    ada.ends(EndReason::Overloaded).await;
+    net.directory.set_up(true);
+    net.directory.followed().await;
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    for id in 2..=5 {
+        assert_status(&ada.tell(chat(id, BO, &[1])).await, Status::Stored);
+    }
+    let mut bo = edge.attach(BO, 2, 1).await;
+    for id in 1..=5 {
+        assert_eq!(number(&bo.take().await.id), id);
+    }
+}
+
+#[tokio::test]
+async fn a_short_absence_of_the_directory_is_waited_out() {
+    let net = Deployment::new(&[1], &[1]).await;
+    let edge = net.edge().await;
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    net.directory.set_up(false);
+    ada.submit(chat(1, BO, &[1])).await;
+    let asked = net.directory.refused();
+    net.directory.was_refused(asked + 1).await;
+    net.directory.set_up(true);
+    assert_status(&ada.outcome().await, Status::Stored);
+}
+
+#[tokio::test]
+async fn without_a_lease_every_record_is_asked_for_anew() {
+    let net = Deployment::with_lease(&[1], &[1], 0).await;
+    let edge = net.edge().await;
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    for id in 1..=3 {
+        let before = net.directory.gets();
+        assert_status(&ada.tell(chat(id, BO, &[1])).await, Status::Stored);
+        assert!(net.directory.gets() >= before + 2, "sender and recipient");
+    }
+    // Nobody is told, and it counts all the same.
+    let mut closed = record(BO, 2, &[1]);
+    deny(&mut closed, "birdy.example");
+    net.directory.enter(closed);
+    assert_rejected(&ada.tell(chat(4, BO, &[1])).await, Rejection::NotAvailable);
+}
+
+#[tokio::test]
+async fn with_a_lease_records_are_asked_for_once() {
+    let net = Deployment::new(&[1], &[1]).await;
+    let edge = net.edge().await;
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    assert_status(&ada.tell(chat(1, BO, &[1])).await, Status::Stored);
+    let before = net.directory.gets();
+    for id in 2..=20 {
+        assert_status(&ada.tell(chat(id, BO, &[1])).await, Status::Stored);
+    }
+    assert_eq!(net.directory.gets(), before);
+    // A stream that breaks takes the cache with it.
+    let mut closed = record(BO, 2, &[1]);
+    deny(&mut closed, "birdy.example");
+    net.directory.enter(closed);
+    net.directory.cut_streams();
+    net.directory.followed().await;
+    assert_rejected(&ada.tell(chat(21, BO, &[1])).await, Rejection::NotAvailable);
+}
+
+#[tokio::test]
+async fn a_killed_process_loses_nothing_that_was_told_and_repeats_are_one_message() {
+    let mut net = Deployment::new(&[1], &[1, 2]).await;
+    let edge = net.edge().await;
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    let mut phone = edge.attach(BO, 2, 1).await;
+    for id in 1..=5 {
+        ada.submit(chat(id, BO, &[1, 2])).await;
+        phone.take().await;
+        assert_status(&ada.outcome().await, Status::Stored);
+    }
+    ada.submit(chat(6, BO, &[1, 2])).await;
+    phone.delivery().await;
+    net.kill_and_restart().await;
+    let edge = net.edge().await;
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    for id in 4..=6 {
+        assert_status(&ada.tell(chat(id, BO, &[1, 2])).await, Status::Stored);
+    }
+    let mut laptop = edge.start(BO, 2, 2, 102).await;
+    assert_eq!(laptop.attached().await, 6);
+    for id in 1..=6 {
+        assert_eq!(number(&laptop.take().await.id), id);
+    }
+}
+
+#[tokio::test]
+async fn what_a_mailbox_holds_is_not_rejected_when_its_sender_asks_again() {
+    let mut net = Deployment::new(&[1], &[1]).await;
+    let edge = net.edge().await;
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    assert_status(&ada.tell(chat(1, BO, &[1])).await, Status::Stored);
+    net.kill_and_restart().await;
+    net.directory.change(BO, RecordChange::Consent, |bo| deny(bo, "birdy.example")).await;
+    let edge = net.edge().await;
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    assert_rejected(&ada.tell(chat(2, BO, &[1])).await, Rejection::NotAvailable);
+    // The actor knows its account, and with it the mailbox, once a session of it was there.
+    edge.attach(BO, 2, 1).await.detach().await;
+    assert_status(&ada.tell(chat(1, BO, &[1])).await, Status::Stored);
+    assert_rejected(&ada.tell(chat(3, BO, &[1])).await, Rejection::NotAvailable);
+}
+
+#[tokio::test]
+async fn a_drain_keeps_what_is_not_acknowledged_and_tells_so() {
+    let mut net = Deployment::new(&[1], &[1]).await;
+    let edge = net.edge().await;
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    let mut bo = edge.attach(BO, 2, 1).await;
+    for id in 1..=3 {
+        ada.submit(chat(id, BO, &[1])).await;
+        bo.delivery().await;
+    }
+    net.drain().await;
+    for _ in 0..3 {
+        assert_status(&ada.outcome().await, Status::Stored);
+    }
+    bo.ends(EndReason::Draining).await;
+    ada.ends(EndReason::Draining).await;
+    assert!(bo.next().await.is_none(), "the link has ended");
+    net.start().await;
+    let edge = net.edge().await;
+    let mut bo = edge.start(BO, 2, 1, 101).await;
+    assert_eq!(bo.attached().await, 3);
+    for id in 1..=3 {
+        assert_eq!(number(&bo.take().await.id), id);
+    }
+}
