@@ -74,12 +74,12 @@ pub struct RoutingConfig {
     /// Default 3 000.
     pub directory_timeout_ms: u64,
 
-    /// Webhooks that wake a device are at least this far apart (100 to 86 400 000). Default 30 000.
+    /// Webhooks that wake a device are at least this far apart, but for calls (100 to 86 400 000). Default 30 000.
     pub push_interval_ms: u64,
     /// A webhook that fails is tried again, ever more rarely, for at most this long (1 000 to 604 800 000).
     /// Default 259 200 000, which is three days.
     pub push_give_up_ms: u64,
-    /// Devices that may wait for a webhook (16 to 10 000 000). Default 100 000; the longest waiting one gives way.
+    /// Devices that may wait for a webhook (16 to 10 000 000). Default 100 000; more are woken by a later message.
     pub push_queue: usize,
     /// Webhooks on their way at a time (1 to 4 096). Default 64.
     pub push_concurrency: usize,

@@ -98,6 +98,7 @@ pub(crate) struct Header {
     /// From then on it is not delivered any more, Unix milliseconds.
     pub(crate) expires_ms: u64,
     pub(crate) origin: Origin,
+    #[expect(dead_code, reason = "held until the last copy of the message has left")]
     pub(crate) charge: Option<Charge>,
 }
 

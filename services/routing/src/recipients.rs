@@ -43,7 +43,7 @@ struct Handle {
 #[derive(Debug)]
 pub(crate) enum Refused {
     /// Too much waits there, or there are too many recipients.
-    Full(Job),
+    Full(Box<Job>),
     /// This routing stops.
     Draining,
 }
@@ -77,7 +77,7 @@ impl Recipients {
         let address = job.submission.to.clone();
         let mut shard = self.shard(&address);
         let Some(handle) = self.handle(&mut shard, &address) else { return Err(self.refused(job)) };
-        handle.jobs.try_send(job).map_err(|error| Refused::Full(error.into_inner()))
+        handle.jobs.try_send(job).map_err(|error| Refused::Full(Box::new(error.into_inner())))
     }
 
     /// Hands a session to the actor of its own address; false when there is none to be had.
@@ -146,7 +146,7 @@ impl Recipients {
     }
 
     fn refused(&self, job: Job) -> Refused {
-        if self.draining.load(Ordering::Acquire) { Refused::Draining } else { Refused::Full(job) }
+        if self.draining.load(Ordering::Acquire) { Refused::Draining } else { Refused::Full(Box::new(job)) }
     }
 
     fn shard(&self, address: &Address) -> MutexGuard<'_, HashMap<Address, Handle>> {

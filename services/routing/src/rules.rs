@@ -127,7 +127,7 @@ mod tests {
             assert!(!permits(&bo, &ada, &sender), "{nth}");
         }
         assert!(!permits(&bo, &ada, &from(&ada, "ada@birdy.example", 2)), "a device that was removed");
-        let mut enlisted_again = ada.clone();
+        let mut enlisted_again = ada;
         enlisted_again.account = causeway_identity::AccountId::from_bytes([9; 16]);
         assert!(!permits(&bo, &enlisted_again, &sender), "an account that was withdrawn");
     }

@@ -19,7 +19,7 @@ use futures::stream::{FuturesOrdered, FuturesUnordered};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::machine::{Machine, Now, Output, Ticket, World};
+use super::machine::{Attaching, Machine, Now, Output, Ticket, World};
 use super::{Control, Job, ReplyTo};
 use crate::limits::Limits;
 use crate::mailbox::{DeviceUsage, Mailbox, Page, PutOutcome, StoreError, Usage};
@@ -203,7 +203,7 @@ impl Actor {
 
     fn attempt(&mut self, step: Step) -> Tried {
         match step {
-            Step::Message(job) => self.attempt_message(job),
+            Step::Message(job) => self.attempt_message(*job),
             Step::Attach(session) if session.is_over() => {
                 self.forget(&session);
                 Tried::Done
@@ -224,11 +224,11 @@ impl Actor {
     }
 
     /// A message: its sender may have left, it may be a repeat, else it is decided on the two records.
-    fn attempt_message(&mut self, job: Box<Job>) -> Tried {
+    fn attempt_message(&mut self, job: Job) -> Tried {
         if job.reply.session.is_over() {
             return Tried::Done;
         }
-        let Job { submission, reply, since } = *job;
+        let Job { submission, reply, since } = job;
         let reply = match self.machine.repeat(&submission.key(), reply, &mut self.out) {
             Ok(()) => return Tried::Done,
             Err(reply) => reply,
@@ -266,7 +266,7 @@ impl Actor {
         let Job { submission, reply, since: _ } = *job;
         let session = Arc::clone(&reply.session);
         let mut world = Senses { sessions: &self.sessions, shared: &self.shared, from: Some(&session) };
-        self.machine.submit(submission, reply, recipient, sender, now, &mut world, &mut self.out);
+        self.machine.submit(submission, reply, (recipient, sender), now, &mut world, &mut self.out);
         Tried::Done
     }
 
@@ -310,7 +310,9 @@ impl Actor {
         let now = self.now();
         let mut world = Senses { sessions: &self.sessions, shared: &self.shared, from: None };
         let device = session.device.device;
-        self.machine.attach(session.key, device, session.registration, record, now, &mut world, &mut self.out);
+        self.shared.pusher.is_here(&session.device.provider, record.account, device);
+        let attaching = Attaching { session: session.key, device, registration: session.registration };
+        self.machine.attach(&attaching, record, now, &mut world, &mut self.out);
     }
 
     /// True at most once in a while, so that wrong lists do not become the directory's load.

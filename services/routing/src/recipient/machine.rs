@@ -23,7 +23,7 @@ use super::device::Device;
 pub(crate) use super::device::Ticket;
 use super::outcomes::Outcomes;
 use crate::config::DevicePolicy;
-use crate::mailbox::{DeviceUsage, PageRequest, Put, StoreError, Usage};
+use crate::mailbox::{DeviceUsage, PageRequest, Put, Usage};
 use crate::message::{
     Class, Enc, Ending, Envelope, Header, MessageKey, Mismatch, Outcome, Rejection, Sender, Seq, Submission, weight,
 };
@@ -51,6 +51,14 @@ impl Now {
     pub(crate) fn unix_ms(&self) -> u64 {
         self.unix_us / 1_000
     }
+}
+
+/// A device that attaches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attaching {
+    pub(crate) session: SessionKey,
+    pub(crate) device: DeviceId,
+    pub(crate) registration: u32,
 }
 
 /// What is to be done. `R` names whom to answer.
@@ -115,6 +123,7 @@ pub(crate) enum Output<R> {
     /// A message waits for a device that is not here.
     Wake {
         device: DeviceId,
+        urgent: bool,
     },
 }
 
@@ -207,6 +216,8 @@ impl<R> Pending<R> {
 struct UnderWay {
     key: MessageKey,
     seq: Seq,
+    /// It is a call.
+    urgent: bool,
     /// Devices and the weight of their copies.
     parts: Vec<(DeviceId, usize)>,
 }
@@ -320,8 +331,7 @@ impl<R> Machine<R> {
         &mut self,
         submission: Submission,
         reply: R,
-        recipient: &Found,
-        sender: &Found,
+        (recipient, sender): (&Found, &Found),
         now: Now,
         world: &mut impl World,
         out: &mut Vec<Output<R>>,
@@ -336,7 +346,7 @@ impl<R> Machine<R> {
             _ => Err(Rejection::NotAvailable),
         };
         match decided {
-            Ok((recipient, sender)) => self.accept(submission, reply, recipient, sender, now, world, out),
+            Ok((recipient, sender)) => self.accept(submission, reply, (recipient, sender), now, world, out),
             // Before this process, or before what it remembers, the same message may have been accepted.
             Err(rejection) => match self.account.filter(|_| self.forgetful) {
                 Some(account) => out.push(Output::Verify { account, key, reply, rejection }),
@@ -345,20 +355,20 @@ impl<R> Machine<R> {
         }
     }
 
-    /// What was asked for by [`Output::Verify`]. What a mailbox holds had been accepted, and is safe for all of its
+    /// What was asked for by [`Output::Verify`]; `None` when the mailbox did not answer. What a mailbox holds had been accepted, and is safe for all of its
     /// devices: its repeat is told so.
     pub(crate) fn verified(
         &mut self,
         key: &MessageKey,
         reply: R,
         rejection: Rejection,
-        held: Result<bool, StoreError>,
+        held: Option<bool>,
         out: &mut Vec<Output<R>>,
     ) {
         let outcome = match held {
-            Ok(true) => Outcome::Stored,
-            Ok(false) => Outcome::Rejected(rejection),
-            Err(_) => {
+            Some(true) => Outcome::Stored,
+            Some(false) => Outcome::Rejected(rejection),
+            None => {
                 out.push(Output::Fail { reply });
                 return;
             }
@@ -401,13 +411,11 @@ impl<R> Machine<R> {
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the inputs of one decision")]
     fn accept(
         &mut self,
         submission: Submission,
         reply: R,
-        recipient: &Record,
-        sender: &Record,
+        (recipient, sender): (&Record, &Record),
         now: Now,
         world: &mut impl World,
         out: &mut Vec<Output<R>>,
@@ -457,10 +465,10 @@ impl<R> Machine<R> {
     /// The time has come.
     pub(crate) fn tick(&mut self, now: Now, world: &mut impl World, out: &mut Vec<Output<R>>) {
         while self.deadlines.front().is_some_and(|(deadline, _, _)| *deadline <= now.instant) {
-            if let Some((_, key, seq)) = self.deadlines.pop_front() {
-                if self.is_pending(&key, seq) {
-                    self.window_over(&key, out);
-                }
+            if let Some((_, key, seq)) = self.deadlines.pop_front()
+                && self.is_pending(&key, seq)
+            {
+                self.window_over(&key, out);
             }
         }
         if self.retry.is_some_and(|retry| retry <= now.instant) {

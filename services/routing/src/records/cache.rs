@@ -153,12 +153,6 @@ impl Cache {
         gate.until = Some(gate.until.map_or(until, |before| before.max(until)));
     }
 
-    /// True while a lease holds.
-    #[cfg(test)]
-    pub(crate) fn is_trusted(&self) -> bool {
-        self.gate.read().unwrap_or_else(PoisonError::into_inner).holds()
-    }
-
     fn forget_all(&self) {
         for group in &self.changes {
             group.fetch_add(1, Ordering::AcqRel);

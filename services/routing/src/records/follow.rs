@@ -90,7 +90,7 @@ async fn one_stream(records: &Records, changes: &dyn Changes) -> bool {
                 let since = pings.sent_at(&lease).unwrap_or(empty_at);
                 records.cache().trust_until(since + Duration::from_millis(lease.lease_ms.into()));
             }
-            Some(Followed::Record(change)) => record_changed(records, changes, change),
+            Some(Followed::Record(change)) => record_changed(records, changes, &change),
             Some(Followed::Provider(change)) => match change.domain.parse() {
                 Ok(domain) => {
                     records.cache().forget_provider(&domain);
@@ -110,7 +110,7 @@ async fn one_stream(records: &Records, changes: &dyn Changes) -> bool {
     }
 }
 
-fn record_changed(records: &Records, changes: &dyn Changes, change: RecordChanged) {
+fn record_changed(records: &Records, changes: &dyn Changes, change: &RecordChanged) {
     let Ok(address) = change.address.parse::<Address>() else {
         // Unreadable: better to know nothing than something old.
         records.cache().begin();

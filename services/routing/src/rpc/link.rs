@@ -187,7 +187,8 @@ impl Link {
         let job = Job { submission, reply: ReplyTo { session, to }, since: tokio::time::Instant::now() };
         match self.shared.recipients.submit(job) {
             Ok(()) => {}
-            Err(Refused::Full(Job { submission, reply, .. })) => {
+            Err(Refused::Full(job)) => {
+                let Job { submission, reply, .. } = *job;
                 reply.session.answer(self.no_room(), submission.id, reply.to);
             }
             // It gets no answer from here; its session ends with the link.

@@ -3,6 +3,7 @@
 mod delivery;
 mod edge;
 mod faults;
+mod push;
 mod rules;
 mod sessions;
 

@@ -1,5 +1,6 @@
 //! Carries out what the machine says, in order.
 
+use causeway_identity::DeviceId;
 use futures::FutureExt as _;
 
 use super::{Actor, Finished, Senses};
@@ -68,7 +69,7 @@ impl Actor {
                 let verified = done.map(move |held| Finished::Verified(key, reply, rejection, held));
                 self.readings.push(Box::pin(verified));
             }
-            Output::Wake { device } => self.wake(device),
+            Output::Wake { device, urgent } => self.wake(device, urgent),
         }
     }
 
@@ -93,7 +94,7 @@ impl Actor {
                 self.machine.page_read(session, result, now, &mut world, &mut self.out);
             }
             Finished::Verified(key, reply, rejection, held) => {
-                self.machine.verified(&key, reply, rejection, held, &mut self.out);
+                self.machine.verified(&key, reply, rejection, held.ok(), &mut self.out);
             }
             Finished::DroppedAccount(_, Ok(())) => {}
             Finished::DroppedAccount(account, Err(error)) => {
@@ -108,10 +109,10 @@ impl Actor {
     }
 
     /// Has the device's provider told that something waits.
-    fn wake(&self, id: causeway_identity::DeviceId) {
+    fn wake(&self, id: DeviceId, urgent: bool) {
         let Some(record) = self.machine.record() else { return };
         let Some(device) = record.device(id).filter(|device| !device.push_token.is_empty()) else { return };
-        self.shared.pusher.wake(record.account, id, &record.provider, &device.push_token);
+        self.shared.pusher.wake(&record.provider, record.account, id, &device.push_token, urgent);
     }
 }
 

@@ -78,7 +78,8 @@ impl<R> Machine<R> {
                 delivery.kept = Kept::Writing;
             }
         }
-        self.puts.insert(ticket, UnderWay { key: *key, seq, parts: weights });
+        let urgent = header.class == Class::Call;
+        self.puts.insert(ticket, UnderWay { key: *key, seq, urgent, parts: weights });
         out.push(Output::Put { ticket, put: Put { account, header, parts } });
     }
 
@@ -91,7 +92,7 @@ impl<R> Machine<R> {
         world: &mut impl World,
         out: &mut Vec<Output<R>>,
     ) {
-        let Some(UnderWay { key, seq, parts }) = self.puts.remove(&ticket) else { return };
+        let Some(UnderWay { key, seq, urgent, parts }) = self.puts.remove(&ticket) else { return };
         // That it was full cannot be, since there was room when the message was accepted; were it so, nothing was kept.
         let repeats = match result {
             Ok(PutOutcome::Stored { repeats }) => Some(repeats),
@@ -107,7 +108,7 @@ impl<R> Machine<R> {
             }
             let Some(served) = &mut device.served else {
                 if repeats.is_some() {
-                    out.push(Output::Wake { device: *id });
+                    out.push(Output::Wake { device: *id, urgent });
                 }
                 continue;
             };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use causeway_identity::{AccountId, DeviceId};
 
-use super::{Machine, Now, Output, RETRY, State, World};
+use super::{Attaching, Machine, Now, Output, RETRY, State, World};
 use crate::mailbox::{Page, PageRequest, StoreError, Usage};
 use crate::message::{Class, Ending, Envelope, MessageKey, Seq};
 use crate::recipient::device::{Behind, Device, Mode, Served};
@@ -17,17 +17,15 @@ const PAGE_MESSAGES: usize = 128;
 
 impl<R> Machine<R> {
     /// A device is here. An older session of it ends. It gets what waits for it first, then what comes.
-    #[expect(clippy::too_many_arguments, reason = "the inputs of one decision")]
     pub(crate) fn attach(
         &mut self,
-        session: SessionKey,
-        id: DeviceId,
-        registration: u32,
+        attaching: &Attaching,
         record: &Arc<Record>,
         now: Now,
         world: &mut impl World,
         out: &mut Vec<Output<R>>,
     ) {
+        let Attaching { session, device: id, registration } = *attaching;
         self.reconcile(record, out);
         if record.device(id).is_none_or(|device| device.registration != registration) {
             out.push(Output::End { session, reason: Ending::DeviceRemoved });

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::config::DevicePolicy;
 use crate::mailbox::{DeviceUsage, Page, PageRequest, Put, PutOutcome, StoreError, Usage};
 use crate::message::{Class, Enc, EncType, Ending, Envelope, MessageKey, Outcome, Sender, Seq, Submission};
-use crate::recipient::machine::{Machine, Now, Output, Ticket, World};
+use crate::recipient::machine::{Attaching, Machine, Now, Output, Ticket, World};
 use crate::records::{Found, Record, fake};
 use crate::session::SessionKey;
 
@@ -363,7 +363,7 @@ impl Simulated {
         let (recipient, sender) = (Some(Arc::clone(&self.record)), from.record.clone());
         let now = self.now();
         let mut world = Link(self.link_full);
-        self.machine.submit(submission, reply, &recipient, &sender, now, &mut world, &mut self.out);
+        self.machine.submit(submission, reply, (&recipient, &sender), now, &mut world, &mut self.out);
     }
 
     /// Repeats everything without an outcome, in the original order, on a new connection.
@@ -383,7 +383,8 @@ impl Simulated {
         let session = SimSession { key, attached: false, given: Vec::new(), acknowledged: 0 };
         let (now, mut world) = (self.now(), Link(self.link_full));
         let record = Arc::clone(&self.record);
-        self.machine.attach(key, device_id(device), registration, &record, now, &mut world, &mut self.out);
+        let attaching = Attaching { session: key, device: device_id(device), registration };
+        self.machine.attach(&attaching, &record, now, &mut world, &mut self.out);
         // What comes out first ends the older session.
         let older = self.devices.get_mut(&device).unwrap().session.replace(session);
         if let Some(older) = older {
@@ -572,7 +573,7 @@ impl Simulated {
                         let sent = &mut self.senders[reply.0].messages[reply.1];
                         sent.addressed = sent.always_addressed.clone().unwrap_or_default();
                     }
-                    self.machine.verified(&key, reply, rejection, Ok(held), &mut self.out);
+                    self.machine.verified(&key, reply, rejection, Some(held), &mut self.out);
                 }
                 Output::DropAccount { .. } => unreachable!("nobody withdraws here"),
                 Output::Page { session, request } => self.mailbox.to_read.push((session, request)),
