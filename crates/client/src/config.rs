@@ -119,6 +119,9 @@ impl ClientConfig {
         if waits.iter().any(|wait| *wait < Duration::from_millis(100) || *wait > Duration::from_secs(600)) {
             return wrong("timing", "use time-outs between 100 ms and 10 min");
         }
+        if self.bounds.one_time_prekeys < 200 {
+            return wrong("bounds.one_time_prekeys", "use at least 200");
+        }
         if self.bounds.window == 0 || self.bounds.window > 1024 {
             return wrong("bounds.window", "use 1 to 1024");
         }
@@ -195,11 +198,13 @@ pub struct Bounds {
     pub sent: usize,
     /// Received messages remembered to recognise repetitions.
     pub dedup: usize,
+    /// One-time prekeys of a family kept, 100 of which are on the server; the others were handed out and not used yet.
+    pub one_time_prekeys: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { window: 64, queue: 10_000, inbox: 10_000, sent: 10_000, dedup: 500_000 }
+        Self { window: 64, queue: 10_000, inbox: 10_000, sent: 10_000, dedup: 500_000, one_time_prekeys: 2_000 }
     }
 }
 

@@ -199,6 +199,10 @@ pub struct Disconnected {
     pub reason: DisconnectReason,
     /// The next attempt comes after this.
     pub retry_in: Duration,
+    /// How far this machine's clock is ahead of what the server said last, in milliseconds; negative: behind. When a
+    /// certificate or a token seems to be over, or not to hold yet, this may be why. Of a server that could not be
+    /// verified it is a hint at most.
+    pub clock_ahead_ms: Option<i64>,
 }
 
 /// Why there is no session.

@@ -105,6 +105,7 @@ pub(crate) fn start(parts: LinkParts) -> Link {
         events,
         to_send,
         generation: 0,
+        clock_ahead_ms: None,
     };
     let task = tokio::spawn(runner.run());
     Link { outgoing, events: happened, device, task }
@@ -142,6 +143,7 @@ struct Runner {
     events: mpsc::Sender<LinkEvent>,
     to_send: mpsc::Receiver<(u64, FromClient)>,
     generation: u64,
+    clock_ahead_ms: Option<i64>,
 }
 
 impl Runner {
@@ -162,7 +164,7 @@ impl Runner {
                 Over::Unwanted => return,
             };
             let retry_in = self.backoff.next(pause, &mut self.random);
-            let down = LinkEvent::Down(Disconnected { reason, retry_in });
+            let down = LinkEvent::Down(Disconnected { reason, retry_in, clock_ahead_ms: self.clock_ahead_ms });
             if self.events.send(down).await.is_err() {
                 return;
             }

@@ -4,6 +4,8 @@
 mod keyring;
 mod prekeys;
 mod retry;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use keyring::Keyring;
 pub(crate) use prekeys::{BATCH, Bundle, Published, enlistment, new_device, one_time_keys, publication, signed_keys};

@@ -141,6 +141,9 @@ pub struct Prune {
     pub now_ms: u64,
     /// Replaced prekeys go after this.
     pub prekeys: Duration,
+    /// At most this many one-time prekeys of a family stay, the newest: the server hands out the oldest first, and those
+    /// that were handed out long ago and never used are used no more.
+    pub one_time_count: usize,
     /// Finished messages go after this.
     pub sent: Duration,
     /// At most this many finished messages stay.

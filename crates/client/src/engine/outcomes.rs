@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use causeway_identity::MessageId;
+use causeway_identity::{Address, DeviceId, MessageId};
 use causeway_stanza::{DeviceMismatch, Fate, MessageClass, Rejected, Rejection};
 use tokio::time::Instant;
 
@@ -10,10 +10,10 @@ use super::lanes::{Claim, InFlight, Waiting, pause};
 use super::{Engine, Reply};
 use crate::content;
 use crate::error::ClientError;
-use crate::event::{EventKind, Outcome, RejectReason, SendResult};
+use crate::event::{EventKind, IdentityChanged, Outcome, RejectReason, SendResult};
 use crate::random;
 use crate::signal::SignalError;
-use crate::store::{Outgoing, Peer, Purpose};
+use crate::store::{InboxItem, Outgoing, Peer, Purpose};
 
 /// A message whose list of devices was mended this often is given up.
 const MAX_REPAIRS: u32 = 5;
@@ -32,7 +32,8 @@ impl Engine {
             Fate::Rejected(Rejected::RateLimited { retry_after_ms }) => {
                 if let Some(lane) = self.outbox.lane(&outcome.to) {
                     lane.pushed_back();
-                    lane.not_before = Some(Instant::now() + pause(if retry_after_ms == 0 { 1000 } else { retry_after_ms }));
+                    lane.not_before =
+                        Some(Instant::now() + pause(if retry_after_ms == 0 { 1000 } else { retry_after_ms }));
                 }
                 self.outbox.put_back(flying.waiting);
                 return Ok(());
@@ -63,7 +64,12 @@ impl Engine {
         let unknown = mismatch.missing.iter().chain(mismatch.stale.iter());
         match self.peer(&to).await? {
             Some(Peer { address, account, devices: Some(mut devices) }) => {
+                let before: Vec<_> = devices.iter().map(|device| device.id).collect();
                 devices.retain(|device| !mismatch.extra.contains(&device.id));
+                let unchanged = mismatch.missing.is_empty() && devices.len() == before.len();
+                if !unchanged {
+                    self.devices_changed(&address, &before, devices.iter().map(|device| device.id));
+                }
                 self.put_peer(Peer { address, account, devices: Some(devices) });
                 if let Some(lane) = self.outbox.lane(&to) {
                     unknown.for_each(|device| lane.claim.add(*device));
@@ -76,6 +82,21 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// The list of somebody's devices is another one now. If none is left that was known, nothing ties the address to
+    /// whom it was before.
+    pub(super) fn devices_changed(
+        &mut self,
+        address: &Address,
+        before: &[DeviceId],
+        mut now: impl Iterator<Item = DeviceId>,
+    ) {
+        self.turn.passes.push(EventKind::DevicesChanged { address: address.clone() });
+        if !before.is_empty() && !now.any(|device| before.contains(&device)) {
+            let change = IdentityChanged { address: address.clone(), device: None };
+            self.put_inbox(InboxItem::IdentityChanged(change));
+        }
     }
 
     /// A message has its outcome.

@@ -271,6 +271,7 @@ impl Engine {
             self.turn.changes.push(Change::Prune(Prune {
                 now_ms: clock::ms(self.clock.now()),
                 prekeys: timing.prekey_retention,
+                one_time_count: bounds.one_time_prekeys,
                 sent: timing.sent_retention,
                 sent_count: bounds.sent,
                 seen: timing.dedup_retention,

@@ -340,10 +340,9 @@ impl Engine {
             let change = IdentityChanged { address: address.clone(), device: None };
             self.put_inbox(InboxItem::IdentityChanged(change));
         }
-        let mut devices = match known {
-            Some(peer) if !moved && !asked.is_empty() => peer.devices.unwrap_or_default(),
-            _ => Vec::new(),
-        };
+        let known = known.filter(|_| !moved).and_then(|peer| peer.devices);
+        let before: Option<Vec<_>> = known.as_ref().map(|devices| devices.iter().map(|device| device.id).collect());
+        let mut devices = known.filter(|_| !asked.is_empty()).unwrap_or_default();
         // Whoever was asked for and has no keys is no device any more.
         devices.retain(|device| !asked.contains(&device.id));
         let mut keyring = self.take_keyring()?;
@@ -364,6 +363,11 @@ impl Engine {
         }
         devices.sort_by_key(|device| device.id);
         self.put_keyring(keyring, address);
+        if let Some(before) = before.filter(|_| asked.is_empty())
+            && !before.iter().eq(devices.iter().map(|device| &device.id))
+        {
+            self.devices_changed(address, &before, devices.iter().map(|device| device.id));
+        }
         if let Some(error) = bad {
             tracing::warn!(%error, "the directory handed out keys that are not acceptable");
             return self.finish_lane(address, RejectReason::BadKeys).await;

@@ -49,6 +49,8 @@ pub(super) struct Dial<'a> {
     pub(super) key: &'a StaticKey,
     pub(super) clock: &'a Arc<dyn Clock>,
     pub(super) random: &'a mut Random,
+    /// Is told what the server's clock says, verified or not.
+    pub(super) clock_ahead_ms: &'a mut Option<i64>,
 }
 
 impl Dial<'_> {
@@ -95,19 +97,21 @@ impl Dial<'_> {
         }
     }
 
-    fn verify(&self, server_key: &[u8; 32], payload: &[u8]) -> Result<Verified, DialError> {
+    fn verify(&mut self, server_key: &[u8; 32], payload: &[u8]) -> Result<Verified, DialError> {
         let malformed = || DisconnectReason::Certificate(causeway_identity::CertificateError::Malformed);
         let hello = ServerHello::decode(payload).map_err(|_| malformed())?;
         let server_key = NoiseKey::new(*server_key).map_err(|_| malformed())?;
-        let certificate = ServerCertificate::try_from(hello.certificate).map_err(DisconnectReason::Certificate)?;
         let now = self.clock.now();
+        let ahead = i128::from(clock::ms(now)) - i128::from(hello.server_time_ms);
+        let clock_ahead_ms = i64::try_from(ahead).unwrap_or(if ahead < 0 { i64::MIN } else { i64::MAX });
+        *self.clock_ahead_ms = Some(clock_ahead_ms);
+        let certificate = ServerCertificate::try_from(hello.certificate).map_err(DisconnectReason::Certificate)?;
         certificate
             .verify(&self.config.roots, &self.config.deployment, &server_key, now)
             .map_err(DisconnectReason::Certificate)?;
-        let ahead = i128::from(clock::ms(now)) - i128::from(hello.server_time_ms);
         Ok(Verified {
             server_key,
-            clock_ahead_ms: i64::try_from(ahead).unwrap_or(if ahead < 0 { i64::MIN } else { i64::MAX }),
+            clock_ahead_ms,
             max_record: usize::try_from(hello.limits.max_stanza_bytes).unwrap_or(usize::MAX),
             ping_interval: Duration::from_millis(u64::from(hello.limits.ping_interval_ms.max(1000))),
         })

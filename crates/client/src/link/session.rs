@@ -61,7 +61,13 @@ impl Runner {
             agent: Text::lossy(&self.config.agent),
             forwarded: None,
         };
-        let mut dial = Dial { config: &self.config, key: &self.key, clock: &self.clock, random: &mut self.random };
+        let mut dial = Dial {
+            config: &self.config,
+            key: &self.key,
+            clock: &self.clock,
+            random: &mut self.random,
+            clock_ahead_ms: &mut self.clock_ahead_ms,
+        };
         let dialled = match self.server_key {
             Some(known) => match dial.ik(&known, &hello).await {
                 Err(DialError::UseXx) => dial.xx(&hello).await,

@@ -197,6 +197,15 @@ impl State {
         for (family, id) in old.map(|key| (key.family, key.id)).collect::<Vec<_>>() {
             self.remove_prekey(family, id);
         }
+        for family in [PrekeyFamily::Ec, PrekeyFamily::Kyber] {
+            let given = |key: &&Prekey| key.family == family && !key.last_resort && key.published;
+            let mut newest_first: Vec<_> =
+                self.prekeys.values().filter(given).map(|key| (key.made_ms, key.id)).collect();
+            newest_first.sort_by(|a, b| b.cmp(a));
+            for (_, id) in newest_first.into_iter().skip(prune.one_time_count) {
+                self.remove_prekey(family, id);
+            }
+        }
         let finished: Vec<_> =
             self.outgoing.values().rev().filter(|sent| sent.result.is_some()).map(|sent| sent.seq).collect();
         for (place, seq) in finished.into_iter().enumerate() {

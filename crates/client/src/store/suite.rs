@@ -311,17 +311,33 @@ async fn pruning_takes_only_what_is_over(store: &dyn Store) {
     changes.push(Change::PutPrekey(prekey(PrekeyFamily::Signed, 1, 1, false)));
     changes.push(Change::PutPrekey(prekey(PrekeyFamily::Signed, 2, 2, false)));
     changes.push(Change::ReplacedPrekeys { at_ms: 100 });
+    for (key, made_ms) in [(7, 1), (9, 1), (8, 3), (3, 2)] {
+        for family in [PrekeyFamily::Ec, PrekeyFamily::Kyber] {
+            let published = key != 7;
+            changes.push(Change::PutPrekey(Prekey { published, ..prekey(family, key, made_ms, false) }));
+        }
+    }
+    changes.push(Change::PutPrekey(prekey(PrekeyFamily::Kyber, 20, 1, true)));
     changes.push(Change::PutInbox(Box::new(InboxEntry { seq: 1, item: message(1) })));
     store.commit(changes).await.unwrap();
     let keep = Prune {
         now_ms: 10_000,
         prekeys: Duration::from_millis(9_950),
+        one_time_count: 2,
         sent: Duration::from_millis(8_500),
         sent_count: 2,
         seen: Duration::from_millis(7_500),
         seen_count: 3,
     };
     store.commit(vec![Change::Prune(keep)]).await.unwrap();
+    for family in [PrekeyFamily::Ec, PrekeyFamily::Kyber] {
+        let mut kept = Vec::new();
+        for key in [7, 9, 3, 8] {
+            kept.push(store.prekey(family, key).await.unwrap().is_some());
+        }
+        assert_eq!(kept, [true, false, true, true], "one is not published, and of the others the oldest goes");
+    }
+    assert!(store.prekey(PrekeyFamily::Kyber, 20).await.unwrap().is_some(), "the last resort is not counted");
     assert!(store.prekey(PrekeyFamily::Signed, 1).await.unwrap().is_some(), "replaced less than 9.95 s ago");
     let mut left = Vec::new();
     for byte in 1..=6 {
@@ -347,6 +363,7 @@ async fn numbers_are_never_used_again(store: &dyn Store) {
         Change::Prune(Prune {
             now_ms: 1_000_000,
             prekeys: Duration::ZERO,
+            one_time_count: 0,
             sent: Duration::ZERO,
             sent_count: 0,
             seen: Duration::ZERO,

@@ -71,7 +71,14 @@ async fn a_server_that_is_not_who_it_must_be_never_sees_the_token() {
     for (root, deployment, from, to, error) in cases {
         server.recertify(root, deployment, from, to);
         let mut ada = Device::open(config(&server, "ada"), Arc::new(MemoryStore::new())).await;
-        assert_eq!(disconnected(&mut ada).await, DisconnectReason::Certificate(error));
+        let down = ada
+            .next(|kind| match kind {
+                EventKind::Disconnected(down) => Some(down.clone()),
+                _ => None,
+            })
+            .await;
+        assert_eq!(down.reason, DisconnectReason::Certificate(error));
+        assert!(down.clock_ahead_ms.is_some_and(|ahead| ahead.abs() < 60_000), "{down:?}");
         ada.client.shutdown().await;
     }
     assert!(server.state().stats.tokens.is_empty());

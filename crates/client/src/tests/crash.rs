@@ -16,7 +16,7 @@ use super::world::{Device, address, config};
 use crate::store::{
     Change, DeviceRecord, InboxEntry, Outgoing, OutgoingHeader, Peer, Prekey, PrekeyFamily, SignalAddress, UsedBaseKey,
 };
-use crate::{Client, ClientError, Content, EventKind, MemoryStore, Store, StoreError};
+use crate::{Client, ClientError, Content, EventKind, MemoryStore, SqliteStore, Store, StoreError};
 
 /// When a device dies.
 #[derive(Debug, Clone, Copy)]
@@ -129,7 +129,7 @@ struct Diary {
 /// A device, its application, and its deaths.
 struct Life {
     local: &'static str,
-    store: Arc<MemoryStore>,
+    store: Arc<dyn Store>,
     deaths: Vec<Death>,
     to: Address,
     texts: Vec<String>,
@@ -138,9 +138,14 @@ struct Life {
 }
 
 impl Life {
-    fn new(local: &'static str, to: &str, texts: usize, deaths: Vec<Death>, written: &watch::Sender<()>) -> Self {
+    fn new(
+        (local, to): (&'static str, &str),
+        texts: usize,
+        store: Arc<dyn Store>,
+        deaths: Vec<Death>,
+        written: &watch::Sender<()>,
+    ) -> Self {
         let texts = (0..texts).map(|n| format!("{local} {n}")).rev().collect();
-        let store = Arc::new(MemoryStore::new());
         Self { local, store, deaths, to: address(to), texts, diary: Arc::default(), written: written.clone() }
     }
 
@@ -215,14 +220,19 @@ impl Life {
 
 /// Two devices of Bo and one of Ada live through their deaths; everything that was taken arrives, once, in order.
 async fn lives(deaths: [Vec<Death>; 3]) {
+    let store = || Arc::new(MemoryStore::new()) as Arc<dyn Store>;
+    lives_on([store(), store(), store()], deaths).await;
+}
+
+async fn lives_on([x, y, z]: [Arc<dyn Store>; 3], deaths: [Vec<Death>; 3]) {
     let server = Server::start().await;
     let (written, mut changes) = watch::channel(());
     let (over, ended) = watch::channel(false);
     let [a, b, c] = deaths;
     let lives = [
-        Life::new("ada", "bo", 6, a, &written),
-        Life::new("bo", "ada", 6, b, &written),
-        Life::new("bo", "ada", 0, c, &written),
+        Life::new(("ada", "bo"), 6, x, a, &written),
+        Life::new(("bo", "ada"), 6, y, b, &written),
+        Life::new(("bo", "ada"), 0, z, c, &written),
     ];
     let diaries: Vec<_> = lives.iter().map(|life| (life.local, Arc::clone(&life.diary))).collect();
     let tasks: Vec<_> = lives.map(|life| tokio::spawn(life.live(server.clone(), ended.clone()))).into_iter().collect();
@@ -295,6 +305,20 @@ async fn a_receiver_may_die_at_any_commit() {
         for after in [false, true] {
             lives([vec![], vec![Death { commit, after }], vec![Death { commit: commit + 1, after: !after }]]).await;
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_survives_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    for commit in 2..8 {
+        let store = async |name: &str| {
+            let path = folder.path().join(format!("{name}{commit}"));
+            Arc::new(SqliteStore::open(path).await.unwrap()) as Arc<dyn Store>
+        };
+        let stores = [store("ada").await, store("phone").await, store("tablet").await];
+        let deaths = |commit: i64| vec![Death { commit, after: true }, Death { commit: commit + 1, after: false }];
+        lives_on(stores, [deaths(commit), deaths(commit + 1), deaths(commit)]).await;
     }
 }
 

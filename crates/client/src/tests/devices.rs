@@ -60,6 +60,26 @@ async fn a_list_that_is_out_of_date_is_mended_and_the_order_kept() {
 }
 
 #[tokio::test]
+async fn somebody_all_of_whose_devices_are_new_is_reported() {
+    let server = Server::start().await;
+    let mut ada = Device::new(&server, "ada").await;
+    let bo_1 = Device::new(&server, "bo").await;
+    let bo = bo_1.address().clone();
+    ada.tell(&bo, "hello").await;
+    let mut bo_2 = Device::new(&server, "bo").await;
+    server.remove_device(&bo, bo_1.id());
+    ada.tell(&bo, "hello again").await;
+    assert_eq!(bo_2.hear().await, "hello again");
+    let change = ada
+        .next(|kind| match kind {
+            EventKind::IdentityChanged(change) => Some(change.clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!((change.address, change.device), (bo, None));
+}
+
+#[tokio::test]
 async fn a_device_id_with_another_identity_is_reported_to_the_user() {
     let server = Server::start().await;
     let mut ada = Device::new(&server, "ada").await;

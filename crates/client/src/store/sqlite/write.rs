@@ -141,6 +141,14 @@ fn prune(tx: &Transaction<'_>, keep: Prune) -> Result<(), StoreError> {
     let before = |age: Duration| to_sql(keep.now_ms.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)));
     let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     tx.execute("DELETE FROM prekeys WHERE replaced_ms < ?1", [before(keep.prekeys)])?;
+    for family in [PrekeyFamily::Ec, PrekeyFamily::Kyber] {
+        tx.execute(
+            "DELETE FROM prekeys WHERE family = ?1 AND id IN
+             (SELECT id FROM prekeys WHERE family = ?1 AND NOT last_resort AND published
+              ORDER BY made_ms DESC, id DESC LIMIT -1 OFFSET ?2)",
+            params![family_number(family), count(keep.one_time_count)],
+        )?;
+    }
     tx.execute("DELETE FROM base_keys WHERE kyber NOT IN (SELECT id FROM prekeys WHERE family = 2)", [])?;
     tx.execute(
         "DELETE FROM outgoing WHERE result IS NOT NULL AND (finished_ms < ?1 OR seq NOT IN
