@@ -136,19 +136,25 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Resolves at the first SIGTERM or SIGINT.
+/// Resolves at the first SIGTERM or SIGINT since the call: the handlers are there when this returns, not only when what
+/// it returns is awaited. So call it before saying that the process is ready.
 ///
 /// # Errors
-/// When the handlers cannot be installed.
-pub async fn stop_signal() -> std::io::Result<()> {
+/// The future resolves to an error at once when the handlers cannot be installed.
+///
+/// # Panics
+/// Outside of a Tokio runtime.
+pub fn stop_signal() -> impl Future<Output = std::io::Result<()>> + Send {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let handlers = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
+    async move {
+        let (mut terminate, mut interrupt) = handlers?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ use crate::first_start;
 /// Runs until a stop signal or a failure. Stops from the outside in, so that what is open can finish: edge, routing,
 /// then the rest.
 pub(crate) async fn run(config: Config, data: &Path) -> anyhow::Result<Ended> {
+    // From here on a stop signal is heard, also one that comes with the line that says that all is ready.
+    let stopped = stop_signal();
     let clock: SharedClock = Arc::new(SystemClock);
     let grace = config.server.shutdown_grace();
     std::fs::create_dir_all(data)
@@ -69,7 +71,7 @@ pub(crate) async fn run(config: Config, data: &Path) -> anyhow::Result<Ended> {
     let failed = (middle.draining(), back.draining());
     let stop = async {
         tokio::select! {
-            _ = stop_signal() => {}
+            _ = stopped => {}
             () = failed.0 => {}
             () = failed.1 => {}
         }

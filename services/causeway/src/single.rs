@@ -18,6 +18,7 @@ use tonic::transport::server::Router;
 use crate::config::Config;
 
 pub(crate) async fn edge(config: Config) -> anyhow::Result<Ended> {
+    let stopped = stop_signal();
     let deps = EdgeDeps {
         directory: grpc::connect(&config.server.directory_url).context("server.directory_url")?,
         routing: grpc::connect(&config.server.routing_url).context("server.routing_url")?,
@@ -27,33 +28,36 @@ pub(crate) async fn edge(config: Config) -> anyhow::Result<Ended> {
     tracing::info!(listen = %edge.local_addr(), "edge is ready");
     let life = Lifecycle::new();
     life.spawn_vital("edge", edge.serve(life.clone()));
-    Ok(until_stopped(&life, config.server.shutdown_grace()).await)
+    Ok(until_stopped(&life, stopped, config.server.shutdown_grace()).await)
 }
 
 pub(crate) async fn routing(config: Config) -> anyhow::Result<Ended> {
+    let stopped = stop_signal();
     let directory = grpc::connect(&config.server.directory_url).context("server.directory_url")?;
     let routing = Routing::build(config.routing, directory, Arc::new(SystemClock)).await?;
     let life = Lifecycle::new();
     listen(&life, "server.routing_listen", config.server.routing_listen, routing.router()).await?;
     life.spawn_vital("routing", routing.serve(life.clone()));
-    Ok(until_stopped(&life, config.server.shutdown_grace()).await)
+    Ok(until_stopped(&life, stopped, config.server.shutdown_grace()).await)
 }
 
 pub(crate) async fn key_directory(config: Config) -> anyhow::Result<Ended> {
+    let stopped = stop_signal();
     let directory = KeyDirectory::build(config.directory, Arc::new(SystemClock)).await?;
     let life = Lifecycle::new();
     listen(&life, "server.directory_listen", config.server.directory_listen, directory.internal_router()).await?;
     listen(&life, "server.operator_listen", config.server.operator_listen, directory.operator_router()).await?;
     life.spawn_vital("key-directory", directory.serve(life.clone()));
-    Ok(until_stopped(&life, config.server.shutdown_grace()).await)
+    Ok(until_stopped(&life, stopped, config.server.shutdown_grace()).await)
 }
 
 pub(crate) async fn media_relay(config: Config) -> anyhow::Result<Ended> {
+    let stopped = stop_signal();
     let media = MediaRelay::build(config.media, Arc::new(SystemClock)).await?;
     let life = Lifecycle::new();
     listen(&life, "server.media_listen", config.server.media_listen, media.router()).await?;
     life.spawn_vital("media-relay", media.serve(life.clone()));
-    Ok(until_stopped(&life, config.server.shutdown_grace()).await)
+    Ok(until_stopped(&life, stopped, config.server.shutdown_grace()).await)
 }
 
 async fn listen(life: &Lifecycle, field: &'static str, address: SocketAddr, router: Router) -> anyhow::Result<()> {
@@ -66,9 +70,9 @@ async fn listen(life: &Lifecycle, field: &'static str, address: SocketAddr, rout
     Ok(())
 }
 
-async fn until_stopped(life: &Lifecycle, grace: Duration) -> Ended {
+async fn until_stopped(life: &Lifecycle, stopped: impl Future<Output = std::io::Result<()>>, grace: Duration) -> Ended {
     let signal = async {
-        let _unavailable = stop_signal().await;
+        let _unavailable = stopped.await;
     };
     life.run(signal, grace).await
 }

@@ -5,7 +5,7 @@ use causeway_tests::{CuttingNetwork, Device, World};
 
 #[tokio::test]
 async fn connections_that_break_at_any_byte_lose_nothing_and_repeat_nothing() -> anyhow::Result<()> {
-    const MESSAGES: usize = 120;
+    const MESSAGES: usize = 200;
     let world = World::start().await?;
     let (mut ada, mut bo) = (world.at_birdy("ada").await?, world.at_home("bo").await?);
     // Sessions first: their messages are some hundreds of bytes each, those before them some thousands.
@@ -32,7 +32,7 @@ async fn connections_that_break_at_any_byte_lose_nothing_and_repeat_nothing() ->
     }
     assert!(ada.send(bo.address(), "end").await?.is_accepted());
     assert_eq!(bo.next_text().await?, "end");
-    assert!(network.cuts() > 5, "{} cuts", network.cuts());
+    assert!(network.cuts() >= 3, "{} cuts", network.cuts());
     Ok(())
 }
 
