@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use figment::Figment;
+use figment::error::Kind;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::de::DeserializeOwned;
 
@@ -15,11 +16,11 @@ use serde::de::DeserializeOwned;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file is not there.
-    #[error("configuration file {0} is not there: give the path of a readable TOML file")]
+    #[error("configuration file {0} is not there, or is no file: give the path of a readable TOML file")]
     Missing(PathBuf),
     /// Syntax, an unknown field or a wrong type.
     #[error("configuration: {0}")]
-    Shape(Box<figment::Error>),
+    Shape(String),
     /// A value outside its documented range.
     #[error("configuration field {field} is {value}: {fix}")]
     Value {
@@ -59,9 +60,35 @@ pub fn load<T: DeserializeOwned + Check>(defaults: &[(&str, String)], file: Opti
     }
     // Only names with a section: CAUSEWAY_CONFIG and the like are the command line's.
     let sections = Env::prefixed("CAUSEWAY_").filter(|name| name.as_str().contains("__")).split("__");
-    let value: T = figment.merge(sections).extract().map_err(|e| ConfigError::Shape(Box::new(e)))?;
+    let value: T = figment.merge(sections).extract().map_err(|error| ConfigError::Shape(sentence(&error)))?;
     value.check()?;
     Ok(value)
+}
+
+/// One line that names the field and where it was set.
+fn sentence(error: &figment::Error) -> String {
+    let path = error.path.iter().map(|part| part.to_ascii_lowercase()).filter(|part| part != "default");
+    let mut path: Vec<String> = path.collect();
+    let problem = match &error.kind {
+        Kind::UnknownField(name, _) => {
+            if path.last().is_none_or(|last| last != name) {
+                path.push(name.clone());
+            }
+            "there is no such field: correct its name or remove it".to_owned()
+        }
+        // A syntax error comes with a drawing of the place; the lines of text in it say the same.
+        kind => {
+            let text = kind.to_string();
+            let lines = text.lines().map(str::trim).filter(|line| {
+                !line.is_empty() && !line.starts_with('|') && !line.starts_with(|c: char| c.is_ascii_digit())
+            });
+            lines.collect::<Vec<_>>().join(", ")
+        }
+    };
+    let place =
+        error.metadata.as_ref().and_then(|metadata| metadata.source.as_ref()).map(|source| format!(" in {source}"));
+    let field = if path.is_empty() { String::new() } else { format!("field {}: ", path.join(".")) };
+    format!("{field}{problem}{}", place.unwrap_or_default())
 }
 
 /// Checks that `value` lies in `range`.
@@ -134,7 +161,11 @@ mod tests {
         let range = load_text("[edge]\nlogin_timeout_ms = 1").unwrap_err().to_string();
         assert!(range.contains("edge.login_timeout_ms") && range.contains("between 100 and 60000"), "{range}");
         let unknown = load_text("[edge]\nlogin_timeout = 1").unwrap_err().to_string();
-        assert!(unknown.contains("login_timeout"), "{unknown}");
+        assert!(unknown.contains("field edge.login_timeout: there is no such field"), "{unknown}");
+        let kind = load_text("[edge]\nlogin_timeout_ms = \"soon\"").unwrap_err().to_string();
+        assert!(kind.contains("field edge.login_timeout_ms: ") && kind.contains("soon"), "{kind}");
+        let syntax = load_text("[edge\nlogin_timeout_ms = 1").unwrap_err().to_string();
+        assert!(syntax.contains("line 1") && !syntax.contains('\n'), "{syntax}");
         let missing = load::<All>(&[], Some(Path::new("/nonexistent/causeway.toml"))).unwrap_err().to_string();
         assert!(missing.contains("/nonexistent/causeway.toml"), "{missing}");
     }

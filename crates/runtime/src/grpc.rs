@@ -48,8 +48,22 @@ pub enum GrpcError {
 /// # Errors
 /// [`GrpcError::Address`].
 pub fn connect(address: &str) -> Result<Channel, GrpcError> {
-    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| GrpcError::Address(address.to_owned()))?;
-    Ok(tune(endpoint).connect_lazy())
+    Ok(tune(endpoint(address)?).connect_lazy())
+}
+
+/// Checks the form of a peer's address.
+///
+/// # Errors
+/// [`GrpcError::Address`].
+pub fn check_address(address: &str) -> Result<(), GrpcError> {
+    endpoint(address).map(drop)
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, GrpcError> {
+    let wrong = || GrpcError::Address(address.to_owned());
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| wrong())?;
+    let whole = endpoint.uri().scheme().is_some() && endpoint.uri().host().is_some();
+    if whole { Ok(endpoint) } else { Err(wrong()) }
 }
 
 fn tune(endpoint: Endpoint) -> Endpoint {

@@ -5,6 +5,7 @@
 //! - [`lifecycle`]: tracked tasks, drain, deadline;
 //! - [`grpc`]: gRPC over TCP or, in one process, over an in-memory pipe, with the same client type;
 //! - [`secret_file`]: secrets come from files that only their owner reads;
+//! - [`sentence`]: failures as one sentence for a person;
 //! - [`telemetry`]: logs to standard error.
 
 pub mod clock;
@@ -12,4 +13,5 @@ pub mod config;
 pub mod grpc;
 pub mod lifecycle;
 pub mod secret_file;
+pub mod sentence;
 pub mod telemetry;

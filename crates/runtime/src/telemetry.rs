@@ -16,6 +16,11 @@ pub enum LogFormat {
     Json,
 }
 
+/// Whether [`init`] understands this filter.
+pub fn is_filter(filter: &str) -> bool {
+    EnvFilter::try_new(filter).is_ok()
+}
+
 /// Sets up logging for the process. `filter` is a tracing filter such as `info` or `causeway_edge=debug`; one that does
 /// not parse falls back to `info`. A second call does nothing.
 pub fn init(filter: &str, format: LogFormat) {

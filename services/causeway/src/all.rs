@@ -60,6 +60,7 @@ pub(crate) async fn run(config: Config, data: &Path) -> anyhow::Result<Ended> {
     middle.spawn_vital("routing", routing.serve(middle.clone()));
     front.spawn_vital("edge", edge.serve(front.clone()));
 
+    let root = root.map_or_else(|| "offline".to_owned(), |root| root.to_string());
     let websocket = websocket_address.map_or_else(|| "none".to_owned(), |address| address.to_string());
     writeln!(
         std::io::stdout(),

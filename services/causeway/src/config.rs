@@ -10,7 +10,7 @@ use causeway_media_relay::MediaConfig;
 use causeway_routing::RoutingConfig;
 use causeway_runtime::config::{Check, ConfigError, ensure, within};
 use causeway_runtime::grpc;
-use causeway_runtime::telemetry::LogFormat;
+use causeway_runtime::telemetry::{self, LogFormat};
 use serde::Deserialize;
 
 /// Everything that can be set.
@@ -112,6 +112,17 @@ impl ServerConfig {
         Duration::from_millis(self.shutdown_grace_ms)
     }
 
+    fn check_urls(&self) -> Result<(), ConfigError> {
+        for (field, url) in [
+            ("server.directory_url", &self.directory_url),
+            ("server.routing_url", &self.routing_url),
+            ("server.media_url", &self.media_url),
+        ] {
+            ensure(field, grpc::check_address(url).is_ok(), url, "write it as http://host:port")?;
+        }
+        Ok(())
+    }
+
     fn check_plaintext(&self) -> Result<(), ConfigError> {
         for (field, address) in [
             ("server.operator_listen", self.operator_listen),
@@ -131,12 +142,31 @@ impl Check for Config {
     fn check(&self) -> Result<(), ConfigError> {
         within("server.shutdown_grace_ms", self.server.shutdown_grace_ms, 100..=600_000)?;
         self.server.check_plaintext()?;
+        self.server.check_urls()?;
         let same = self.edge.deployment == self.directory.deployment;
         ensure("directory.deployment", same, &self.directory.deployment, "must equal edge.deployment")?;
+        let readable = telemetry::is_filter(&self.log.filter);
+        ensure("log.filter", readable, &self.log.filter, "give a filter such as info, or info,causeway_edge=debug")?;
         self.edge.check()?;
         self.routing.check()?;
         self.directory.check()?;
-        self.media.check()
+        self.media.check()?;
+        let fix = "must be less than edge.queue_messages, so that what a session is given fits its queue";
+        let fits = self.routing.session_messages < self.edge.queue_messages;
+        ensure("routing.session_messages", fits, self.routing.session_messages, fix)?;
+        let fix = "must be less than edge.queue_bytes, so that what a session is given fits its queue";
+        let fits = self.routing.session_bytes < self.edge.queue_bytes;
+        ensure("routing.session_bytes", fits, self.routing.session_bytes, fix)?;
+        for (section, fetch) in [
+            ("directory.fetch", &self.directory.fetch),
+            ("routing.fetch", &self.routing.fetch),
+            ("media.fetch", &self.media.fetch),
+        ] {
+            if let Err(error) = fetch.check() {
+                ensure(section, false, "out of range", &error.to_string())?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -156,6 +186,26 @@ mod tests {
         let stated = Config::load(Path::new("data"), Some(sample)).unwrap();
         let defaults = Config::load(Path::new("data"), None).unwrap();
         assert_eq!(format!("{stated:?}"), format!("{defaults:?}"));
+    }
+
+    #[test]
+    fn every_part_is_checked() {
+        let defaults = || Config::load(Path::new("data"), None).unwrap();
+        let wrong: [(&str, fn(&mut Config)); 7] = [
+            ("server.media_url", |config| config.server.media_url = "x y".to_owned()),
+            ("log.filter", |config| config.log.filter = "info,=,".to_owned()),
+            ("directory.fetch", |config| config.directory.fetch.connect_timeout_ms = 1),
+            ("routing.fetch", |config| config.routing.fetch.idle_timeout_ms = 0),
+            ("media.fetch", |config| config.media.fetch.max_stream_bytes = 0),
+            ("routing.session_messages", |config| config.edge.queue_messages = config.routing.session_messages),
+            ("directory.deployment", |config| config.directory.deployment = "other".to_owned()),
+        ];
+        for (field, spoil) in wrong {
+            let mut config = defaults();
+            spoil(&mut config);
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(field), "{field}: {error}");
+        }
     }
 
     #[test]

@@ -18,9 +18,13 @@ use crate::config::Config;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const VALID: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Makes what is missing under `data` and gives the root that clients pin.
-pub(crate) fn prepare(config: &Config, data: &Path, clock: &dyn Clock) -> anyhow::Result<RootPublicKey> {
+/// Makes what is missing under `data` and gives the root that clients pin; `None` when that root is kept elsewhere: there
+/// is a certificate and no root key, so nothing is made or signed here.
+pub(crate) fn prepare(config: &Config, data: &Path, clock: &dyn Clock) -> anyhow::Result<Option<RootPublicKey>> {
     let root_file = data.join("keys/root.key");
+    if config.edge.certificate_file.exists() && !root_file.exists() {
+        return Ok(None);
+    }
     let root = secret_file::read_or_create(&root_file, || {
         let mut seed = Zeroizing::new([0; 32]);
         OsRng.unwrap_err().fill_bytes(seed.as_mut());
@@ -39,7 +43,7 @@ pub(crate) fn prepare(config: &Config, data: &Path, clock: &dyn Clock) -> anyhow
     let noise = static_key(&noise)
         .ok_or_else(|| anyhow!("{} is no Noise key: it must be 64 hex digits", noise_file.display()))?;
     certify(config, &root, &NoiseKey::new(*noise.public())?, clock)?;
-    Ok(root.public())
+    Ok(Some(root.public()))
 }
 
 fn static_key(text: &[u8]) -> Option<StaticKey> {
@@ -73,6 +77,21 @@ mod tests {
     use causeway_runtime::clock::ManualClock;
 
     use super::*;
+
+    #[test]
+    fn a_certificate_of_a_root_that_is_elsewhere_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::load(folder.path(), None).unwrap();
+        let clock = ManualClock::at_ms(1_800_000_000_000);
+        prepare(&config, folder.path(), clock.as_ref()).unwrap();
+        let signed = std::fs::read(&config.edge.certificate_file).unwrap();
+        std::fs::remove_file(folder.path().join("keys/root.key")).unwrap();
+
+        clock.advance(VALID);
+        assert_eq!(prepare(&config, folder.path(), clock.as_ref()).unwrap(), None);
+        assert_eq!(std::fs::read(&config.edge.certificate_file).unwrap(), signed);
+        assert!(!folder.path().join("keys/root.key").exists());
+    }
 
     #[test]
     fn keys_are_made_once_and_the_certificate_is_renewed_in_time() {

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use causeway_runtime::lifecycle::Ended;
-use causeway_runtime::telemetry;
+use causeway_runtime::{sentence, telemetry};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
@@ -45,7 +45,7 @@ enum Command {
     CheckConfig(Common),
 }
 
-/// What all subcommands take; everything else is in the configuration (docs/configuration.md).
+/// What all subcommands take; everything else is in the configuration (docs/operating.md).
 #[derive(Debug, Clone, Args)]
 struct Common {
     /// Folder for data and keys; made if it is absent.
@@ -87,7 +87,7 @@ fn main() -> ExitCode {
         Ok(Ended::Clean) => ExitCode::SUCCESS,
         Ok(Ended::Overdue) => complain(&"something did not stop within server.shutdown_grace_ms and was cut off", 1),
         Ok(Ended::Failed) => complain(&"a part failed; the log above says which", 1),
-        Err(error) => complain(&format!("{error:#}"), 1),
+        Err(error) => complain(&sentence::of(error.as_ref()), 1),
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use causeway_client::{
     Client, ClientError, Content, DisconnectReason, Ended, Event, EventKind, Events, ProviderTokens, SqliteStore,
 };
@@ -56,18 +56,21 @@ pub(crate) async fn run(arguments: ChatArguments) -> anyhow::Result<()> {
     let profile = Profile::load(&arguments.profile)?;
     let tokens = ProviderTokens::new(profile.token_url.as_str(), profile.config.address.local())?;
     let files = Files::new(&profile, tokens.clone(), arguments.downloads.clone())?;
-    let store = SqliteStore::open(&profile.state)
-        .await
-        .with_context(|| format!("the state {} cannot be used", profile.state.display()))?;
+    let store = SqliteStore::open(&profile.state).await.with_context(|| {
+        format!(
+            "the state file {} cannot be used: make its folder writable, or correct state in the profile",
+            profile.state.display()
+        )
+    })?;
     let address = profile.config.address.clone();
     let server = profile.config.server.clone();
     let (client, mut events) = Client::open(profile.config, Arc::new(store), Arc::new(tokens)).await?;
 
     // What is wrong with the connection shows within --wait, and then ends the command instead of hanging.
     let wait = Duration::from_secs(arguments.wait);
-    let device = timeout(wait, log_in(&client, &mut events))
-        .await
-        .with_context(|| format!("no session with {server} within {} s: is the server there?", arguments.wait))??;
+    let device = timeout(wait, log_in(&client, &mut events)).await.map_err(|_| {
+        anyhow!("no session with {server} within {} s: is the server there, and is the address right?", arguments.wait)
+    })??;
     if arguments.opt_in {
         client.opt_in().await.context("opt in")?;
     }

@@ -12,6 +12,7 @@ mod provider;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use causeway_runtime::sentence;
 use clap::{Parser, Subcommand};
 
 /// Onboarding, operations and chat for Causeway.
@@ -44,8 +45,7 @@ async fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // `{:#}` puts the causes behind the sentence, on one line.
-            let _closed = writeln!(std::io::stderr(), "causewayctl: {error:#}");
+            let _closed = writeln!(std::io::stderr(), "causewayctl: {}", sentence::of(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -33,8 +33,12 @@ pub(crate) struct Operator {
 impl Operator {
     pub(crate) async fn connect(arguments: OperatorArguments) -> anyhow::Result<Self> {
         let OperatorArguments { operator: address, operator_token_file: file } = arguments;
-        let token = std::fs::read_to_string(&file)
-            .with_context(|| format!("the operator token file {} cannot be read", file.display()))?;
+        let token = std::fs::read_to_string(&file).with_context(|| {
+            format!(
+                "the operator token file {} cannot be read: give keys/operator.token of the server's data folder",
+                file.display()
+            )
+        })?;
         let token = token.trim();
         if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
             bail!("the operator token file {} holds no token: give the file that the server made", file.display());
@@ -70,8 +74,9 @@ impl Operator {
             Code::Unauthenticated | Code::PermissionDenied => {
                 anyhow!("the server refused the operator token: give the token file of this very deployment")
             }
-            Code::Unavailable | Code::DeadlineExceeded => {
-                anyhow!("the operator API at {} does not answer ({})", self.address, status.message())
+            // The client's own failures: what listens there is no operator API, or it has gone.
+            Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled | Code::Unimplemented => {
+                anyhow!("no operator API answers at {}: is the server running, and is the port right?", self.address)
             }
             _ => anyhow!("{}", status.message()),
         }

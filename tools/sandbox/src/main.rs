@@ -12,6 +12,7 @@ use causeway_identity::Domain;
 use causeway_identity::token::Algorithm;
 use causeway_runtime::clock::SystemClock;
 use causeway_runtime::lifecycle::{Ended, Lifecycle, stop_signal};
+use causeway_runtime::sentence;
 use causeway_runtime::telemetry::{self, LogFormat};
 use causeway_sandbox::{Provider, Sandbox, SandboxConfig};
 use clap::{Parser, ValueEnum};
@@ -56,7 +57,7 @@ async fn main() -> ExitCode {
     match run(Arguments::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _nowhere_else_to_say = writeln!(std::io::stderr(), "sandbox: {error}");
+            let _nowhere_else_to_say = writeln!(std::io::stderr(), "sandbox: {}", sentence::of(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -46,7 +46,11 @@ pub(crate) struct Profile {
 impl Profile {
     pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display().to_string();
-        let size = std::fs::metadata(path).with_context(|| format!("the profile {shown} cannot be read"))?.len();
+        let size = std::fs::metadata(path)
+            .with_context(|| {
+                format!("the profile {shown} cannot be read: give the TOML file of one user (`make run` writes two)")
+            })?
+            .len();
         if size > MAX_BYTES {
             bail!("the profile {shown} is larger than 64 KiB: give the TOML file of one user");
         }

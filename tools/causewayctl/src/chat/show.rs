@@ -1,7 +1,7 @@
 //! What arrives, as lines for a terminal or a pipe. Everything that others wrote is cleaned first: a message must not
 //! move the cursor, forge another line or turn the reading direction.
 
-use causeway_client::{Body, Content, Message, ProviderKind, SendResult};
+use causeway_client::{Body, Content, Message, ProviderKind, RejectReason, Rejection, SendResult};
 
 /// Longest piece of foreign text on a line, in characters.
 const MAX_TEXT: usize = 4_000;
@@ -50,7 +50,19 @@ pub(crate) fn outcome(result: SendResult) -> String {
         SendResult::Delivered => "delivered".to_owned(),
         SendResult::Stored => "stored until a device fetches it".to_owned(),
         SendResult::Dropped => "dropped: nobody was there".to_owned(),
-        SendResult::Rejected(reason) => format!("NOT SENT: {reason:?}"),
+        SendResult::Rejected(reason) => format!("NOT SENT: {}", rejected(reason)),
+    }
+}
+
+fn rejected(reason: RejectReason) -> &'static str {
+    match reason {
+        RejectReason::Server(Rejection::NotAvailable) => {
+            "not-available (unknown, not opted in, blocked, or you have not opted in yourself)"
+        }
+        RejectReason::Server(reason) => reason.as_str(),
+        RejectReason::Expired => "it could not be handed over in time",
+        RejectReason::BadKeys => "the recipient's keys, as the server gave them, are not acceptable",
+        RejectReason::IdentityChanged => "the recipient's keys changed before it could be sent again",
     }
 }
 
