@@ -1,11 +1,14 @@
 //! Settings of a routing.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use causeway_fetch::FetchConfig;
 use causeway_runtime::config::{Check, ConfigError, ensure, within};
 use serde::Deserialize;
+
+use crate::limits::Budget;
 
 /// Settings of a routing; section `[routing]` of the configuration file. Durations are in milliseconds.
 #[derive(Debug, Clone, Deserialize)]
@@ -45,8 +48,11 @@ pub struct RoutingConfig {
     /// A recipient without sessions and work is forgotten after this time (1 000 to 86 400 000). Default 600 000. Until
     /// then its actor knows the outcome of repeats.
     pub recipient_idle_ms: u64,
-    /// Outcomes that are remembered for repeats, per recipient (16 to 65 536). Default 1 024.
+    /// Outcomes that are remembered for repeats, per recipient, for at most a quarter of an hour (16 to 1 000 000).
+    /// Default 65 536.
     pub remembered_outcomes: usize,
+    /// The same over all recipients, some 150 bytes each (1 000 to 1 000 000 000). Default 2 000 000.
+    pub remembered_outcomes_total: usize,
     /// Bytes of messages in memory on behalf of senders (1 048 576 to 2^40). Default 268 435 456; more are
     /// `rate-limited`.
     pub memory_bytes: usize,
@@ -106,7 +112,8 @@ impl Default for RoutingConfig {
             recipient_queue: 512,
             max_recipients: 200_000,
             recipient_idle_ms: 600_000,
-            remembered_outcomes: 1_024,
+            remembered_outcomes: 65_536,
+            remembered_outcomes_total: 2_000_000,
             memory_bytes: 256 * 1024 * 1024,
             max_sessions: 1_000_000,
             link_bytes: 64 * 1024 * 1024,
@@ -144,7 +151,8 @@ impl Check for RoutingConfig {
         within("routing.recipient_queue", self.recipient_queue, 8..=65_536)?;
         within("routing.max_recipients", self.max_recipients, 16..=10_000_000)?;
         within("routing.recipient_idle_ms", self.recipient_idle_ms, 1_000..=DAY_MS)?;
-        within("routing.remembered_outcomes", self.remembered_outcomes, 16..=65_536)?;
+        within("routing.remembered_outcomes", self.remembered_outcomes, 16..=1_000_000)?;
+        within("routing.remembered_outcomes_total", self.remembered_outcomes_total, 1_000..=1_000_000_000)?;
         within("routing.memory_bytes", self.memory_bytes, 1 << 20..=1 << 40)?;
         within("routing.max_sessions", self.max_sessions, 1..=10_000_000)?;
         within("routing.link_bytes", self.link_bytes, 1 << 20..=1 << 40)?;
@@ -177,6 +185,7 @@ impl RoutingConfig {
             chat_expiry_ms: self.chat_expiry_ms,
             call_expiry_ms: self.call_expiry_ms,
             remembered_outcomes: self.remembered_outcomes,
+            remembered_total: Budget::new(self.remembered_outcomes_total),
         }
     }
 }
@@ -194,6 +203,7 @@ pub(crate) struct DevicePolicy {
     pub(crate) chat_expiry_ms: u64,
     pub(crate) call_expiry_ms: u64,
     pub(crate) remembered_outcomes: usize,
+    pub(crate) remembered_total: Arc<Budget>,
 }
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;

@@ -29,6 +29,9 @@ pub enum RoutingError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A part that should run as long as the service has ended; the log says why.
+    #[error("a part of routing has ended by itself")]
+    Background,
     /// The client for providers' webhooks could not be made.
     #[error("webhook client: {0}")]
     Fetch(String),

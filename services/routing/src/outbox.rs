@@ -55,6 +55,12 @@ impl Outbox {
         Arc::new(Self { state: Mutex::default(), limit, closed: CancellationToken::new() })
     }
 
+    /// True if there is room for deliveries.
+    pub(crate) fn has_room(&self) -> bool {
+        let state = self.state();
+        !state.finished && state.bytes < self.limit / 2
+    }
+
     /// Takes room for a delivery that weighs `weight`.
     pub(crate) fn reserve(&self, weight: usize) -> bool {
         let mut state = self.state();

@@ -28,6 +28,8 @@ pub(crate) struct Job {
     pub(crate) reply: ReplyTo,
     /// When it came in: what is asked of the directory for it is asked later than that, and answered soon after.
     pub(crate) since: Instant,
+    /// It came behind one that was over its sender's rate, and is refused with it; for so many milliseconds.
+    pub(crate) refused_ms: Option<u64>,
 }
 
 /// Whom to tell what became of a message.

@@ -10,8 +10,8 @@ use causeway_runtime::clock::SharedClock;
 use causeway_runtime::config::Check as _;
 use causeway_runtime::grpc;
 use causeway_runtime::lifecycle::Lifecycle;
-use futures::future::join_all;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
@@ -110,16 +110,20 @@ impl Routing {
     /// ends all sessions, writes what is not acknowledged to the mailbox, tells what it still can, and returns.
     ///
     /// # Errors
-    /// None at present; what fails while serving is retried or told to those concerned.
+    /// [`RoutingError::Background`]. Anything else that fails is tried again, or told to those whom it concerns.
     pub async fn serve(self, life: Lifecycle) -> Result<(), RoutingError> {
         let stop = CancellationToken::new();
-        let background = [
-            tokio::spawn(follow(self.shared.records.clone(), self.changes.clone(), stop.clone())),
-            tokio::spawn(sweep::run(Arc::clone(&self.shared), self.sweep_every, stop.clone())),
-            tokio::spawn(self.shared.pusher.clone().run(stop.clone())),
-            tokio::spawn(clean_up(self.leftovers, Arc::clone(&self.shared), Arc::clone(&self.changes.recipients))),
-        ];
-        life.draining().await;
+        let mut background = JoinSet::new();
+        background.spawn(follow(self.shared.records.clone(), self.changes.clone(), stop.clone()));
+        background.spawn(sweep::run(Arc::clone(&self.shared), self.sweep_every, stop.clone()));
+        background.spawn(self.shared.pusher.clone().run(stop.clone()));
+        let recipients = Arc::clone(&self.changes.recipients);
+        background.spawn(clean_up(self.leftovers, Arc::clone(&self.shared), recipients, stop.clone()));
+        let served = tokio::select! {
+            () = life.draining() => Ok(()),
+            // None of them ends by itself.
+            _ended = background.join_next() => Err(RoutingError::Background),
+        };
         let links = &self.links.0;
         links.draining.cancel();
         links.recipients.drain().await;
@@ -127,9 +131,8 @@ impl Routing {
         links.tasks.close();
         links.tasks.wait().await;
         stop.cancel();
-        background[3].abort();
-        join_all(background).await;
-        Ok(())
+        while background.join_next().await.is_some() {}
+        served
     }
 }
 
@@ -173,21 +176,38 @@ impl Changes for Told {
     }
 }
 
-/// Erases what removed devices and accounts have left, where no actor does.
-async fn clean_up(mut leftovers: mpsc::Receiver<Leftover>, shared: Arc<Shared>, recipients: Arc<Recipients>) {
-    while let Some(leftover) = leftovers.recv().await {
-        match leftover {
-            Leftover::Account(account) => {
-                while let Err(error) = shared.mailbox.drop_account(account).await {
-                    tracing::warn!(%account, %error, "what a withdrawn account has left could not be erased yet");
-                    tokio::time::sleep(ERASE_AGAIN).await;
-                }
+/// Erases what removed devices and accounts have left, where no actor does, until `stop`.
+async fn clean_up(
+    mut leftovers: mpsc::Receiver<Leftover>,
+    shared: Arc<Shared>,
+    recipients: Arc<Recipients>,
+    stop: CancellationToken,
+) {
+    let cleaning = async {
+        while let Some(leftover) = leftovers.recv().await {
+            clean(leftover, &shared, &recipients).await;
+        }
+        // Nobody leaves anything any more.
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = cleaning => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn clean(leftover: Leftover, shared: &Shared, recipients: &Arc<Recipients>) {
+    match leftover {
+        Leftover::Account(account) => {
+            while let Err(error) = shared.mailbox.drop_account(account).await {
+                tracing::warn!(%account, %error, "what a withdrawn account has left could not be erased yet");
+                tokio::time::sleep(ERASE_AGAIN).await;
             }
-            Leftover::Devices(address, account) => {
-                let usage = shared.mailbox.usage(account).await;
-                if usage.is_ok_and(|usage| !usage.is_empty()) {
-                    recipients.tell(&address, Change::Other, true);
-                }
+        }
+        Leftover::Devices(address, account) => {
+            let usage = shared.mailbox.usage(account).await;
+            if usage.is_ok_and(|usage| !usage.is_empty()) {
+                recipients.tell(&address, Change::Other, true);
             }
         }
     }

@@ -27,6 +27,7 @@ pub(crate) struct Session {
     outbox: Arc<Outbox>,
     /// The greatest tag that the device has acknowledged.
     processed: AtomicU64,
+    announced: AtomicBool,
     detached: AtomicBool,
     /// It has been told to end, or has left: what it still says counts for nothing.
     over: AtomicBool,
@@ -54,6 +55,7 @@ impl Session {
             registration,
             outbox,
             processed: AtomicU64::new(0),
+            announced: AtomicBool::new(false),
             detached: AtomicBool::new(false),
             over: AtomicBool::new(false),
             closed_until: Mutex::new(None),
@@ -104,6 +106,11 @@ impl Session {
         self.over.load(Ordering::Acquire)
     }
 
+    /// True if there may be room for deliveries.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.is_over() && self.outbox.has_room()
+    }
+
     /// Room for a delivery of this weight; to be followed by [`Session::deliver`].
     pub(crate) fn reserve(&self, weight: usize) -> bool {
         !self.is_over() && self.outbox.reserve(weight)
@@ -141,11 +148,13 @@ impl Session {
     }
 
     pub(crate) fn attached(&self, waiting: u64) {
+        self.announced.store(true, Ordering::Release);
         self.outbox.push(self.id, Event::Attached { waiting });
     }
 
+    /// Nothing is told before the session is attached: it begins with what is so by then.
     pub(crate) fn notify(&self, notice: Notice) {
-        if !self.is_over() {
+        if self.announced.load(Ordering::Acquire) && !self.is_over() {
             self.outbox.push(self.id, Event::Notify(notice));
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::mailbox::StoreError;
 use crate::recipient::actor::Shared;
 
 /// Entries erased in one transaction, so that a sweep does not hold up messages.
@@ -25,6 +26,11 @@ pub(crate) async fn run(shared: Arc<Shared>, every: Duration, stop: Cancellation
             match shared.mailbox.expire(shared.clock.now_ms(), BATCH).await {
                 Ok(erased) if erased >= u64::from(BATCH) => {}
                 Ok(_) => break,
+                // Its thread is gone, and with it everything that could be promised.
+                Err(StoreError::Closed) => {
+                    tracing::error!("the mailbox has ended by itself");
+                    return;
+                }
                 Err(error) => {
                     shared.metrics.store_failed(&error);
                     break;

@@ -25,6 +25,8 @@ use writer::Writer;
 
 /// Connections that read pages at a time.
 const READERS: usize = 4;
+/// Connections that look for single messages at a time.
+const CHECKERS: usize = 1;
 /// "CWMB": tells this file from other SQLite files.
 const APPLICATION_ID: i32 = 0x4357_4d42;
 const SCHEMA_VERSION: i32 = 1;
@@ -34,6 +36,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct SqliteMailbox {
     writer: Writer,
     readers: Arc<Readers>,
+    /// For what strangers can make happen, so that it does not hold up devices that read their messages.
+    checkers: Arc<Readers>,
     /// Held as long as the file is open: a second process is refused.
     _lock: File,
 }
@@ -53,17 +57,11 @@ impl SqliteMailbox {
         let broken = |error: rusqlite::Error| RoutingError::Mailbox { path: file.clone(), reason: describe(&error) };
         let mut connection = connect(&file).map_err(broken)?;
         prepare(&mut connection).map_err(|reason| RoutingError::Mailbox { path: file.clone(), reason })?;
-        let mut idle = Vec::with_capacity(READERS);
-        for _ in 0..READERS {
-            let reader = connect(&file).map_err(broken)?;
-            reader.pragma_update(None, "query_only", true).map_err(broken)?;
-            idle.push(reader);
-        }
-        let readers =
-            Arc::new(Readers { file: file.clone(), permits: Semaphore::new(READERS), idle: Mutex::new(idle) });
+        let readers = Readers::open(&file, READERS).map_err(broken)?;
+        let checkers = Readers::open(&file, CHECKERS).map_err(broken)?;
         let writer = Writer::start(connection, file.clone(), bounds, metrics)
             .map_err(|error| RoutingError::Mailbox { path: file, reason: error.to_string() })?;
-        Ok(Self { writer, readers, _lock: lock })
+        Ok(Self { writer, readers, checkers, _lock: lock })
     }
 
     /// Number of transactions that have been committed.
@@ -124,7 +122,7 @@ impl Mailbox for SqliteMailbox {
     }
 
     fn holds(&self, account: AccountId, key: MessageKey) -> Commit<bool> {
-        let readers = Arc::clone(&self.readers);
+        let readers = Arc::clone(&self.checkers);
         async move { readers.read(move |connection| rows::holds(connection, account, &key)).await }.boxed()
     }
 
@@ -142,6 +140,14 @@ struct Readers {
 }
 
 impl Readers {
+    fn open(file: &Path, count: usize) -> rusqlite::Result<Arc<Self>> {
+        let mut idle = Vec::with_capacity(count);
+        for _ in 0..count {
+            idle.push(connect_to_read(file)?);
+        }
+        Ok(Arc::new(Self { file: file.to_owned(), permits: Semaphore::new(count), idle: Mutex::new(idle) }))
+    }
+
     async fn read<T: Send + 'static>(
         self: Arc<Self>,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -152,7 +158,7 @@ impl Readers {
             let idle = this.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let connection = match idle {
                 Some(connection) => connection,
-                None => connect(&this.file).map_err(failed)?,
+                None => connect_to_read(&this.file).map_err(failed)?,
             };
             let result = query(&connection)?;
             // After an error the connection is closed instead: the next reader opens a fresh one.
@@ -173,6 +179,12 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
     connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+fn connect_to_read(file: &Path) -> rusqlite::Result<Connection> {
+    let connection = connect(file)?;
+    connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }
 

@@ -113,6 +113,8 @@ enum Tried {
 
 /// A step that does not get what it needs in so many attempts is given up.
 const ATTEMPTS: u32 = 8;
+/// Readings under way; a sender that makes for more of them waits.
+const MAX_READINGS: usize = 8 + DeviceId::MAX_PER_ACCOUNT;
 /// A cached record is fetched again at most this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -150,11 +152,12 @@ impl Actor {
                 Some(finished) = self.results.next(), if !self.results.is_empty() => self.finished(finished),
                 Some(finished) = self.readings.next(), if !self.readings.is_empty() => self.finished(finished),
                 needed = next_of(&mut self.need) => self.needed(needed),
-                () = sleep_until(deadline) => {}
                 // One after the other: what is not taken stays in its bounded queue.
-                Some(job) = jobs.recv(), if self.waiting.is_empty() && !self.takes_nothing => {
+                Some(job) = jobs.recv(), if self.takes_jobs() => {
                     self.waiting.push_back(Step::Message(Box::new(job)));
                 }
+                // Last, so that a time that has passed keeps nothing waiting; what is due is looked at below each time.
+                () = sleep_until(deadline) => {}
             }
             self.step();
             if self.takes_nothing {
@@ -182,7 +185,7 @@ impl Actor {
     fn step(&mut self) {
         let now = self.now();
         if self.machine.next_deadline().is_some_and(|deadline| deadline <= now.instant) {
-            let mut world = Senses { sessions: &self.sessions, shared: &self.shared, from: None };
+            let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused_ms: None };
             self.machine.tick(now, &mut world, &mut self.out);
         }
         self.perform();
@@ -228,14 +231,14 @@ impl Actor {
         if job.reply.session.is_over() {
             return Tried::Done;
         }
-        let Job { submission, reply, since } = job;
+        let Job { submission, reply, since, refused_ms } = job;
         let reply = match self.machine.repeat(&submission.key(), reply, &mut self.out) {
             Ok(()) => return Tried::Done,
             Err(reply) => reply,
         };
         let (address, sender) = (self.address.clone(), submission.from.address.clone());
         let records = self.shared.records.clone();
-        let mut job = Some(Box::new(Job { submission, reply, since }));
+        let mut job = Some(Box::new(Job { submission, reply, since, refused_ms }));
         let tried = records.decide(&address, &sender, |recipient, sender| {
             job.take().map_or(Tried::Done, |job| self.decide(job, recipient, sender))
         });
@@ -263,9 +266,9 @@ impl Actor {
             return Tried::Stale(Step::Message(job));
         }
         let now = self.now();
-        let Job { submission, reply, since: _ } = *job;
-        let session = Arc::clone(&reply.session);
-        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, from: Some(&session) };
+        let Job { submission, reply, since: _, refused_ms } = *job;
+        let refused_ms = refused_ms.or_else(|| reply.session.closed_for_ms());
+        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused_ms };
         self.machine.submit(submission, reply, (recipient, sender), now, &mut world, &mut self.out);
         Tried::Done
     }
@@ -308,7 +311,7 @@ impl Actor {
 
     fn attach(&mut self, session: &Arc<Session>, record: &Arc<Record>) {
         let now = self.now();
-        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, from: None };
+        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused_ms: None };
         let device = session.device.device;
         self.shared.pusher.is_here(&session.device.provider, record.account, device);
         let attaching = Attaching { session: session.key, device, registration: session.registration };
@@ -450,7 +453,7 @@ impl Actor {
         let Some(session) = self.sessions.get(&key).cloned() else { return };
         let (processed, detached) = session.take_signal();
         let now = self.now();
-        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, from: None };
+        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused_ms: None };
         if processed > 0 {
             self.machine.processed(key, processed, now, &mut world, &mut self.out);
         }
@@ -498,6 +501,10 @@ impl Actor {
         Now { instant: Instant::now(), unix_us: u64::try_from(since.as_micros()).unwrap_or(u64::MAX) }
     }
 
+    fn takes_jobs(&self) -> bool {
+        self.waiting.is_empty() && !self.takes_nothing && self.readings.len() < MAX_READINGS
+    }
+
     fn is_finished(&self) -> bool {
         self.machine.is_quiet() && self.results.is_empty() && self.readings.is_empty()
     }
@@ -507,7 +514,12 @@ impl Actor {
     }
 
     fn retire_at(&self, used_at: Instant) -> Option<Instant> {
-        self.is_idle().then(|| used_at + self.recipients.patience(self.shared.idle))
+        // Whoever does not exist is not worth remembering: strangers choose which addresses are asked for.
+        let patience = match self.machine.account() {
+            Some(_) => self.recipients.patience(self.shared.idle),
+            None => Duration::ZERO,
+        };
+        self.is_idle().then(|| used_at + patience)
     }
 }
 
@@ -532,17 +544,21 @@ impl Drop for Actor {
 struct Senses<'a> {
     sessions: &'a HashMap<SessionKey, Arc<Session>>,
     shared: &'a Shared,
-    /// The session by which the message came that is being decided.
-    from: Option<&'a Session>,
+    /// The message that is being decided came behind one that was over its sender's rate.
+    refused_ms: Option<u64>,
 }
 
 impl World for Senses<'_> {
+    fn has_room(&mut self, session: SessionKey) -> bool {
+        self.sessions.get(&session).is_some_and(|session| session.has_room())
+    }
+
     fn reserve(&mut self, session: SessionKey, weight: usize) -> bool {
         self.sessions.get(&session).is_some_and(|session| session.reserve(weight))
     }
 
     fn count(&mut self, sender: &Sender) -> Result<(), u64> {
-        if let Some(left) = self.from.and_then(Session::closed_for_ms) {
+        if let Some(left) = self.refused_ms {
             return Err(left);
         }
         self.shared.limits.count(sender).map_err(|wait| wait.max(self.shared.retry_ms))

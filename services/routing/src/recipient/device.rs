@@ -144,6 +144,15 @@ impl Behind {
         }
     }
 
+    /// The session does not keep up: what the mailbox has is read from there, when there is room again, and takes no
+    /// memory until then.
+    pub(super) fn let_go(&mut self) {
+        self.ahead.retain(|ahead| !ahead.committed);
+        self.weigh();
+        self.synced = false;
+        self.gap = true;
+    }
+
     /// A message has been given up: it will not be in the mailbox.
     pub(super) fn note_lost(&mut self, seq: Seq) {
         self.unseen.remove(&seq);

@@ -33,6 +33,8 @@ use crate::session::SessionKey;
 
 /// What the machine asks of the world while it decides.
 pub(crate) trait World {
+    /// True if there may be room on the way to a session: worth a reading.
+    fn has_room(&mut self, session: SessionKey) -> bool;
     /// Takes room on the way to a session; a delivery of this weight follows.
     fn reserve(&mut self, session: SessionKey, weight: usize) -> bool;
     /// Counts a message against its sender's rates; an error is how many milliseconds to wait.
@@ -150,6 +152,7 @@ pub(crate) struct Machine<R> {
     retry: Option<Instant>,
     last_seq: Seq,
     last_ticket: Ticket,
+    last_submission: Option<Instant>,
 }
 
 /// A message without an outcome.
@@ -229,7 +232,7 @@ const RETRY: Duration = Duration::from_millis(250);
 
 impl<R> Machine<R> {
     pub(crate) fn new(policy: DevicePolicy) -> Self {
-        let outcomes = Outcomes::new(policy.remembered_outcomes);
+        let outcomes = Outcomes::new(policy.remembered_outcomes, Arc::clone(&policy.remembered_total));
         Self {
             policy,
             account: None,
@@ -245,6 +248,7 @@ impl<R> Machine<R> {
             retry: None,
             last_seq: Seq::default(),
             last_ticket: Ticket::default(),
+            last_submission: None,
         }
     }
 
@@ -336,6 +340,7 @@ impl<R> Machine<R> {
         world: &mut impl World,
         out: &mut Vec<Output<R>>,
     ) {
+        self.last_submission = Some(now.instant);
         let Err(reply) = self.repeat(&submission.key(), reply, out) else { return };
         let key = submission.key();
         let decided = match (recipient, sender) {
@@ -378,8 +383,9 @@ impl<R> Machine<R> {
     }
 
     fn remember(&mut self, key: MessageKey, outcome: &Outcome) {
-        let full = self.outcomes.remember(key, outcome.clone());
-        self.forgetful |= full;
+        if let Some(now) = self.last_submission {
+            self.forgetful |= self.outcomes.remember(key, outcome.clone(), now);
+        }
     }
 
     /// The checks behind consent: limits, size, devices, room.

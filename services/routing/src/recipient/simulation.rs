@@ -11,8 +11,9 @@
 mod world;
 
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
-use world::{Simulated, Step};
+use world::{Planted, Simulated, Step};
 
 fn histories() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
@@ -46,10 +47,28 @@ proptest! {
     #![proptest_config(at_least(1_500))]
     #[test]
     fn what_delivery_promises_holds_in_any_history(history in histories()) {
-        let mut world = Simulated::new();
-        for step in history {
-            world.step(&step);
-        }
-        world.finish();
+        live(history, None);
+    }
+}
+
+fn live(history: Vec<Step>, planted: Option<Planted>) {
+    let mut world = Simulated::new(planted);
+    for step in history {
+        world.step(&step);
+    }
+    world.finish();
+}
+
+/// A check that cannot fail proves nothing: each of these faults around the machine must be found.
+#[test]
+fn planted_bugs_are_found() {
+    for bug in Planted::ALL {
+        let config = ProptestConfig { cases: 3_000, max_shrink_iters: 0, failure_persistence: None, ..at_least(1) };
+        let mut runner = TestRunner::new(config);
+        let found = runner.run(&histories(), |history| {
+            live(history, Some(bug));
+            Ok(())
+        });
+        assert!(found.is_err(), "{bug:?} was not found");
     }
 }

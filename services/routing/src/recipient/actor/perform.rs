@@ -76,7 +76,7 @@ impl Actor {
     /// Feeds a result back to the machine.
     pub(super) fn finished(&mut self, finished: Finished) {
         let now = self.now();
-        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, from: None };
+        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused_ms: None };
         match finished {
             Finished::Put(ticket, result) => {
                 self.machine.put_done(ticket, &result, now, &mut world, &mut self.out);

@@ -121,7 +121,14 @@ impl<R> Machine<R> {
                 }
             }
             if let Mode::Behind(behind) = &mut served.mode {
-                if repeats.is_some() { behind.note_stored(seq) } else { behind.note_lost(seq) }
+                if repeats.is_some() {
+                    behind.note_stored(seq)
+                } else {
+                    behind.note_lost(seq)
+                }
+                if !served.window.is_half_free() {
+                    behind.let_go();
+                }
             }
         }
         if self.is_pending(&key, seq) {

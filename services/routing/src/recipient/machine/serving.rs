@@ -1,6 +1,7 @@
 //! Sessions: attach, give, acknowledge, catch up, end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use causeway_identity::{AccountId, DeviceId};
 
@@ -12,6 +13,8 @@ use crate::recipient::window::{Delivery, Kept, Window};
 use crate::records::Record;
 use crate::session::SessionKey;
 
+/// How soon to read again what could not be read.
+const READ_AGAIN: Duration = Duration::from_secs(2);
 /// Entries of one reading.
 const PAGE_MESSAGES: usize = 128;
 
@@ -170,7 +173,7 @@ impl<R> Machine<R> {
             out.push(Output::Attached { session: served.session, waiting: kept.messages });
         }
         let Ok(page) = result else {
-            self.try_again_at(now.instant + RETRY);
+            self.try_again_at(now.instant + READ_AGAIN);
             return;
         };
         let mut all_given = true;
@@ -211,6 +214,10 @@ impl<R> Machine<R> {
             return;
         }
         if behind.waits_for_puts() || !served.window.is_half_free() {
+            return;
+        }
+        if !world.has_room(served.session) {
+            self.try_again_at(now.instant + RETRY);
             return;
         }
         behind.begin_reading();

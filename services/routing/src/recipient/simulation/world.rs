@@ -75,6 +75,43 @@ pub(super) enum Step {
     },
 }
 
+/// A bug around the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Planted {
+    /// Results are told before the commit.
+    StoredBeforeCommit,
+    /// A commit that failed is told as done.
+    CommitErrorIgnored,
+    /// What a session that ends has not acknowledged is not written.
+    DetachDropsWindow,
+    /// Two deliveries to a session change places.
+    SwappedDeliveries,
+    /// A reading passes over its first entry.
+    PageSkipsEntry,
+    /// An acknowledgement erases one entry too many.
+    ForgetsTooMuch,
+    /// An entry of another device is shown.
+    WrongDevice,
+    /// Acknowledgements of what has not been given count.
+    AcknowledgedTooMuch,
+    /// A write is forgotten and told as done.
+    LostWrite,
+}
+
+impl Planted {
+    pub(super) const ALL: [Self; 9] = [
+        Self::StoredBeforeCommit,
+        Self::CommitErrorIgnored,
+        Self::DetachDropsWindow,
+        Self::SwappedDeliveries,
+        Self::PageSkipsEntry,
+        Self::ForgetsTooMuch,
+        Self::WrongDevice,
+        Self::AcknowledgedTooMuch,
+        Self::LostWrite,
+    ];
+}
+
 /// A submission that waits for its outcome: sender, message, and the connection it came by.
 type Reply = (usize, usize, u32);
 
@@ -92,6 +129,7 @@ pub(super) struct Simulated {
     out: Vec<Output<Reply>>,
     /// A message was given up, or the process died: from then on a device may be given a message twice.
     faults: bool,
+    planted: Option<Planted>,
 }
 
 struct SimSender {
@@ -125,6 +163,20 @@ struct SimDevice {
     shown: Vec<(u32, MessageKey)>,
 }
 
+impl SimDevice {
+    /// The session is over. The device dies with it: what it has not acknowledged, it has not saved.
+    fn lose_session(&mut self) {
+        let (Some(session), Some(registration)) = (self.session.take(), self.registration) else { return };
+        let saved = &self.acknowledged;
+        let unsaved: HashSet<MessageKey> = session.given[session.acknowledged..]
+            .iter()
+            .filter(|key| !saved.contains(&(registration, **key)))
+            .copied()
+            .collect();
+        self.shown.retain(|(to, key)| *to != registration || !unsaved.contains(key));
+    }
+}
+
 struct SimSession {
     key: SessionKey,
     attached: bool,
@@ -138,6 +190,8 @@ struct SimMailbox {
     queue: VecDeque<Op>,
     to_read: Vec<(SessionKey, PageRequest)>,
     read: Vec<(SessionKey, Page)>,
+    planted: Option<Planted>,
+    puts: usize,
 }
 
 enum Op {
@@ -170,6 +224,7 @@ fn policy() -> DevicePolicy {
         chat_expiry_ms: 1_000_000_000,
         call_expiry_ms: 60_000,
         remembered_outcomes: 16,
+        remembered_total: crate::limits::Budget::new(1_000),
     }
 }
 
@@ -180,6 +235,10 @@ fn device_id(n: u32) -> DeviceId {
 struct Link(bool);
 
 impl World for Link {
+    fn has_room(&mut self, _: SessionKey) -> bool {
+        !self.0
+    }
+
     fn reserve(&mut self, _: SessionKey, _: usize) -> bool {
         !self.0
     }
@@ -191,7 +250,7 @@ impl World for Link {
 
 impl Simulated {
     #[expect(clippy::disallowed_methods, reason = "only a start to count from")]
-    pub(super) fn new() -> Self {
+    pub(super) fn new(planted: Option<Planted>) -> Self {
         let senders = (0..2_u8).map(|n| {
             let address = format!("s{n}@birdy.example");
             let record = Record::parse(fake::record(&address, 10 + n, &[1]), &address.parse().unwrap()).unwrap();
@@ -216,7 +275,9 @@ impl Simulated {
             sessions: 0,
             out: Vec::new(),
             faults: false,
+            planted,
         };
+        this.mailbox.planted = planted;
         this.enlist(1);
         this.enlist(2);
         this.load();
@@ -267,7 +328,7 @@ impl Simulated {
                     self.carry_out();
                 }
             }
-            self.wait(300);
+            self.wait(3_000);
             self.carry_out();
             self.commit(usize::MAX);
             self.carry_out();
@@ -386,18 +447,36 @@ impl Simulated {
         let attaching = Attaching { session: key, device: device_id(device), registration };
         self.machine.attach(&attaching, &record, now, &mut world, &mut self.out);
         // What comes out first ends the older session.
-        let older = self.devices.get_mut(&device).unwrap().session.replace(session);
+        let known = self.devices.get_mut(&device).unwrap();
+        let older = known.session.as_ref().map(|older| older.key);
+        known.lose_session();
+        known.session = Some(session);
         if let Some(older) = older {
-            let ends = self.out.iter().any(
-                |output| matches!(output, Output::End { session, reason: Ending::Replaced } if *session == older.key),
-            );
+            let ends = self
+                .out
+                .iter()
+                .any(|output| matches!(output, Output::End { session, reason: Ending::Replaced } if *session == older));
             assert!(ends, "a session is left beside the new one");
         }
     }
 
     fn detach(&mut self, device: u32) {
-        if let Some(session) = self.devices.get_mut(&device).unwrap().session.take() {
-            self.machine.detach(session.key, &mut self.out);
+        let known = self.devices.get_mut(&device).unwrap();
+        if let Some(session) = known.session.as_ref().map(|session| session.key) {
+            known.lose_session();
+            let before = self.out.len();
+            self.machine.detach(session, &mut self.out);
+            if self.planted == Some(Planted::DetachDropsWindow) {
+                for output in self.out.drain(before..).collect::<Vec<_>>() {
+                    let Output::Put { ticket, .. } = output else {
+                        self.out.push(output);
+                        continue;
+                    };
+                    let (now, mut world) = (self.now(), Link(self.link_full));
+                    let stored = Ok(PutOutcome::Stored { repeats: Vec::new() });
+                    self.machine.put_done(ticket, &stored, now, &mut world, &mut self.out);
+                }
+            }
         }
     }
 
@@ -408,6 +487,12 @@ impl Simulated {
         let open = session.given.len() - session.acknowledged;
         let upto = session.acknowledged + open * usize::from(share) / 100;
         if upto == session.acknowledged {
+            return;
+        }
+        if self.planted == Some(Planted::AcknowledgedTooMuch) {
+            let all = session.given.len() as u64;
+            session.acknowledged = upto;
+            self.machine.processed(session.key, all, now, &mut world, &mut self.out);
             return;
         }
         for key in &session.given[session.acknowledged..upto] {
@@ -468,9 +553,7 @@ impl Simulated {
         self.mailbox.read.clear();
         self.out.clear();
         self.machine = Machine::new(policy());
-        for device in self.devices.values_mut() {
-            device.session = None;
-        }
+        self.devices.values_mut().for_each(SimDevice::lose_session);
         self.load();
         for sender in 0..self.senders.len() {
             self.break_sender(sender);
@@ -493,6 +576,9 @@ impl Simulated {
         let mut done = Vec::new();
         for _ in 0..count {
             done.push(match self.mailbox.queue.pop_front() {
+                Some(Op::Put(ticket, _)) if self.planted == Some(Planted::CommitErrorIgnored) => {
+                    Done::Put(ticket, Ok(PutOutcome::Stored { repeats: Vec::new() }))
+                }
                 Some(Op::Put(ticket, _)) => Done::Put(ticket, Err(failed())),
                 Some(Op::Forget(device, upto)) => Done::Forgotten(device, upto, None),
                 Some(Op::DropDevice(device, _)) => Done::Dropped(device, None),
@@ -539,7 +625,28 @@ impl Simulated {
     }
 
     fn carry_out(&mut self) {
+        if self.planted == Some(Planted::SwappedDeliveries) {
+            let deliveries: Vec<usize> = self
+                .out
+                .iter()
+                .enumerate()
+                .filter(|(_, output)| matches!(output, Output::Deliver { .. }))
+                .map(|(place, _)| place)
+                .collect();
+            if let [first, second, ..] = deliveries[..] {
+                let (one, other) = self.out.split_at_mut(second);
+                if let (
+                    Output::Deliver { session, envelope, .. },
+                    Output::Deliver { session: same, envelope: next, .. },
+                ) = (&mut one[first], &mut other[0])
+                    && session == same
+                {
+                    std::mem::swap(envelope, next);
+                }
+            }
+        }
         let mut broken: BTreeSet<usize> = BTreeSet::new();
+        let mut told_early: Vec<Ticket> = Vec::new();
         for output in std::mem::take(&mut self.out) {
             match output {
                 Output::Attached { session, waiting: _ } => {
@@ -551,7 +658,7 @@ impl Simulated {
                     assert!(matches!(reason, Ending::Replaced | Ending::DeviceRemoved), "{reason:?} has no cause here");
                     for device in self.devices.values_mut() {
                         if device.session.as_ref().is_some_and(|known| known.key == session) {
-                            device.session = None;
+                            device.lose_session();
                         }
                     }
                 }
@@ -562,7 +669,12 @@ impl Simulated {
                         broken.insert(sender);
                     }
                 }
-                Output::Put { ticket, put } => self.mailbox.queue.push_back(Op::Put(ticket, put)),
+                Output::Put { ticket, put } => {
+                    self.mailbox.queue.push_back(Op::Put(ticket, put));
+                    if self.planted == Some(Planted::StoredBeforeCommit) {
+                        told_early.push(ticket);
+                    }
+                }
                 Output::Forget { device, upto, .. } => self.mailbox.queue.push_back(Op::Forget(device, upto)),
                 Output::DropDevice { device, keep, .. } => self.mailbox.queue.push_back(Op::DropDevice(device, keep)),
                 Output::Recount { .. } => self.mailbox.queue.push_back(Op::Recount),
@@ -579,6 +691,9 @@ impl Simulated {
                 Output::Page { session, request } => self.mailbox.to_read.push((session, request)),
                 Output::Wake { .. } => {}
             }
+        }
+        for ticket in told_early {
+            self.tell(vec![Done::Put(ticket, Ok(PutOutcome::Stored { repeats: Vec::new() }))]);
         }
         // Those whose message was given up come again, as their clients would.
         for sender in broken {
@@ -682,6 +797,11 @@ impl SimMailbox {
     fn apply(&mut self, op: Op) -> Done {
         match op {
             Op::Put(ticket, put) => Done::Put(ticket, Ok(self.put(&put))),
+            Op::Forget(device, upto) if self.planted == Some(Planted::ForgetsTooMuch) => {
+                let next = self.rows.keys().find(|(of, seq)| *of == device && *seq > upto).map(|(_, seq)| *seq);
+                let erased = self.erase(device, |seq, _| seq <= next.unwrap_or(upto));
+                Done::Forgotten(device, upto, Some(erased))
+            }
             Op::Forget(device, upto) => Done::Forgotten(device, upto, Some(self.erase(device, |seq, _| seq <= upto))),
             Op::DropDevice(device, keep) => {
                 let erased = self.erase(device, |_, row| keep.is_none_or(|keep| row.enc.registration != keep));
@@ -693,6 +813,10 @@ impl SimMailbox {
 
     fn put(&mut self, put: &Put) -> PutOutcome {
         let mut repeats = Vec::new();
+        self.puts += 1;
+        if self.planted == Some(Planted::LostWrite) && self.puts.is_multiple_of(7) {
+            return PutOutcome::Stored { repeats };
+        }
         for enc in &put.parts {
             let same = |row: &Envelope| {
                 row.header.key == put.header.key
@@ -747,9 +871,9 @@ impl SimMailbox {
     fn page(&self, request: &PageRequest) -> Page {
         let (mut entries, mut bytes) = (Vec::new(), 0);
         for ((device, seq), row) in &self.rows {
-            let shown = *device == request.device
+            let shown = (*device == request.device || self.planted == Some(Planted::WrongDevice))
                 && *seq > request.after
-                && row.enc.registration == request.registration
+                && (row.enc.registration == request.registration || self.planted == Some(Planted::WrongDevice))
                 && row.header.expires_ms > request.now_ms;
             if !shown {
                 continue;
@@ -759,6 +883,9 @@ impl SimMailbox {
             }
             bytes += row.weight();
             entries.push(row.clone());
+        }
+        if self.planted == Some(Planted::PageSkipsEntry) && entries.len() > 1 {
+            entries.remove(0);
         }
         Page { entries, end: true }
     }
