@@ -16,7 +16,6 @@ need cc gcc
 need g++ g++
 need make make
 need protoc protobuf-compiler # libsignal's build script runs it
-need curl curl
 if [ "$want" = test ]; then
     need python3 python3
     need node nodejs
