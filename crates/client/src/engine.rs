@@ -159,11 +159,17 @@ async fn make_device(
     Ok((device, random))
 }
 
+/// Messages in flight at the beginning of a session.
+const FIRST_WINDOW: usize = 4;
+
 /// A session as the engine sees it.
 #[derive(Debug)]
 struct Session {
     generation: u64,
     max_record: usize,
+    /// Messages that may be in flight: few at first, so that even a connection that does not live long brings something
+    /// to its end, and one more with each answer.
+    window: usize,
     /// Deliveries were left out: none after them may be acknowledged.
     stalled: bool,
 }

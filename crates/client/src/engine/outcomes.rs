@@ -45,6 +45,9 @@ impl Engine {
         if let Some(lane) = self.outbox.lane(&outcome.to) {
             lane.taken();
         }
+        if let Some(session) = &mut self.session {
+            session.window += 1;
+        }
         self.finish(&flying.waiting, flying.outgoing, result).await
     }
 

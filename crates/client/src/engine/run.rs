@@ -6,7 +6,7 @@ use causeway_stanza::{FromServer, Notification};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Command, Engine, Reply, Session};
+use super::{Command, Engine, FIRST_WINDOW, Reply, Session};
 use crate::clock;
 use crate::event::{Connected, Disconnected, Ended, EventKind};
 use crate::link::{Link, LinkEvent, Up};
@@ -171,7 +171,8 @@ impl Engine {
         self.drop_own_requests();
         self.deferred.clear();
         self.to_link.clear();
-        self.session = Some(Session { generation: up.generation, max_record: up.max_record, stalled: false });
+        let (generation, max_record) = (up.generation, up.max_record);
+        self.session = Some(Session { generation, max_record, window: FIRST_WINDOW, stalled: false });
         if self.device.server_key != Some(*up.server_key.as_bytes()) {
             self.device.server_key = Some(*up.server_key.as_bytes());
             self.turn.changes.push(Change::PutDevice(Box::new(self.device.clone())));

@@ -110,8 +110,9 @@ impl Engine {
     }
 
     async fn pump_lane(&mut self, address: &Address, now: Instant, budget: &mut usize) -> Result<(), SignalError> {
+        let window = self.session.as_ref().map_or(0, |session| session.window.min(self.config.bounds.window));
         loop {
-            if *budget == 0 || self.outbox.in_flight() >= self.config.bounds.window {
+            if *budget == 0 || self.outbox.in_flight() >= window {
                 return Ok(());
             }
             let Some(lane) = self.outbox.lane(address) else { return Ok(()) };

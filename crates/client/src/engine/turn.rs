@@ -123,12 +123,12 @@ impl Engine {
             self.store.commit(turn.changes).await?;
         }
         if self.session.is_some() {
-            self.to_link.extend(turn.sends);
             if let Some(tag) = turn.processed {
-                // The highest tag says it all; only one ack ever waits.
+                // The highest tag says it all. It goes first: it lets the server forget, and send on.
                 self.to_link.retain(|stanza| !matches!(stanza, FromClient::Ack(_)));
-                self.to_link.push_back(FromClient::Ack(tag));
+                self.to_link.push_front(FromClient::Ack(tag));
             }
+            self.to_link.extend(turn.sends);
         }
         turn.replies.into_iter().for_each(|reply| reply());
         turn.passes.into_iter().for_each(|event| self.queue.pass(event));
