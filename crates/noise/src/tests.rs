@@ -1,5 +1,6 @@
 //! What the machines do together, and against a hostile peer.
 
+mod document;
 mod handshake;
 mod low_order;
 mod session;

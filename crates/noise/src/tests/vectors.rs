@@ -149,7 +149,7 @@ fn check(vector: &Vector, pattern: Pattern, suite: Suite) {
 }
 
 /// Randomness that yields one vector's ephemeral key.
-struct Fixed([u8; 32]);
+pub(super) struct Fixed(pub(super) [u8; 32]);
 
 impl RngCore for Fixed {
     fn next_u32(&mut self) -> u32 {
