@@ -15,6 +15,16 @@ pub(crate) fn causeway() -> anyhow::Result<PathBuf> {
     }
 }
 
+/// A binary of this workspace: `causeway`, `causewayctl` or `sandbox`.
+///
+/// # Errors
+/// It is not there and cannot be built.
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let path = causeway()?.with_file_name(name);
+    anyhow::ensure!(path.is_file(), "{} is not there: run `cargo build --workspace`", path.display());
+    Ok(path)
+}
+
 fn find() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os("CAUSEWAY_BIN").map(PathBuf::from) {
         anyhow::ensure!(path.is_file(), "CAUSEWAY_BIN is {}, which is no file", path.display());
@@ -25,7 +35,11 @@ fn find() -> anyhow::Result<PathBuf> {
     let profile = this.ancestors().nth(2).context("folder of the test binary")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = std::process::Command::new(cargo);
-    build.args(["build", "--quiet", "--package", "causeway", "--manifest-path"]);
+    build.args(["build", "--quiet"]);
+    for package in ["causeway", "causewayctl", "causeway-sandbox"] {
+        build.args(["--package", package]);
+    }
+    build.arg("--manifest-path");
     build.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
     if profile.ends_with("release") {
         build.arg("--release");

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+pub use binary::program;
 pub use deployment::{Deployment, Process, Ready, Settings, Shape};
 pub use device::{Device, DeviceOptions};
 pub use network::CuttingNetwork;

@@ -1,6 +1,7 @@
 //! What Causeway promises, tested on the whole of it: a file per scenario.
 
 mod burst;
+mod command_lines;
 mod consent;
 mod conversation;
 mod dependency_rules;
@@ -10,5 +11,6 @@ mod garbage;
 mod interop;
 mod login;
 mod media;
+mod network;
 mod offline;
 mod providers;
