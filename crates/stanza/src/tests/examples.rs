@@ -89,6 +89,23 @@ fn the_bytes_of_the_worked_example_are_those_of_the_code() {
 }
 
 #[test]
+fn the_webhook_of_the_example_is_signed_as_the_text_says() {
+    let examples = blocks("http");
+    assert_eq!(examples.len(), 1);
+    let (head, body) = examples[0].split_once("\n\n").unwrap();
+    let header = |name| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap();
+    let text = document();
+    let (_, secret) = text.split_once("`whsec_M").expect("the secret of the example");
+    let secret = format!("M{}", secret.split('`').next().unwrap());
+    let signed = standardwebhooks::Webhook::new(&secret)
+        .and_then(|key| {
+            key.sign(header("webhook-id"), header("webhook-timestamp").parse().unwrap(), body.trim().as_bytes())
+        })
+        .unwrap();
+    assert_eq!(signed, header("webhook-signature"));
+}
+
+#[test]
 fn every_value_of_every_list_is_in_the_text() {
     let text = document();
     let prose = text.split("<!-- begin xml -->").next().unwrap_or_default();
