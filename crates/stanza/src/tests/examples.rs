@@ -105,6 +105,76 @@ fn the_webhook_of_the_example_is_signed_as_the_text_says() {
     assert_eq!(signed, header("webhook-signature"));
 }
 
+/// What section 11 says of a default, and the line of the service's settings that makes it so.
+const DEFAULTS: &[(&str, &str, &[&str])] = &[
+    ("edge", "to the end of the handshake | 10 s", &["handshake_timeout_ms: 10_000"]),
+    ("edge", "to the first record | 5 s", &["proof_timeout_ms: 5_000"]),
+    ("edge", "to `success` | 10 s", &["login_timeout_ms: 10_000"]),
+    ("edge", "to `enlisted`, without a device | 120 s", &["enlist_timeout_ms: 120_000"]),
+    ("edge", "ping interval | 30 s", &["ping_interval_ms: 30_000"]),
+    ("edge", "last byte of a record | 30 s", &["record_timeout_ms: 30_000"]),
+    ("edge", "what is written to it | 20 s", &["write_timeout_ms: 20_000"]),
+    ("edge", "outlives its token | 290 s", &["token_grace_ms: 290_000"]),
+    ("edge", "200 a second, 1000 at once", &["stanzas_per_s: 200,", "stanza_burst: 1_000"]),
+    ("edge", "2 MiB a second, 8 MiB at once", &["bytes_per_s: 2 * 1024 * 1024", "bytes_burst: 8 * 1024 * 1024"]),
+    (
+        "edge",
+        "64; 1 MiB of them; 16 are carried out at a time",
+        &["open_requests: 64", "open_request_bytes: 1024 * 1024", "concurrent_requests: 16"],
+    ),
+    ("edge", "| connections | 20000 |", &["max_connections: 20_000"]),
+    ("edge", "IPv6 /64 | 4096; 256 |", &["max_half_open: 4_096", "max_half_open_per_network: 256"]),
+    (
+        "edge",
+        "one provider's, one user's | 4096; 2048, 4 |",
+        &["max_newcomers: 4_096", "max_newcomers_per_provider: 2_048", "max_newcomers_per_user: 4"],
+    ),
+    ("edge", "| 500000; 250000 |", &["replay_tokens: 500_000", "replay_tokens_per_provider: 250_000"]),
+    ("edge", "2048 events; 4 MiB", &["queue_messages: 2_048", "queue_bytes: 4 * 1024 * 1024"]),
+    ("edge", "1 to 2 s; 0 to 5 s, at random; 1 s", &["overload_retry_ms: 1_000", "drain_window_ms: 5_000"]),
+    ("routing", "before a message is written | 25 ms", &["ack_window_ms: 25"]),
+    ("routing", "under way to a device | 256; 1 MiB", &["session_messages: 256", "session_bytes: 1024 * 1024"]),
+    ("routing", "in sum | 262144 bytes", &["max_message_bytes: 256 * 1024"]),
+    ("routing", "50 a second, 200 at once", &["account_per_s: 50", "account_burst: 200"]),
+    ("routing", "2000 a second, 4000 at once", &["provider_per_s: 2_000", "provider_burst: 4_000"]),
+    ("routing", "about one recipient | 512", &["recipient_queue: 512", "retry_ms: 1_000"]),
+    ("routing", "256 MiB; 200000", &["memory_bytes: 256 * 1024 * 1024", "max_recipients: 200_000"]),
+    ("routing", "10000 messages; 64 MiB", &["mailbox_messages: 10_000", "mailbox_bytes: 64 * 1024 * 1024"]),
+    ("routing", "`rate-limited`, 60 s", &["mailbox_full_retry_ms: 60_000"]),
+    ("routing", "30 days; 60 s", &["chat_expiry_ms: 30 * DAY_MS", "call_expiry_ms: 60_000"]),
+    ("routing", "one in 30 s", &["push_interval_ms: 30_000"]),
+    ("routing", "for 3 days", &["push_give_up_ms: 3 * DAY_MS"]),
+    ("key-directory", "fewer than 10 |", &["prekeys_low: 10,"]),
+    ("key-directory", "| 6, then one in 10 min |", &["claim_burst: 6", "claim_interval_ms: 10 * 60 * 1_000"]),
+    ("key-directory", "| 20, then one in 10 s |", &["publish_burst: 20", "publish_interval_ms: 10 * 1_000"]),
+    ("key-directory", "| 6, then one in 20 s |", &["enlist_burst: 6", "enlist_interval_ms: 20 * 1_000"]),
+    (
+        "key-directory",
+        "| 600, then 10 a second |",
+        &["enlist_provider_burst: 600", "enlist_provider_interval_ms: 100,"],
+    ),
+    ("media-relay", "media ciphertext | 100 MiB", &["max_blob_bytes: 100 * 1024 * 1024"]),
+    ("media-relay", "in a day | 2 GiB", &["daily_upload_bytes: 2 * 1024 * 1024 * 1024"]),
+    ("media-relay", "10 min; 64 uses", &["ticket_ttl_s: 600", "max_ticket_uses: 64"]),
+    ("media-relay", "transfers at a time | 256", &["max_transfers: 256"]),
+    ("media-relay", "| 15 s; 15 min |", &["idle_timeout_ms: 15_000", "transfer_timeout_ms: 900_000"]),
+    ("media-relay", "are kept | 35 days", &["retention_days: 35"]),
+];
+
+#[test]
+fn the_defaults_of_the_text_are_those_of_the_services() {
+    let text = document();
+    let (_, text) = text.split_once("\n## 11. ").expect("section 11");
+    let text = text.split("\n## ").next().unwrap();
+    for (service, said, set) in DEFAULTS {
+        assert!(text.contains(said), "docs/protocol.md, section 11, does not say: {said}");
+        let settings = fs::read_to_string(path(&format!("services/{service}/src/config.rs"))).expect("the settings");
+        for line in *set {
+            assert!(settings.contains(&format!(" {line}")), "the default of {service} is not {line}: {said}");
+        }
+    }
+}
+
 #[test]
 fn every_value_of_every_list_is_in_the_text() {
     let text = document();
