@@ -12,6 +12,8 @@ pub(crate) use padding::{pad, unpad};
 pub use wire::WireError;
 pub(crate) use wire::{Opened, keep, open, seal, seal_nothing, seal_resent, seal_sync};
 
+use std::fmt;
+
 use causeway_identity::MessageId;
 use causeway_stanza::MessageClass;
 
@@ -25,7 +27,7 @@ pub struct Content {
 }
 
 /// The kinds of content.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Body {
     /// Text, at most 64 KiB of UTF-8.
@@ -127,6 +129,26 @@ impl Content {
             Body::Typing { .. } => MessageClass::Ephemeral,
             Body::Call(_) => MessageClass::Call,
             _ => MessageClass::Chat,
+        }
+    }
+}
+
+/// Shows the kind and the size: what people say to each other must not slip into a log.
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
+            Self::Media(media) => media.fmt(f),
+            Self::Reaction { target, remove, .. } => {
+                f.debug_struct("Reaction").field("target", target).field("remove", remove).finish_non_exhaustive()
+            }
+            Self::Edit { target, body } => write!(f, "Edit({target}, {} bytes)", body.len()),
+            Self::Delete { target } => write!(f, "Delete({target})"),
+            Self::Receipt { kind, ids } => write!(f, "Receipt({kind:?}, {} messages)", ids.len()),
+            Self::Typing { started } => write!(f, "Typing({started})"),
+            Self::Timer { seconds } => write!(f, "Timer({seconds} s)"),
+            Self::Call(signal) => write!(f, "Call({} bytes)", signal.len()),
+            Self::Unknown(raw) => write!(f, "Unknown({} bytes)", raw.len()),
         }
     }
 }

@@ -13,7 +13,7 @@
 //! client.send(&"bo@home.example".parse()?, Content::text("hello")).await?;
 //! while let Some(event) = events.next().await {
 //!     if let EventKind::Message(message) = &event.kind {
-//!         println!("{}: {:?}", message.from, message.content);
+//!         println!("{}: {}", message.from, message.content.as_text().unwrap_or("(something else)"));
 //!     }
 //!     event.done().await?; // only now is it safe to forget it
 //! }

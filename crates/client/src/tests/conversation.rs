@@ -208,3 +208,54 @@ async fn everything_survives_restarts_on_sqlite() {
     }
     assert_eq!(server.state().stats.claims, 1 + 1);
 }
+
+#[tokio::test]
+async fn a_full_inbox_leaves_the_rest_with_the_server() {
+    let server = Server::start().await;
+    let ada = Device::new(&server, "ada").await;
+    let mut config = config(&server, "bo");
+    config.bounds.inbox = 5;
+    let mut bo = Device::open(config, std::sync::Arc::new(MemoryStore::new())).await;
+    bo.client.enlist().await.unwrap();
+    let mut held = Vec::new();
+    for n in 0..20 {
+        ada.tell(bo.address(), &n.to_string()).await;
+    }
+    for _ in 0..5 {
+        held.push(bo.next_event(|kind| matches!(kind, EventKind::Message(_)).then_some(())).await);
+    }
+    // A round trip: whatever bo acknowledges has been by then.
+    bo.client.devices().await.unwrap();
+    let (to, id) = (bo.address().clone(), bo.id());
+    assert_eq!(server.state().accounts[&to].devices[&id].mailbox.len(), 15);
+    assert_eq!(bo.store.inbox_len().await.unwrap(), 5);
+    for event in held {
+        event.done().await.unwrap();
+    }
+    for n in 5..20 {
+        assert_eq!(bo.hear().await, n.to_string());
+    }
+    server.until(|state| state.accounts[&to].devices[&id].mailbox.is_empty()).await;
+}
+
+#[tokio::test]
+async fn what_the_server_would_not_take_is_not_sent() {
+    let server = Server::start().await;
+    let ada = Device::new(&server, "ada").await;
+    let mut bos = Vec::new();
+    for _ in 0..5 {
+        bos.push(Device::new(&server, "bo").await);
+    }
+    let bo = bos[0].address().clone();
+    let too_large = SendResult::Rejected(RejectReason::Server(Rejection::TooLarge));
+    let long = Content::text("x".repeat(60_000));
+    assert_eq!(ada.client.send_and_wait(&bo, long.clone()).await.unwrap().result, too_large);
+    assert_eq!(server.state().stats.submits, 0);
+    server.remove_device(&bo, bos[4].id());
+    server.remove_device(&bo, bos[3].id());
+    // Shorter lists of devices leave more room; the shorter message finds out.
+    ada.tell(&bo, "short").await;
+    let outcome = ada.client.send_and_wait(&bo, long).await.unwrap();
+    assert_eq!(outcome.result, SendResult::Stored);
+    assert_eq!((bos[0].hear().await, bos[0].hear().await.len()), ("short".to_owned(), 60_000));
+}

@@ -1,8 +1,12 @@
 //! Messages that cannot be read come again, and what must not be read is not.
 
+use causeway_identity::MessageId;
+use causeway_stanza::MessageClass;
+
 use super::server::Server;
 use super::world::Device;
-use crate::{EventKind, Undecryptable, UndecryptableReason};
+use crate::store::{Change, Outgoing, Purpose};
+use crate::{Body, Content, EventKind, Undecryptable, UndecryptableReason, content};
 
 async fn unreadable(device: &mut Device) -> Undecryptable {
     device
@@ -97,7 +101,7 @@ async fn a_store_that_lost_its_sessions_recovers() {
     // An old backup of the session: what Ada sends next is far ahead of it.
     let with = crate::store::SignalAddress { account: server.state().accounts[ada.address()].id, device: ada.id() };
     bo.client.shutdown().await;
-    bo.store.commit(vec![crate::store::Change::PutSession(with, Vec::new())]).await.unwrap();
+    bo.store.commit(vec![Change::PutSession(with, Vec::new())]).await.unwrap();
     let mut bo = bo.restart().await;
     let sent = ada.tell(bo.address(), "can you read this?").await;
     assert_eq!(unreadable(&mut bo).await.id, sent.id);
@@ -123,4 +127,87 @@ async fn a_forged_request_to_send_again_gets_nothing_out() {
         crate::signal::ask_again(sent.id, ada.id(), causeway_stanza::EncType::Whisper, b"no session").unwrap();
     server.inject(&to, forged.id(), ada.address(), &request);
     forged.hears_nothing_but(&ada, "hello, whoever you are").await;
+}
+
+/// Makes a device send this content as it is, as another implementation might.
+async fn send_raw(device: Device, to: &Device, id: MessageId, content: Vec<u8>) -> Device {
+    let (seq, _) = device.store.last_seqs().await.unwrap();
+    let outgoing = Outgoing {
+        seq: seq + 1,
+        id,
+        to: to.address().clone(),
+        class: MessageClass::Chat,
+        purpose: Purpose::Message,
+        content,
+        sealed: vec![],
+        repairs: 0,
+        created_ms: u64::MAX / 2,
+        result: None,
+        finished_ms: 0,
+    };
+    device.client.shutdown().await;
+    device.store.commit(vec![Change::PutOutgoing(Box::new(outgoing))]).await.unwrap();
+    let device = device.restart().await;
+    assert!(device.client.wait_outcome(id).await.unwrap().result.is_accepted());
+    device
+}
+
+#[tokio::test]
+async fn what_is_no_content_is_shown_as_such_and_not_asked_for_again() {
+    let server = Server::start().await;
+    let mut ada = Device::new(&server, "ada").await;
+    let mut bo = Device::new(&server, "bo").await;
+    let id = |byte| MessageId::from_bytes([byte; 16]);
+    let text = Content::text("hello");
+    let of_another = content::seal(id(9), 1, &text).unwrap();
+    let sync_of_a_stranger = content::seal_sync(id(2), 1, bo.address(), &content::seal(id(8), 1, &text).unwrap());
+    let nested = content::seal_resent(id(3), 1, &content::seal_nothing(id(8), 1), &[id(7)]);
+    for (id, wrong) in [(id(1), of_another), (id(2), sync_of_a_stranger), (id(3), nested), (id(4), vec![0xff; 10])] {
+        ada = send_raw(ada, &bo, id, wrong).await;
+        let message = unreadable(&mut bo).await;
+        assert_eq!((message.id, message.reason), (id, UndecryptableReason::Malformed));
+    }
+    let submits = server.state().stats.submits;
+    bo.hears_nothing_but(&ada, "the next").await;
+    assert_eq!(server.state().stats.submits, submits + 1, "nobody was asked");
+}
+
+#[tokio::test]
+async fn content_of_a_later_version_is_kept_whole() {
+    let server = Server::start().await;
+    let ada = Device::new(&server, "ada").await;
+    let mut bo = Device::new(&server, "bo").await;
+    let id = MessageId::from_bytes([5; 16]);
+    // The id, and field 99, which nobody knows yet.
+    let mut later = vec![0x0a, 16];
+    later.extend_from_slice(id.as_bytes());
+    later.extend_from_slice(&[0x9a, 0x06, 0x02, b'h', b'i']);
+    let _ada = send_raw(ada, &bo, id, later.clone()).await;
+    let mut bo = {
+        let event = bo.next_event(|kind| matches!(kind, EventKind::Message(_)).then_some(())).await;
+        drop(event);
+        bo.restart().await
+    };
+    assert_eq!(bo.message().await.content.body, Body::Unknown(later));
+}
+
+#[tokio::test]
+async fn a_repetition_to_ones_own_devices_is_read_as_what_it_was() {
+    let server = Server::start().await;
+    let (mut ada_1, mut ada_2) = (Device::new(&server, "ada").await, Device::new(&server, "ada").await);
+    let bo = Device::new(&server, "bo").await;
+    let ada = ada_1.address().clone();
+    server.notify(&ada, &causeway_stanza::Notification::DevicesChanged(ada.clone()));
+    ada_1.next(|kind| matches!(kind, EventKind::DevicesChanged { .. }).then_some(())).await;
+    ada_1.client.devices().await.unwrap();
+    server.state().faults.damage = Some((ada.clone(), ada_2.id(), 1));
+    let sent = ada_1.tell(bo.address(), "to bo").await;
+    unreadable(&mut ada_2).await;
+    let told = ada_2
+        .next(|kind| match kind {
+            EventKind::SentElsewhere(sent) => Some(sent.clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!((told.id, told.content), (sent.id, Content::text("to bo")));
 }
