@@ -31,8 +31,11 @@ pub struct MediaConfig {
     pub max_blob_bytes: u64,
     /// Transfers at one time; further ones get 503: 256 (1 to 100 000).
     pub max_transfers: u32,
-    /// Open HTTP connections; further ones wait in the listener's queue: 1 024 (1 to 100 000).
+    /// Open HTTP connections; further ones are closed at once: 1 024 (1 to 100 000).
     pub max_connections: u32,
+    /// Open HTTP connections of one network (IPv4 /24, IPv6 /64); further ones are closed at once: 256 (1 to 100 000).
+    /// Behind a proxy all connections are of its network: set it to `max_connections` there.
+    pub max_connections_per_network: u32,
     /// A transfer in which nothing moves for this long is cut off, in milliseconds: 15 000 (100 to 600 000).
     pub idle_timeout_ms: u64,
     /// A transfer that takes longer is cut off, in milliseconds: 900 000 (1 000 to 86 400 000).
@@ -59,6 +62,7 @@ impl Default for MediaConfig {
             max_blob_bytes: 100 * 1024 * 1024,
             max_transfers: 256,
             max_connections: 1_024,
+            max_connections_per_network: 256,
             idle_timeout_ms: 15_000,
             transfer_timeout_ms: 900_000,
             daily_upload_bytes: 2 * 1024 * 1024 * 1024,
@@ -76,6 +80,7 @@ impl Check for MediaConfig {
         within("media.max_blob_bytes", self.max_blob_bytes, 1024..=4 * 1024 * 1024 * 1024)?;
         within("media.max_transfers", self.max_transfers, 1..=100_000)?;
         within("media.max_connections", self.max_connections, 1..=100_000)?;
+        within("media.max_connections_per_network", self.max_connections_per_network, 1..=100_000)?;
         within("media.idle_timeout_ms", self.idle_timeout_ms, 100..=600_000)?;
         within("media.transfer_timeout_ms", self.transfer_timeout_ms, 1_000..=86_400_000)?;
         within("media.daily_upload_bytes", self.daily_upload_bytes, 1024..=1024 * 1024 * 1024 * 1024)?;

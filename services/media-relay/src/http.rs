@@ -1,11 +1,11 @@
 //! What both roles share of HTTP: bounded connections, single ranges, fixed answers, transfers with deadlines.
 
 pub(crate) mod answer;
+mod network;
 pub(crate) mod range;
 mod timed;
 pub(crate) mod transfers;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -14,16 +14,21 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use self::network::Network;
 use self::timed::Timed;
+use crate::metrics::metrics;
+use crate::shares::Shares;
 
 /// Bounds of an HTTP listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Open connections; further ones wait in the listener's queue.
+    /// Open connections; further ones are closed at once.
     pub max_connections: u32,
+    /// Open connections of one network (IPv4 /24, IPv6 /64); further ones are closed at once.
+    pub max_connections_per_network: u32,
     /// A request head that takes longer ends the connection; also how long an idle connection is kept.
     pub head_timeout: Duration,
     /// A peer that takes nothing of an answer for this long loses its connection.
@@ -36,7 +41,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 1_024,
-            head_timeout: Duration::from_secs(10),
+            max_connections_per_network: 256,
+            head_timeout: Duration::from_secs(5),
             write_idle: Duration::from_secs(15),
             lifetime: Duration::from_secs(900),
         }
@@ -52,35 +58,34 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves HTTP/1.1 until the lifecycle drains and every open request is answered.
 pub async fn serve(listener: TcpListener, app: Router, limits: Limits, life: Lifecycle) {
     let drain = life.drain_token();
-    let connections = Arc::new(Semaphore::new(limits.max_connections as usize));
+    let (room, open) = (Shares::new(limits.max_connections), TaskTracker::new());
     loop {
         let accepted = tokio::select! {
             () = drain.cancelled() => break,
-            accepted = async {
-                // The permit comes first: what cannot be served is not accepted.
-                let permit = Arc::clone(&connections).acquire_owned().await;
-                (permit, listener.accept().await)
-            } => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            (Ok(permit), Ok((stream, _))) => {
-                let (app, drain) = (app.clone(), drain.clone());
-                life.spawn(async move {
-                    serve_connection(stream, app, limits, drain).await;
-                    drop(permit);
-                });
-            }
-            (Ok(_), Err(error)) => {
+            // A surplus connection is closed rather than left to wait: in the listener's queue it would hold up the
+            // others, whatever network they are of.
+            Ok((stream, peer)) => match room.take(Network::of(peer.ip()), limits.max_connections_per_network) {
+                Ok(place) => {
+                    let (app, drain) = (app.clone(), drain.clone());
+                    life.spawn(open.track_future(async move {
+                        serve_connection(stream, app, limits, drain).await;
+                        drop(place);
+                    }));
+                }
+                Err(full) => metrics().connection_refused(full),
+            },
+            Err(error) => {
                 tracing::warn!(%error, "cannot accept a media connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
-            // Nobody closes the semaphore.
-            (Err(_), _) => break,
         }
     }
     drop(listener);
-    // All permits back: every connection has ended.
-    let _all = connections.acquire_many(limits.max_connections).await;
+    open.close();
+    open.wait().await;
 }
 
 async fn serve_connection(stream: TcpStream, app: Router, limits: Limits, drain: CancellationToken) {

@@ -21,6 +21,7 @@ mod quota;
 pub mod relay;
 mod rpc;
 mod service;
+mod shares;
 pub mod tickets;
 
 pub use config::MediaConfig;

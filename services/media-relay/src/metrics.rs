@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 use opentelemetry::metrics::Counter;
 use opentelemetry::{KeyValue, global};
 
+use crate::shares::Full;
+
 /// Which way ciphertext went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -34,6 +36,7 @@ pub(crate) struct Metrics {
     tickets: Counter<u64>,
     refused: Counter<u64>,
     swept: Counter<u64>,
+    closed: Counter<u64>,
 }
 
 /// The process's instruments.
@@ -46,6 +49,7 @@ pub(crate) fn metrics() -> &'static Metrics {
             bytes: meter.u64_counter("causeway.media.transferred").with_unit("By").build(),
             tickets: meter.u64_counter("causeway.media.tickets").with_unit("{ticket}").build(),
             refused: meter.u64_counter("causeway.media.tickets_refused").with_unit("{ticket}").build(),
+            closed: meter.u64_counter("causeway.media.connections_refused").with_unit("{connection}").build(),
             swept: meter.u64_counter("causeway.media.swept").with_unit("{object}").build(),
         }
     })
@@ -67,6 +71,15 @@ impl Metrics {
     /// A ticket was presented and refused; `reason` is a word of a closed list.
     pub(crate) fn ticket_refused(&self, reason: &'static str) {
         self.refused.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// A connection was closed because there was no room for it.
+    pub(crate) fn connection_refused(&self, full: Full) {
+        let reason = match full {
+            Full::Total => "total",
+            Full::Share => "network",
+        };
+        self.closed.add(1, &[KeyValue::new("reason", reason)]);
     }
 
     /// The sweep removed something; `what` is a word of a closed list.

@@ -66,6 +66,7 @@ impl MediaRelay {
         let host = Host::sharing(host, Arc::clone(&tickets), clock, transfers.clone()).await?;
         let limits = Limits {
             max_connections: config.max_connections,
+            max_connections_per_network: config.max_connections_per_network,
             write_idle: config.idle(),
             lifetime: config.total(),
             ..Limits::default()
