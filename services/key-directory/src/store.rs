@@ -27,6 +27,13 @@ pub const MAX_STORED_PREKEYS: usize = 200;
 /// A device's one-time keys are remembered for this many further hand-outs, so that publishing one again (a retry) does
 /// not hand it out twice.
 pub const REMEMBERED_PREKEYS: usize = 1_000;
+/// The Noise key of a removed device, or of one of a withdrawn account, cannot enlist at its address for this long, in
+/// milliseconds. A token that it enlisted with is good for no longer: it lasts 24 h from an `iat` that may be 60 s ahead,
+/// and a session outlives it by less than 5 min (PROTOCOL.md, sections 3 and 4).
+pub const RETIRED_MS: u64 = (24 * 60 + 6) * 60 * 1_000;
+/// Noise keys that are remembered so for one address; beyond it the oldest are forgotten. At the default rate of
+/// enlistment an address cannot have as many.
+pub const MAX_RETIRED_KEYS: usize = 5_000;
 /// Device ids are 1 to this, because libsignal's fit into seven bits.
 pub const MAX_DEVICE_ID: u32 = 127;
 
@@ -117,6 +124,9 @@ pub enum Enlisted {
     },
     /// This Noise key belongs to a device of the account with another identity or registration id.
     OtherKeys,
+    /// This Noise key was that of a device of this address which was removed, or whose account was withdrawn, less than
+    /// [`RETIRED_MS`] ago.
+    Retired,
     /// The account has 16 devices.
     DeviceLimit,
 }
@@ -203,14 +213,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Adds a device and, if the address has none, its account, with default consent. The same Noise key with the same
     /// identity and registration id again changes nothing and gives the same ids. Device ids that the account never
-    /// used are given first, lowest first; then those whose device was removed longest ago.
+    /// used are given first, lowest first; then those whose device was removed longest ago. The key of a device that is
+    /// no more is refused until [`RETIRED_MS`] are over.
     async fn enlist(&self, enlistment: &Enlistment) -> Result<Enlisted, StoreError>;
 
-    /// Removes a device with all its keys; false: there is no such device.
-    async fn remove_device(&self, account: AccountId, device: DeviceId) -> Result<bool, StoreError>;
+    /// Removes a device with all its keys, and retires its Noise key; false: there is no such device.
+    async fn remove_device(&self, account: AccountId, device: DeviceId, now_ms: u64) -> Result<bool, StoreError>;
 
-    /// Erases the account: address, devices, keys, consent. Its id is remembered and never given again. False: there is
-    /// no such account.
+    /// Erases the account: address, devices, keys, consent. Its id is remembered and never given again; its devices'
+    /// Noise keys are retired. False: there is no such account.
     async fn withdraw(&self, account: AccountId, now_ms: u64) -> Result<bool, StoreError>;
 
     /// Sets or drops a device's push token; false: there is no such device.

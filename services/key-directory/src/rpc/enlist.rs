@@ -69,6 +69,10 @@ async fn add(directory: Arc<Directory>, enlistment: Enlistment) -> Result<Result
             let detail = "this Noise key is enlisted with another identity key or registration id";
             return Ok(Err(Refused::because(ErrorCode::AlreadyEnlisted, detail)));
         }
+        // A token may come back with its device until it expires, but not when the device is no more.
+        Enlisted::Retired => {
+            return Ok(Err(Refused::because(ErrorCode::TokenRefused, "token-replayed")));
+        }
         Enlisted::DeviceLimit => return Ok(Err(Refused::because(ErrorCode::DeviceLimit, ""))),
     };
     Ok(Ok(wire::Enlisted { account_id: account.as_bytes().to_vec().into(), device_id: device.get() }))

@@ -23,7 +23,7 @@ pub(super) async fn run(
     };
     let directory = Arc::clone(directory);
     Directory::to_the_end(async move {
-        if !directory.store.remove_device(account, device).await? {
+        if !directory.store.remove_device(account, device, directory.clock.now_ms()).await? {
             return Ok(Err(Refused::not_available()));
         }
         let change = Change::Record { address: record.address, account, what: What::Devices };

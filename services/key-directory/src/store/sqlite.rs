@@ -7,6 +7,7 @@ mod accounts;
 mod engine;
 mod prekeys;
 mod providers;
+mod retired;
 mod rows;
 mod schema;
 
@@ -131,8 +132,8 @@ impl Store for SqliteStore {
         self.engine.write(move |db| accounts::enlist(db, &enlistment)).await
     }
 
-    async fn remove_device(&self, account: AccountId, device: DeviceId) -> Result<bool, StoreError> {
-        self.engine.write(move |db| accounts::remove_device(db, account, device)).await
+    async fn remove_device(&self, account: AccountId, device: DeviceId, now_ms: u64) -> Result<bool, StoreError> {
+        self.engine.write(move |db| accounts::remove_device(db, account, device, now_ms)).await
     }
 
     async fn withdraw(&self, account: AccountId, now_ms: u64) -> Result<bool, StoreError> {

@@ -26,6 +26,7 @@ pub(crate) fn run<F: Fresh>(fresh: impl AsyncFn() -> F) {
         enlisting_again_changes_nothing(fresh().await.store()).await;
         an_account_has_at_most_sixteen_devices(fresh().await.store()).await;
         device_ids_return_last_and_longest_removed_first(fresh().await.store()).await;
+        a_key_of_a_device_that_is_no_more_waits(fresh().await.store()).await;
         a_withdrawn_account_is_gone_and_its_id_stays_used(fresh().await.store()).await;
         consent_and_push_are_replaced(fresh().await.store()).await;
         keys_leave_in_the_order_of_upload(fresh().await.store()).await;
@@ -241,28 +242,64 @@ async fn an_account_has_at_most_sixteen_devices(store: &dyn Store) {
 
 async fn device_ids_return_last_and_longest_removed_first(store: &dyn Store) {
     let (account, first) = an_account(store).await;
-    assert!(store.remove_device(account, first).await.unwrap());
+    let mut now_ms = 0;
+    let remove = async |device: DeviceId, now_ms: u64| {
+        assert!(store.remove_device(account, device, now_ms).await.unwrap());
+    };
+    // One phone all the time, so each enlistment is late enough for its key.
+    let mut enlist = async || {
+        now_ms += RETIRED_MS;
+        let (_, device) = added(store.enlist(&Enlistment { now_ms, ..enlistment(1, 50) }).await.unwrap());
+        (device, now_ms)
+    };
+    remove(first, 0).await;
     for expected in 2..=MAX_DEVICE_ID {
-        let (_, device) = added(store.enlist(&enlistment(1, 50)).await.unwrap());
+        let (device, now_ms) = enlist().await;
         assert_eq!(device.get(), expected, "never used ids come first");
         // 3 goes last of all, so it must come back last.
         if expected != 3 {
-            assert!(store.remove_device(account, device).await.unwrap());
+            remove(device, now_ms).await;
         } else {
             let mut parked = enlistment(1, 50);
             parked.noise_key = noise(51);
             let (_, spare) = added(store.enlist(&parked).await.unwrap());
             assert_eq!(spare.get(), 4);
-            store.remove_device(account, device).await.unwrap();
-            store.remove_device(account, spare).await.unwrap();
+            remove(device, now_ms).await;
+            remove(spare, now_ms).await;
             break;
         }
     }
     for expected in (5..=MAX_DEVICE_ID).chain([1, 2, 3, 4, 5]) {
-        let (_, device) = added(store.enlist(&enlistment(1, 50)).await.unwrap());
+        let (device, now_ms) = enlist().await;
         assert_eq!(device.get(), expected);
-        assert!(store.remove_device(account, device).await.unwrap());
+        remove(device, now_ms).await;
     }
+}
+
+async fn a_key_of_a_device_that_is_no_more_waits(store: &dyn Store) {
+    let (account, first) = an_account(store).await;
+    let (_, second) = added(store.enlist(&enlistment(1, 2)).await.unwrap());
+    assert!(store.remove_device(account, second, 10_000).await.unwrap());
+    let at = |user: u8, phone: u8, now_ms: u64| {
+        let new_account = AccountId::from_bytes([100 + user; 16]);
+        Enlistment { new_account, now_ms, ..enlistment(user, phone) }
+    };
+    let end = 10_000 + RETIRED_MS;
+    assert_eq!(store.enlist(&at(1, 2, 10_000)).await.unwrap(), Enlisted::Retired);
+    assert_eq!(store.enlist(&at(1, 2, end - 1)).await.unwrap(), Enlisted::Retired);
+    let live = store.enlist(&at(1, 1, 10_000)).await.unwrap();
+    assert_eq!(live, Enlisted::Before { account, device: first }, "a live device asks again");
+    added(store.enlist(&at(2, 2, 10_000)).await.unwrap());
+    let (_, back) = added(store.enlist(&at(1, 2, end)).await.unwrap());
+    assert_eq!(back.get(), 3);
+
+    assert!(store.withdraw(account, end).await.unwrap());
+    for phone in [1, 2] {
+        assert_eq!(store.enlist(&at(1, phone, end + RETIRED_MS - 1)).await.unwrap(), Enlisted::Retired);
+    }
+    assert_eq!(store.record(&Who::Address(address(1))).await.unwrap(), None, "who is refused makes no account");
+    added(store.enlist(&at(1, 3, end)).await.unwrap());
+    added(store.enlist(&at(1, 1, end + RETIRED_MS)).await.unwrap());
 }
 
 async fn a_withdrawn_account_is_gone_and_its_id_stays_used(store: &dyn Store) {
@@ -275,8 +312,8 @@ async fn a_withdrawn_account_is_gone_and_its_id_stays_used(store: &dyn Store) {
     assert_eq!(store.key_counts(account, device).await.unwrap(), None);
     assert!(store.claim(account, &[device]).await.unwrap().is_empty());
 
-    assert!(store.enlist(&enlistment(1, 1)).await.is_err(), "an id is never given twice");
-    let mut anew = enlistment(1, 1);
+    assert!(store.enlist(&enlistment(1, 2)).await.is_err(), "an id is never given twice");
+    let mut anew = enlistment(1, 2);
     anew.new_account = AccountId::from_bytes([42; 16]);
     let (second, device) = added(store.enlist(&anew).await.unwrap());
     assert_eq!((second, device.get()), (anew.new_account, 1));
@@ -405,7 +442,7 @@ async fn nothing_is_found_where_nothing_is(store: &dyn Store) {
     assert!(!store.keep_token_keys(ProviderId::from_bytes([9; 16]), 0, &token_keys(1)).await.unwrap());
     assert_eq!(store.record(&Who::Address("x@p1.example".parse().unwrap())).await.unwrap(), None);
     for (account, device) in [(nobody, device), (account, no_device)] {
-        assert!(!store.remove_device(account, device).await.unwrap());
+        assert!(!store.remove_device(account, device, 1).await.unwrap());
         assert!(!store.set_push(account, device, None).await.unwrap());
         assert_eq!(
             store.publish(account, device, &one_time_keys(1, vec![1], vec![])).await.unwrap(),

@@ -1,11 +1,14 @@
 //! Login, Enlist, Devices, RemoveDevice, Withdraw, SetPush (KEYS-14, 15, 16; AUTH-29, 34).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use causeway_proto::directory::v1 as pb;
 use causeway_proto::wire::v1 as wire;
 use causeway_proto::wire::v1::{ErrorCode, FailureReason};
 use causeway_runtime::grpc;
 
+use crate::store::RETIRED_MS;
 use crate::testing::{Deployment, Phone, error_of, refusal};
 
 const ADA: &str = "ada@birdy.example";
@@ -26,6 +29,10 @@ async fn remove(net: &Deployment, account_id: &Bytes, device_id: u32) -> Option<
 async fn withdraw(net: &Deployment, account_id: &Bytes) -> Option<pb::Refusal> {
     let request = pb::AccountRef { account_id: account_id.clone() };
     refusal(net.accounts().withdraw(grpc::call(request)).await.unwrap().into_inner())
+}
+
+fn token_replayed() -> pb::Refusal {
+    pb::Refusal { code: ErrorCode::TokenRefused.into(), retry_after_ms: 0, detail: "token-replayed".to_owned() }
 }
 
 #[tokio::test]
@@ -212,11 +219,37 @@ async fn a_withdrawn_account_leaves_nothing() {
     assert_eq!(error_of(net.claim(&bo, ADA).await), ErrorCode::NotAvailable);
     assert_eq!(net.record(ADA).await, None);
 
+    assert_eq!(net.enlist(&birdy, "ada", &phone, phone.enlist(1, 1)).await.unwrap_err(), token_replayed());
+    assert_eq!(net.record(ADA).await, None);
+    let phone = Phone::new();
     let again = net.enlist(&birdy, "ada", &phone, phone.enlist(1, 1)).await.unwrap();
     assert_ne!(again.account_id, ada.account_id);
     let record = net.record(ADA).await.unwrap();
     assert!(!record.consent.unwrap().interop, "consents do not come back");
     assert_eq!(net.count(&again).await.unwrap(), (1, 1));
+}
+
+#[tokio::test]
+async fn a_device_that_is_no_more_does_not_come_back_with_its_token() {
+    let net = Deployment::start().await;
+    let (home, birdy) = net.two_providers().await;
+    let (ada, phone) = net.join(&birdy, "ada", 0, 0).await;
+    let (_, second) = net.join(&birdy, "ada", 0, 0).await;
+    let keys = second.enlist(1, 1);
+    assert_eq!(remove(&net, &ada.account_id, 2).await, None);
+    assert_eq!(net.enlist(&birdy, "ada", &second, keys.clone()).await.unwrap_err(), token_replayed());
+
+    // Not after a restart either; others go on as before.
+    let net = net.restart().await;
+    assert_eq!(net.enlist(&birdy, "ada", &second, keys.clone()).await.unwrap_err(), token_replayed());
+    assert_eq!(net.record(ADA).await.unwrap().devices.len(), 1);
+    let again = net.enlist(&birdy, "ada", &phone, phone.enlist(0, 0)).await.unwrap();
+    assert_eq!(again, ada, "the retry of a live device");
+    assert_eq!(net.join(&birdy, "ada", 0, 0).await.0.device_id, 3, "a new key works at once");
+    net.enlist(&home, "ada", &second, keys.clone()).await.expect("a token of another address is another token");
+
+    net.clock.advance(Duration::from_millis(RETIRED_MS));
+    assert_eq!(net.enlist(&birdy, "ada", &second, keys).await.unwrap().device_id, 4);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::engine::failed;
 use super::prekeys;
+use super::retired;
 use super::rows::{Column, corrupt};
 use crate::accounts::{Device, PushToken, Record};
 use crate::consent::{Consent, InboxSetting, Reach};
@@ -106,18 +107,20 @@ fn devices(db: &Connection, account: AccountId) -> Result<Vec<Device>, StoreErro
 }
 
 pub(super) fn enlist(db: &Connection, new: &Enlistment) -> Result<Enlisted, StoreError> {
-    let account = match account_of(db, &new.address)? {
-        Some(account) => account,
-        None => create(db, new)?,
-    };
-    let enlisted = devices(db, account)?;
-    if let Some(device) = enlisted.iter().find(|device| device.noise_key == new.noise_key) {
+    let known = account_of(db, &new.address)?;
+    let enlisted = known.map_or_else(|| Ok(Vec::new()), |account| devices(db, account))?;
+    let same_key = enlisted.iter().find(|device| device.noise_key == new.noise_key);
+    if let (Some(account), Some(device)) = (known, same_key) {
         let same = device.identity_key == new.keys.identity_key && device.registration_id == new.registration_id;
         return Ok(if same { Enlisted::Before { account, device: device.id } } else { Enlisted::OtherKeys });
+    }
+    if retired::holds(db, &new.address, &new.noise_key, new.now_ms)? {
+        return Ok(Enlisted::Retired);
     }
     if enlisted.len() >= DeviceId::MAX_PER_ACCOUNT {
         return Ok(Enlisted::DeviceLimit);
     }
+    let account = known.map_or_else(|| create(db, new), Ok)?;
     let device = free_device_id(db, account, &enlisted)?;
     let (Some(signed), Some(last_resort)) = (&new.keys.signed, &new.keys.last_resort) else {
         return Err(StoreError::Corrupt("enlistment"));
@@ -196,13 +199,25 @@ fn free_device_id(db: &Connection, account: AccountId, enlisted: &[Device]) -> R
     DeviceId::new(id).map_err(corrupt("device id"))
 }
 
-pub(super) fn remove_device(db: &Connection, account: AccountId, device: DeviceId) -> Result<bool, StoreError> {
+pub(super) fn remove_device(
+    db: &Connection,
+    account: AccountId,
+    device: DeviceId,
+    now_ms: u64,
+) -> Result<bool, StoreError> {
     let of_device = params![Column(account), device.get()];
-    let removed =
-        db.execute("DELETE FROM devices WHERE account_id = ?1 AND device_id = ?2", of_device).map_err(failed)?;
-    if removed == 0 {
-        return Ok(false);
-    }
+    let names: Option<(String, Vec<u8>)> = db
+        .query_row(
+            "SELECT a.address, d.noise_key FROM devices d JOIN accounts a ON a.account_id = d.account_id
+             WHERE d.account_id = ?1 AND d.device_id = ?2",
+            of_device,
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .optional()
+        .map_err(failed)?;
+    let Some((address, noise_key)) = names else { return Ok(false) };
+    retired::add(db, &address, &noise_key, now_ms)?;
+    db.execute("DELETE FROM devices WHERE account_id = ?1 AND device_id = ?2", of_device).map_err(failed)?;
     db.execute("DELETE FROM one_time_prekeys WHERE account_id = ?1 AND device_id = ?2", of_device).map_err(failed)?;
     db.execute(
         "INSERT INTO freed_devices SELECT ?1, ?2, coalesce(max(place), 0) + 1 FROM freed_devices WHERE account_id = ?1",
@@ -218,6 +233,9 @@ pub(super) fn withdraw(db: &Connection, account: AccountId, now_ms: u64) -> Resu
         .optional()
         .map_err(failed)?;
     let Some(address) = address else { return Ok(false) };
+    for device in devices(db, account)? {
+        retired::add(db, &address, device.noise_key.as_bytes(), now_ms)?;
+    }
     db.execute("DELETE FROM addresses WHERE address = ?1", [address]).map_err(failed)?;
     for table in ["accounts", "devices", "freed_devices", "one_time_prekeys", "provider_rules"] {
         db.execute(&format!("DELETE FROM {table} WHERE account_id = ?1"), [Column(account)]).map_err(failed)?;

@@ -10,7 +10,7 @@ use super::OpenError;
 /// "CWKD": tells our file from other SQLite files.
 const APPLICATION_ID: i32 = 0x4357_4b44;
 
-const STEPS: [&str; 1] = [VERSION_1];
+const STEPS: [&str; 2] = [VERSION_1, VERSION_2];
 
 /// Lookup of an account by its address is a table of its own, so that account tables need no key but the account's.
 const VERSION_1: &str = "
@@ -99,6 +99,17 @@ CREATE TABLE withdrawn (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Noise keys of devices that are no more, as digests; `owner` is that of the address.
+const VERSION_2: &str = "
+CREATE TABLE retired_keys (
+    owner     BLOB NOT NULL,
+    noise_key BLOB NOT NULL,
+    until_ms  INTEGER NOT NULL,
+    PRIMARY KEY (owner, noise_key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX retired_keys_by_end ON retired_keys (until_ms);
+";
+
 /// Sets the connection up and brings the file to the newest version.
 pub(super) fn prepare(db: &mut Connection, file: &Path) -> Result<(), OpenError> {
     let broken = |cause: rusqlite::Error| OpenError::Database { file: file.to_owned(), cause: cause.to_string() };
@@ -179,6 +190,21 @@ mod tests {
             }
         };
         assert_eq!([pragma("journal_mode"), pragma("synchronous"), pragma("secure_delete")], ["wal", "2", "1"]);
+    }
+
+    #[test]
+    fn a_file_of_the_first_version_is_brought_up_with_what_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("test.sqlite");
+        let mut db = Connection::open(&file).unwrap();
+        db.execute_batch(VERSION_1).unwrap();
+        db.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+        db.pragma_update(None, "user_version", 1).unwrap();
+        db.execute("INSERT INTO withdrawn VALUES (x'00', 1)", []).unwrap();
+        prepare(&mut db, &file).unwrap();
+        let count =
+            |table: &str| db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, u32>(0));
+        assert_eq!((count("withdrawn").unwrap(), count("retired_keys").unwrap()), (1, 0));
     }
 
     #[test]

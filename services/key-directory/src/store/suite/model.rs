@@ -11,14 +11,47 @@ use super::*;
 /// A change. Devices are named by their place among those there, so that most changes meet something.
 #[derive(Debug, Clone)]
 enum Change {
-    Enlist { user: u8, phone: u8, other_identity: bool, keys: Vec<u32> },
-    Remove { user: u8, nth: usize },
-    Withdraw { user: u8 },
-    Publish { user: u8, nth: usize, ec: BTreeSet<u32>, kyber: BTreeSet<u32>, other_identity: bool },
-    Claim { user: u8, devices: Vec<usize> },
-    Push { user: u8, nth: usize, token: Option<u8> },
-    Consent { user: u8, interop: bool, rules: BTreeMap<u8, bool> },
-    Suspend { suspended: bool },
+    Enlist {
+        user: u8,
+        phone: u8,
+        other_identity: bool,
+        keys: Vec<u32>,
+    },
+    Remove {
+        user: u8,
+        nth: usize,
+    },
+    Withdraw {
+        user: u8,
+    },
+    Publish {
+        user: u8,
+        nth: usize,
+        ec: BTreeSet<u32>,
+        kyber: BTreeSet<u32>,
+        other_identity: bool,
+    },
+    Claim {
+        user: u8,
+        devices: Vec<usize>,
+    },
+    Push {
+        user: u8,
+        nth: usize,
+        token: Option<u8>,
+    },
+    Consent {
+        user: u8,
+        interop: bool,
+        rules: BTreeMap<u8, bool>,
+    },
+    Suspend {
+        suspended: bool,
+    },
+    /// Time passes, by this many thirds of what a retired key waits.
+    Wait {
+        thirds: u64,
+    },
 }
 
 #[derive(Default)]
@@ -26,6 +59,9 @@ struct Model {
     users: BTreeMap<u8, User>,
     suspended: bool,
     enlistments: u8,
+    now_ms: u64,
+    /// Users' phones that are no longer devices, with the end of their waiting.
+    retired: BTreeMap<(u8, u8), u64>,
 }
 
 struct User {
@@ -84,6 +120,7 @@ fn change() -> impl Strategy<Value = Change> {
         1 => (user, any::<bool>(), prop::collection::btree_map(2..9_u8, any::<bool>(), 0..4))
             .prop_map(|(user, interop, rules)| Change::Consent { user, interop, rules }),
         1 => any::<bool>().prop_map(|suspended| Change::Suspend { suspended }),
+        1 => (1..5_u64).prop_map(|thirds| Change::Wait { thirds }),
     ]
 }
 
@@ -98,17 +135,21 @@ impl Model {
             Change::Remove { user, nth } => {
                 let (account, device) = self.device(user, nth);
                 let known = self.phone(user, device).is_some();
-                assert_eq!(store.remove_device(account, device).await.unwrap(), known);
+                assert_eq!(store.remove_device(account, device, self.now_ms).await.unwrap(), known);
                 if known {
-                    let user = self.users.get_mut(&user).unwrap();
-                    user.devices.remove(&device.get());
-                    user.freed.push(device.get());
+                    let known = self.users.get_mut(&user).unwrap();
+                    let phone = known.devices.remove(&device.get()).unwrap();
+                    known.freed.push(device.get());
+                    self.retired.insert((user, phone.number % 100), self.now_ms + RETIRED_MS);
                 }
             }
             Change::Withdraw { user } => {
                 let (account, _) = self.device(user, 0);
-                let known = self.users.remove(&user).is_some();
-                assert_eq!(store.withdraw(account, 1).await.unwrap(), known);
+                let known = self.users.remove(&user);
+                assert_eq!(store.withdraw(account, self.now_ms).await.unwrap(), known.is_some());
+                for phone in known.iter().flat_map(|known| known.devices.values()) {
+                    self.retired.insert((user, phone.number % 100), self.now_ms + RETIRED_MS);
+                }
             }
             Change::Publish { user, nth, ec, kyber, other_identity } => {
                 let (account, device) = self.device(user, nth);
@@ -162,6 +203,7 @@ impl Model {
                 store.set_provider_status(&provider(1).settings.domain, status).await.unwrap().unwrap();
                 self.suspended = suspended;
             }
+            Change::Wait { thirds } => self.now_ms += thirds * (RETIRED_MS / 3),
         }
     }
 
@@ -169,9 +211,16 @@ impl Model {
         self.enlistments += 1;
         let mut asked = enlistment(user, phone);
         asked.new_account = AccountId::from_bytes([self.enlistments; 16]);
+        asked.now_ms = self.now_ms;
         asked.keys = one_time_keys(if other_identity { phone + 100 } else { phone }, keys.clone(), keys.clone());
         let outcome = store.enlist(&asked).await.unwrap();
 
+        let lives = |known: &User| known.devices.values().any(|device| device.number % 100 == phone);
+        let retired = self.retired.get(&(user, phone)).is_some_and(|end| *end > self.now_ms);
+        if retired && !self.users.get(&user).is_some_and(lives) {
+            assert_eq!(outcome, Enlisted::Retired);
+            return;
+        }
         let known = self.users.entry(user).or_insert_with(|| User {
             account: asked.new_account,
             devices: BTreeMap::new(),
