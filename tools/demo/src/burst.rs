@@ -15,6 +15,8 @@ use crate::world::World;
 const MESSAGES: usize = 300;
 const ACKNOWLEDGED_BEFORE_THE_KILL: usize = 100;
 const WAIT: Duration = Duration::from_secs(90);
+/// A line about how far it is, this often.
+const PROGRESS: Duration = Duration::from_secs(1);
 
 pub(crate) async fn survive_a_kill(people: &People, world: &mut World, story: &mut Story) -> anyhow::Result<()> {
     story.step(&format!("Ada sends {MESSAGES} messages at once; the server is killed (SIGKILL) in the middle"));
@@ -40,7 +42,12 @@ pub(crate) async fn survive_a_kill(people: &People, world: &mut World, story: &m
     let restarted = Instant::now();
     world.restart_causeway().await?;
     story.tell(&format!("started again and ready in {}", seconds(restarted.elapsed())));
-    for id in &sent {
+    let mut told = restarted;
+    for (number, id) in sent.iter().enumerate() {
+        if told.elapsed() > PROGRESS {
+            told = Instant::now();
+            story.tell(&format!("... {number} of {MESSAGES} acknowledged"));
+        }
         let outcome = timeout(WAIT, people.ada_phone.client.wait_outcome(*id))
             .await
             .map_err(|_| anyhow!("a message of the burst got no answer within {} s", WAIT.as_secs()))??;

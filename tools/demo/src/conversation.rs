@@ -143,6 +143,7 @@ impl People {
         let off = world.device_state(&self.bo, "tablet");
         let tablet = std::mem::replace(&mut self.bo_tablet, world.device(&self.bo, "spare").await?);
         tablet.off().await;
+        story.tell("tablet off; meanwhile bo enlists a third device, which ada's client finds by itself");
         for line in lines {
             let sent = say(&self.ada_phone, &self.bo, line).await?;
             ensure!(sent.result == SendResult::Stored, "with a device off it should be stored: {:?}", sent.result);
@@ -165,6 +166,7 @@ impl People {
         let device = spare.client.device().context("the spare is enlisted")?.device;
         self.bo_phone.client.remove_device(device).await.context("remove the spare")?;
         spare.off().await;
+        story.tell("bo removes the third device again");
         Ok(())
     }
 
