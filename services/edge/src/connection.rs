@@ -10,7 +10,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_identity::SessionId;
+use causeway_identity::{AccountId, DeviceId, SessionId};
 use causeway_proto::routing::v1::edge_event::Event as ToRouting;
 use causeway_proto::routing::v1::routing_event::Event as FromRouting;
 use causeway_runtime::clock::SharedClock;
@@ -25,8 +25,9 @@ use tokio_util::sync::CancellationToken;
 use self::socket::{Event, Socket};
 use crate::limits::{Admission, Charge, Newcomer, Permit};
 use crate::link::{Link, LinkSession, Turn};
-use crate::login::{Admitted, Login};
+use crate::login::{Admitted, Login, Refusal};
 use crate::metrics::Metrics;
+use crate::report::{Fault, Report, Whose};
 use crate::requests::{Asker, Requests};
 use crate::session::{Answer, Input, Now, Output, Rules, Session, Why};
 
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     pub(crate) link: Link,
     pub(crate) requests: Arc<Requests>,
     pub(crate) metrics: Metrics,
+    pub(crate) report: Arc<Report>,
     pub(crate) clock: SharedClock,
     pub(crate) drain: CancellationToken,
 }
@@ -75,6 +77,8 @@ where
         suspended: None,
         queued: Vec::new(),
         written: Vec::new(),
+        whose: Whose::default(),
+        fault: None,
         counted: Counted { metrics: shared.metrics.clone(), logged_in: false, end: None },
         shared,
     };
@@ -114,7 +118,7 @@ struct Effects {
     newcomer: Option<Newcomer>,
     link: Option<LinkSession>,
     to_routing: VecDeque<ToRouting>,
-    login: Option<BoxFuture<'static, Result<Box<Admitted>, FailureReason>>>,
+    login: Option<BoxFuture<'static, Result<Box<Admitted>, Refusal>>>,
     requests: FuturesUnordered<BoxFuture<'static, (NonZeroU64, Answer)>>,
     /// Requests for which there is no room among those that run.
     waiting: VecDeque<(NonZeroU64, Asker, Box<RequestBody>)>,
@@ -123,6 +127,9 @@ struct Effects {
     queued: Vec<[Charge; 2]>,
     /// then while it is being written.
     written: Vec<[Charge; 2]>,
+    /// For the log.
+    whose: Whose,
+    fault: Option<Fault>,
     counted: Counted,
 }
 
@@ -197,7 +204,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
             Happened::Socket(Event::Closed) => return Some(Left::Gone),
             Happened::Verdict(verdict) => {
                 self.effects.login = None;
-                let verdict = verdict.and_then(|admitted| self.effects.let_in(admitted));
+                let verdict = self.effects.judged(verdict);
                 self.step(Input::Verdict(verdict));
             }
             Happened::Routing(Turn::Sent) => {}
@@ -284,7 +291,9 @@ impl Effects {
                 self.login = Some(Box::pin(async move {
                     // What was restarted is back soon; clients that are told to wait come back by themselves.
                     let ready = async { tokio::join!(link.wait_until_up(), login.wait_until_ready()) };
-                    tokio::time::timeout(PATIENCE, ready).await.map_err(|_| FailureReason::Overloaded)?;
+                    tokio::time::timeout(PATIENCE, ready)
+                        .await
+                        .map_err(|_| Refusal::from(FailureReason::Overloaded))?;
                     login.admit(&hello, key, proved).await.map(Box::new)
                 }));
             }
@@ -295,6 +304,8 @@ impl Effects {
                 self.shared.metrics.logged_in();
             }
             Output::Attach(attach) => {
+                self.whose.account = AccountId::try_from(&attach.account_id[..]).ok();
+                self.whose.device = DeviceId::new(attach.device_id).ok();
                 self.link = Some(self.shared.link.join(self.id).ok_or(NoLink)?);
                 self.to_routing.push_back(ToRouting::Attach(*attach));
             }
@@ -308,11 +319,21 @@ impl Effects {
                 self.start_requests();
             }
             Output::BurnToken(user, token) => self.shared.login.burn(&user, &token),
+            Output::Fault(fault) => self.fault = Some(fault),
         }
         Ok(())
     }
 
+    fn judged(&mut self, verdict: Result<Box<Admitted>, Refusal>) -> Result<Box<Admitted>, FailureReason> {
+        let verdict = verdict.map_err(|refusal| {
+            self.whose.provider = refusal.provider;
+            refusal.reason
+        });
+        verdict.and_then(|admitted| self.let_in(admitted))
+    }
+
     fn let_in(&mut self, admitted: Box<Admitted>) -> Result<Box<Admitted>, FailureReason> {
+        self.whose.provider = Some(admitted.user.provider.id);
         if admitted.device.is_none() {
             let newcomer = self.shared.admission.newcomer(&admitted.user.address, admitted.user.provider.id);
             self.newcomer = Some(newcomer.ok_or(FailureReason::Overloaded)?);
@@ -333,7 +354,7 @@ impl Effects {
 /// One thing that the loop reacts to.
 enum Happened {
     Socket(Event),
-    Verdict(Result<Box<Admitted>, FailureReason>),
+    Verdict(Result<Box<Admitted>, Refusal>),
     Routing(Turn),
     Answer(NonZeroU64, Answer),
     Suspended,

@@ -8,7 +8,8 @@
 //!
 //! Where things are: `listener` accepts, `limits` says who may come in, `connection` is the loop that owns a
 //! socket, `session` the state machine behind it, `login` and `replay` decide about tokens, `providers` caches what the
-//! directory knows of providers, `link` is the stream to routing, `requests` has a file per `iq`.
+//! directory knows of providers, `link` is the stream to routing, `requests` has a file per `iq`, `report` writes the log's
+//! lines about clients.
 
 mod config;
 mod connection;
@@ -17,10 +18,12 @@ mod keys;
 mod limits;
 mod link;
 mod listener;
+mod log_gate;
 mod login;
 mod metrics;
 mod providers;
 mod replay;
+mod report;
 mod requests;
 mod session;
 #[cfg(test)]
@@ -50,6 +53,7 @@ use self::listener::{Acceptor, Wrapping};
 use self::login::Login;
 use self::metrics::Metrics;
 use self::providers::Providers;
+use self::report::Report;
 use self::requests::Requests;
 use self::session::Rules;
 
@@ -134,6 +138,7 @@ impl Edge {
             Arc::clone(&login),
             self.metrics.clone(),
         ));
+        let report = Arc::new(Report::default());
         let shared = Arc::new(Shared {
             admission: Admission::new(config, limits::open_files()),
             rules: self.rules,
@@ -141,6 +146,7 @@ impl Edge {
             link: self.link.clone(),
             requests,
             metrics: self.metrics,
+            report: Arc::clone(&report),
             clock: self.clock,
             drain: life.drain_token(),
         });
@@ -149,6 +155,8 @@ impl Edge {
         // Also when this future is dropped half-way.
         let _stop_services = stop.clone().drop_guard();
         life.spawn(services.track_future(self.providers.run(stop.clone())));
+        let stop_counting = stop.clone();
+        life.spawn(services.track_future(async move { report.count(stop_counting).await }));
         life.spawn(services.track_future(self.link.run(self.deps.routing, stop.clone())));
 
         let acceptor = Acceptor::new(shared, life, connections.clone());

@@ -94,6 +94,7 @@ impl Acceptor {
         let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
         let wait_ms = self.shared.rules.config.overload_retry_ms;
         let alert = Alert::Overloaded { retry_after_s: u16::try_from(wait_ms.div_ceil(1_000)).unwrap_or(u16::MAX) };
+        self.shared.report.alert_sent(alert);
         self.spawn(async move {
             transport::refuse(stream, alert).await;
             drop(permit);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use causeway_identity::token::{self, Expected};
-use causeway_identity::{AccountId, Address, DeviceId, NoiseKey};
+use causeway_identity::{AccountId, Address, DeviceId, NoiseKey, ProviderId};
 use causeway_noise::Proved;
 use causeway_proto::directory::v1::accounts_client::AccountsClient;
 use causeway_proto::directory::v1::{LoginRequest, login_response};
@@ -63,6 +63,25 @@ pub(crate) struct Admitted {
     pub(crate) suspended: CancellationToken,
 }
 
+/// Why a login failed, and whose user's it was if that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) reason: FailureReason,
+    pub(crate) provider: Option<ProviderId>,
+}
+
+impl Refusal {
+    fn by(provider: &Provider, reason: FailureReason) -> Self {
+        Self { reason, provider: Some(provider.id) }
+    }
+}
+
+impl From<FailureReason> for Refusal {
+    fn from(reason: FailureReason) -> Self {
+        Self { reason, provider: None }
+    }
+}
+
 /// Decides about logins and fresh tokens.
 pub(crate) struct Login {
     providers: Providers,
@@ -95,8 +114,13 @@ impl Login {
         hello: &ClientHello,
         noise_key: NoiseKey,
         _live: Proved,
-    ) -> Result<Admitted, FailureReason> {
+    ) -> Result<Admitted, Refusal> {
         let (user, token) = self.verify(hello.token.as_str(), noise_key).await?;
+        let provider = Arc::clone(&user.provider);
+        self.let_in(hello, user, token).await.map_err(|reason| Refusal::by(&provider, reason))
+    }
+
+    async fn let_in(&self, hello: &ClientHello, user: User, token: Token) -> Result<Admitted, FailureReason> {
         let spending = self.spending(&user, &token, hello.device);
         self.spent.check(&spending)?;
         let suspended = user.provider.suspended.clone();
@@ -121,7 +145,7 @@ impl Login {
         expires_ms: u64,
         device: Option<DeviceId>,
     ) -> Result<Token, FailureReason> {
-        let (fresh_user, token) = self.verify(fresh, user.noise_key).await?;
+        let (fresh_user, token) = self.verify(fresh, user.noise_key).await.map_err(|refusal| refusal.reason)?;
         if fresh_user.provider.id != user.provider.id {
             return Err(FailureReason::TokenIssuer);
         }
@@ -141,26 +165,37 @@ impl Login {
         self.spent.burn(user.provider.id, &token.jti);
     }
 
-    async fn verify(&self, text: &str, noise_key: NoiseKey) -> Result<(User, Token), FailureReason> {
+    async fn verify(&self, text: &str, noise_key: NoiseKey) -> Result<(User, Token), Refusal> {
         let head = token::peek(text).map_err(reason)?;
-        let mut provider = match self.providers.by_issuer(&head.issuer) {
+        let provider = match self.providers.by_issuer(&head.issuer) {
             Issuer::Known(provider) => provider,
-            Issuer::Unknown => return Err(FailureReason::ProviderUnknown),
-            Issuer::Resembles => return Err(FailureReason::TokenIssuer),
-            Issuer::NotReady => return Err(FailureReason::Overloaded),
+            Issuer::Unknown => return Err(FailureReason::ProviderUnknown.into()),
+            Issuer::Resembles => return Err(FailureReason::TokenIssuer.into()),
+            Issuer::NotReady => return Err(FailureReason::Overloaded.into()),
         };
+        let signed = self.verify_signed(text, &head.kid, Arc::clone(&provider), noise_key).await;
+        signed.map_err(|reason| Refusal::by(&provider, reason))
+    }
+
+    async fn verify_signed(
+        &self,
+        text: &str,
+        kid: &str,
+        mut provider: Arc<Provider>,
+        noise_key: NoiseKey,
+    ) -> Result<(User, Token), FailureReason> {
         if !provider.live {
             return Err(FailureReason::ProviderSuspended);
         }
         let now_ms = self.clock.now_ms();
-        if provider.keys_with(&head.kid, now_ms).is_none() {
-            let fetched = self.providers.refetch(&provider, &head.kid, now_ms).await;
+        if provider.keys_with(kid, now_ms).is_none() {
+            let fetched = self.providers.refetch(&provider, kid, now_ms).await;
             provider = fetched.ok_or(FailureReason::TokenSignature)?;
             if !provider.live {
                 return Err(FailureReason::ProviderSuspended);
             }
         }
-        let keys = provider.keys_with(&head.kid, now_ms).ok_or(FailureReason::TokenSignature)?;
+        let keys = provider.keys_with(kid, now_ms).ok_or(FailureReason::TokenSignature)?;
         let expected = Expected {
             issuer: &provider.issuer,
             provider: &provider.domain,

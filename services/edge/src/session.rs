@@ -39,6 +39,7 @@ use self::entry::{Attaching, Checking, Handshake, Proving};
 use self::open::Open;
 pub(crate) use self::rules::Rules;
 use crate::login::{Admitted, Device, Token, User};
+use crate::report::Fault;
 use crate::requests::Asker;
 
 /// The time of a step.
@@ -106,6 +107,8 @@ pub(crate) enum Output {
     Request(NonZeroU64, Asker, Box<RequestBody>),
     /// The session's token must open nothing any more.
     BurnToken(Arc<User>, Token),
+    /// Why the session ends, for the log.
+    Fault(Fault),
 }
 
 /// Why a session is over.

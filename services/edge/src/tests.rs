@@ -3,10 +3,12 @@
 
 mod abuse;
 mod client;
+mod log;
 mod logins;
 mod rig;
 mod sessions;
 
+pub(crate) use self::log::Log;
 pub(crate) use self::sessions::message;
 
 /// A delivery with this tag, as routing sends it.

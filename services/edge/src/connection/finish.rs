@@ -5,7 +5,7 @@ use std::time::Duration;
 use causeway_stanza::EndReason;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Connection, Left};
+use super::{Connection, Left, Shared};
 use crate::metrics::Dropped;
 use crate::session::Why;
 
@@ -45,20 +45,29 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
     }
 
     fn count(&mut self, left: Left) {
-        let (metrics, counted) = (&self.effects.shared.metrics, &mut self.effects.counted);
-        counted.end = Some(match left {
+        let Shared { metrics, report, .. } = &*self.effects.shared;
+        let (counted, whose) = (&mut self.effects.counted, self.effects.whose);
+        let end = match left {
             Left::Session(Why::Ended(reason)) => reason.as_str(),
             Left::Session(Why::Bye) => EndReason::Bye.as_str(),
             Left::Session(Why::Broken) => "broken",
             Left::Stalled => "stalled",
             Left::Gone | Left::Session(Why::Refused(_) | Why::Failed(_) | Why::Silent) => "gone",
-        });
+        };
+        counted.end = Some(end);
         if counted.logged_in {
+            report.session_ended(self.effects.id, end, whose, self.effects.fault.as_ref());
             return;
         }
         match left {
-            Left::Session(Why::Refused(alert)) => metrics.alert_sent(alert.encode()[2]),
-            Left::Session(Why::Failed(reason)) => metrics.login_failed(reason.as_str()),
+            Left::Session(Why::Refused(alert)) => {
+                metrics.alert_sent(alert.encode()[2]);
+                report.alert_sent(alert);
+            }
+            Left::Session(Why::Failed(reason)) => {
+                metrics.login_failed(reason.as_str());
+                report.login_failed(reason, whose);
+            }
             Left::Session(Why::Silent) | Left::Stalled => metrics.dropped(Dropped::Deadline),
             Left::Session(Why::Ended(_) | Why::Bye | Why::Broken) | Left::Gone => metrics.dropped(Dropped::Gone),
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use causeway_noise::{ReceiveError, Received, Sender};
+use causeway_noise::{ReceiveError, Received, RecordError, Sender};
 use causeway_proto::wire::v1 as pb;
 use causeway_stanza::{
     Delivery, End, EndReason, Enlisted, ErrorCode, Fate, FromClient, FromServer, IqError, Notification, Outcome,
@@ -18,6 +18,7 @@ use super::pace::Pace;
 use super::transport::Transport;
 use super::{Answer, Input, Now, Output, Session};
 use crate::login::{Admitted, Device};
+use crate::report::Fault;
 use crate::requests::Asker;
 
 /// The wall clock may be set while a session waits for its token to expire, so it is looked at this often.
@@ -182,7 +183,13 @@ impl Open {
                     self.heard(now);
                 }
                 Ok(None) => break,
-                Err(ReceiveError::Record(_)) => return Err(EndReason::BadStanza.into()),
+                Err(ReceiveError::Record(error)) => {
+                    let problem = match error {
+                        RecordError::TooLarge { .. } => "record-too-large",
+                        RecordError::NotMinimal => "record-length",
+                    };
+                    return Err(fault(problem, EndReason::BadStanza, out));
+                }
                 Err(ReceiveError::Decrypt | ReceiveError::Alert(_) | ReceiveError::Exhausted) => {
                     return Err(Stop::Broken);
                 }
@@ -210,10 +217,8 @@ impl Open {
     fn record(&mut self, record: &[u8], now: Now, out: &mut Vec<Output>) -> Step {
         self.stanzas.take(1, now.at);
         self.heard(now);
-        let Ok(stanza) = decode_client(self.transport.encoding, record) else {
-            return Err(EndReason::BadStanza.into());
-        };
-        match stanza {
+        let stanza = decode_client(self.transport.encoding, record);
+        match stanza.map_err(|error| fault(error, EndReason::BadStanza, out))? {
             FromClient::Message(submit) => self.submit(submit, out),
             FromClient::Ack(tag) => self.acked(tag, out),
             FromClient::Iq(request) => self.request(request, record.len(), out),
@@ -246,11 +251,14 @@ impl Open {
     fn request(&mut self, request: Request, size: usize, out: &mut Vec<Output>) -> Step {
         let config = &self.transport.rules.config;
         let Request { id, body } = request;
-        if self.open_requests.contains_key(&id) || self.open_requests.len() >= config.open_requests {
-            return Err(EndReason::BadStanza.into());
+        if self.open_requests.contains_key(&id) {
+            return Err(fault("request-id-in-use", EndReason::BadStanza, out));
+        }
+        if self.open_requests.len() >= config.open_requests {
+            return Err(fault("open-requests", EndReason::BadStanza, out));
         }
         if self.open_request_bytes + size > config.open_request_bytes {
-            return Err(EndReason::RateLimited.into());
+            return Err(fault("open-request-bytes", EndReason::RateLimited, out));
         }
         if let Some(code) = self.untimely(&body) {
             return self.say(FromServer::Iq(Response { id, body: ResponseBody::Error(IqError::new(code)) }));
@@ -351,13 +359,13 @@ impl Open {
             return Err(EndReason::TokenExpired.into());
         }
         if self.record_since.is_some_and(|since| now.at >= since + record_timeout) {
-            return Err(EndReason::Timeout.into());
+            return Err(fault("record-unfinished", EndReason::Timeout, out));
         }
         if self.must_enlist() && now.at >= self.enlist_by {
-            return Err(EndReason::Timeout.into());
+            return Err(fault("not-enlisted", EndReason::Timeout, out));
         }
         if now.at >= self.last_heard + ping * 2 {
-            return Err(EndReason::Timeout.into());
+            return Err(fault("silence", EndReason::Timeout, out));
         }
         if !self.pinged && now.at >= self.last_heard + ping {
             self.pinged = true;
@@ -373,6 +381,12 @@ impl Open {
     fn token_end_ms(&self) -> u64 {
         self.admitted.token.expires_ms.saturating_add(self.transport.rules.config.token_grace_ms)
     }
+}
+
+/// The same end, and what the log gets to know of its reason.
+fn fault(what: impl Into<Fault>, reason: EndReason, out: &mut Vec<Output>) -> Stop {
+    out.push(Output::Fault(what.into()));
+    reason.into()
 }
 
 fn routing_end(end: pb::End) -> Stop {

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::Log;
 use super::client::{Client, Opening, alert, key, shout};
 use super::rig::{Rig, soon, token};
 use super::sessions::{delivery, message};
@@ -265,4 +266,24 @@ async fn spent_tokens_are_bounded_and_full_means_closed() {
     rig.clock.advance(Duration::from_secs(3_600 + 121));
     assert_eq!(rig.directory.logins.load(Ordering::SeqCst), 0);
     rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_garbage_is_counted_and_not_a_flood_of_lines() {
+    let (log, _listening) = Log::listen();
+    let rig = Rig::start().await;
+    let started = Instant::now();
+    let floods = (0..8).map(async |_| {
+        for _ in 0..50 {
+            shout(&rig, b"garbage, garbage, garbage").await;
+        }
+    });
+    futures::future::join_all(floods).await;
+    rig.stop().await;
+    let seconds = usize::try_from(started.elapsed().as_secs()).unwrap() + 1;
+    let lines = log.count(&["sent an alert"]);
+    assert!((99..=seconds * 99).contains(&lines), "{lines} in {seconds} s");
+    let left_out: usize =
+        log.lines().iter().filter_map(|line| line.split("left_out=").nth(1)?.parse::<usize>().ok()).sum();
+    assert_eq!(lines + left_out, 400);
 }

@@ -12,13 +12,14 @@ use causeway_proto::routing::v1 as routing;
 use causeway_proto::routing::v1::edge_event::Event as FromEdge;
 use causeway_proto::routing::v1::routing_event::Event as ToEdge;
 use causeway_proto::wire::v1 as pb;
-use causeway_stanza::{Encoding, Enlisted, FailureReason, FromClient, FromServer};
+use causeway_stanza::{Encoding, EndReason, Enlisted, FailureReason, FromClient, FromServer};
 use prost::Message as _;
 use rand::TryRngCore as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::Log;
 use super::client::{Client, First, Opening, alert, device, key, shout};
 use super::rig::{ACCOUNT, NOW_S, Rig, Signer, birdy, claims, provider, soon, token, token_with};
 
@@ -393,7 +394,7 @@ async fn a_removed_device_does_not_come_back_with_its_old_token() {
     let (session, _) = rig.routing.attached().await;
     let removed = pb::End { reason: pb::EndReason::DeviceRemoved.into(), retry_after_ms: 0 };
     rig.routing.say(session, ToEdge::End(removed)).await;
-    assert_eq!(client.ended().await.reason, causeway_stanza::EndReason::DeviceRemoved);
+    assert_eq!(client.ended().await.reason, EndReason::DeviceRemoved);
     rig.routing.detached().await;
     for device in [0, 1] {
         fails(&rig, &key, &Opening::new(token(&key), device), FailureReason::TokenReplayed).await;
@@ -445,30 +446,14 @@ async fn bytes_that_are_no_handshake_get_an_alert_or_nothing() {
 /// What would tell who talks to whom, or open a session.
 #[tokio::test]
 async fn logs_name_nobody() {
-    #[derive(Clone, Default)]
-    struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
-    impl std::io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
-    // The runtime of this test has one thread, so everything of it is seen.
-    let _seen = tracing::subscriber::set_default(subscriber);
+    let (log, _listening) = Log::listen();
     let rig = Rig::start().await;
     let mut ada = Client::ada(&rig).await;
     let (session, _) = rig.routing.attached().await;
     ada.send(super::sessions::message(1)).await;
     let nonsense = pb::Delivery { from: "bo@home.example/1".to_owned(), ..pb::Delivery::default() };
     rig.routing.say(session, ToEdge::Deliver(nonsense)).await;
-    assert_eq!(ada.ended().await.reason, causeway_stanza::EndReason::Overloaded);
+    assert_eq!(ada.ended().await.reason, EndReason::Overloaded);
     let (ours, theirs) = (key(5), key(6));
     rig.directory.script().devices.insert(1, *ours.public());
     for opening in [
@@ -479,14 +464,43 @@ async fn logs_name_nobody() {
         let mut client = Client::shake(&rig, &ours, &opening).await;
         assert!(matches!(client.first().await, First::Failure(_)));
     }
+    shout(&rig, b"GET /ada@birdy.example HTTP/1.1\r\n\r\n").await;
+    let mut ada = Client::ada(&rig).await;
+    ada.send(FromClient::Ack(7)).await;
+    assert_eq!(ada.ended().await.reason, EndReason::BadAck);
+    let mut opening = Opening::new(token(&ours), 1);
+    opening.hello.encoding = Encoding::Xml.into();
+    let mut ada = Client::logged_in(&rig, &ours, &opening).await;
+    let record = ada.seal_record(b"<message xmlns='urn:causeway:1' to='ada@birdy.example' eve='bo@home.example'/>");
+    ada.io.write_all(&record).await.unwrap();
+    assert_eq!(ada.ended().await.reason, EndReason::BadStanza);
     rig.directory.broken.store(true, Ordering::SeqCst);
     let mut client = Client::shake(&rig, &ours, &Opening::new(token(&ours), 1)).await;
     assert_eq!(client.first().await, First::Failure(FailureReason::Overloaded));
     rig.stop().await;
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let ours_only: Vec<&str> = log.lines().filter(|line| line.contains("causeway_")).collect();
-    assert!(ours_only.iter().any(|line| line.contains("linked to routing")), "{log}");
-    for secret in ["ada", "bo@", "birdy", "home.example", "eyJ", "127.0.0.1"] {
-        assert!(ours_only.iter().all(|line| !line.contains(secret)), "{secret} in {ours_only:?}");
+
+    let provider = format!("provider={}", "01".repeat(16));
+    let device = format!("account={} device=1", hex::encode(ACCOUNT));
+    for expected in [
+        &["linked to routing"][..],
+        &["a login failed", "reason=\"token-malformed\""],
+        &["a login failed", "reason=\"token-binding\"", &provider],
+        &["a login failed", "reason=\"token-replayed\"", &provider],
+        &["a login failed", "reason=\"overloaded\"", &provider],
+        &["sent an alert code=1"],
+        &["a session was ended", "session=", "reason=\"overloaded\"", &provider, &device],
+        &["a session was ended", "reason=\"bad-ack\"", &provider, &device],
+        &["a session was ended", "reason=\"bad-stanza\"", &device, "problem=\"", "path=\"message"],
+    ] {
+        assert_eq!(log.count(expected), 1, "{expected:?} in {:#?}", log.lines());
+    }
+    for line in log.lines() {
+        // Random ids may spell a name.
+        let is_id = |word: &&str| word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let words: Vec<&str> = line.split([' ', '=']).filter(|word| !is_id(word)).collect();
+        let line = words.join(" ");
+        for secret in ["ada", "eve", "bo@", "birdy", "home.example", "eyJ", "127.0.0.1"] {
+            assert!(!line.contains(secret), "{secret} in {line}");
+        }
     }
 }
