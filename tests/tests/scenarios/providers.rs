@@ -50,8 +50,8 @@ async fn a_new_token_key_is_found_when_it_is_first_used_and_an_old_one_ends() ->
     let mut ada = world.at_birdy("ada").await?;
     let bo = world.at_home("bo").await?;
     for keep_old in [true, false] {
-        world.birdy.sandbox().rotate_keys(keep_old).await?;
         let fetches = world.birdy.sandbox().jwks_fetches();
+        world.birdy.sandbox().rotate_keys(keep_old).await?;
         // A device that was not there before has a token of the new key at once.
         let mut new = world.at_birdy(&format!("new{keep_old}")).await?;
         assert!(world.birdy.sandbox().jwks_fetches() > fetches, "the key was fetched");
