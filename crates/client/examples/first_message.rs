@@ -61,7 +61,10 @@ async fn main() -> anyhow::Result<()> {
     }
     while let Some(event) = events.next().await {
         match &event.kind {
-            EventKind::Message(message) => println!("{}: {:?}", message.from, message.content.body),
+            EventKind::Message(message) => match message.content.as_text() {
+                Some(text) => println!("{}: {text}", message.from),
+                None => println!("{} sent {:?}", message.from, message.content.body),
+            },
             EventKind::Disconnected(down) => println!("disconnected: {:?}", down.reason),
             EventKind::Ended(ended) => println!("ended: {ended:?}"),
             _ => {}

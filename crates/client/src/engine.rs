@@ -6,6 +6,7 @@
 //!
 //! To add a request that concerns local state: a [`Command`], and a variant of `Then` in `requests`.
 
+mod claims;
 mod deliveries;
 mod keys;
 mod lanes;

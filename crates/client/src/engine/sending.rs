@@ -1,26 +1,25 @@
 //! From `send` to the wire: keys where there are none, a ciphertext for each device, then the stanza.
 
-use causeway_identity::{Address, MessageId};
+use std::sync::Arc;
+
+use causeway_identity::{AccountId, Address, MessageId};
 use causeway_stanza::{
-    Ciphertext, DeviceIds, Enc, EncList, EncType, Encoding, ErrorCode, FromClient, KeyBundles, KeysClaim, MessageClass,
-    RegistrationId, Rejection, RequestBody, ResponseBody, Submit, encode_client,
+    Ciphertext, Enc, EncList, EncType, Encoding, FromClient, MessageClass, RegistrationId, Rejection, Submit,
+    encode_client,
 };
 use tokio::time::Instant;
 
-use super::lanes::{Claim, Waiting, pause};
-use super::requests::Then;
+use super::lanes::{Claim, Waiting};
 use super::{Engine, Reply};
 use crate::content::{self, Content, pad};
 use crate::error::ClientError;
-use crate::event::{IdentityChanged, RejectReason, SendResult};
+use crate::event::{RejectReason, SendResult};
 use crate::random;
-use crate::signal::{Bundle, SignalError};
-use crate::store::{InboxItem, Outgoing, Peer, PeerDevice, Purpose, SealedFor, SignalAddress};
+use crate::signal::{Keyring, SignalError};
+use crate::store::{Outgoing, Peer, PeerDevice, Purpose, SealedFor, SignalAddress, StoreError};
 
 /// Messages that one turn encrypts at most, so that what comes in is not kept waiting.
 const A_TURN: usize = 64;
-/// Claims that may fail in a row before what waits for them is given up.
-const MAX_FAILED_CLAIMS: u32 = 8;
 /// Messages read at once when the outbox is loaded.
 const PAGE: usize = 1000;
 
@@ -36,7 +35,7 @@ enum Sealed {
 
 impl Engine {
     /// After a start: what was not finished goes on.
-    pub(super) async fn load_outbox(&mut self) -> Result<(), crate::store::StoreError> {
+    pub(super) async fn load_outbox(&mut self) -> Result<(), StoreError> {
         let mut after = 0;
         loop {
             let page = self.store.unfinished(after, PAGE).await?;
@@ -183,13 +182,13 @@ impl Engine {
 
     async fn seal_for(
         &mut self,
-        keyring: &mut crate::signal::Keyring,
+        keyring: &mut Keyring,
         outgoing: &mut Outgoing,
-        account: causeway_identity::AccountId,
+        account: AccountId,
         lacking: &[PeerDevice],
     ) -> Result<Option<Sealed>, SignalError> {
         let now = self.clock.now();
-        let store = std::sync::Arc::clone(&self.store);
+        let store = Arc::clone(&self.store);
         if outgoing.purpose != Purpose::RetryRequest {
             let mut claim = Claim::Nobody;
             for device in lacking {
@@ -267,117 +266,8 @@ impl Engine {
         at_most <= limit || encode_client(self.config.encoding, FromClient::Message(submit.clone())).len() <= limit
     }
 
-    /// Asks for the keys that a lane needs.
-    fn claim(&mut self, address: &Address) {
-        let Some(lane) = self.outbox.lane(address) else { return };
-        let devices: Vec<_> = match std::mem::take(&mut lane.claim) {
-            Claim::Nobody => return,
-            Claim::All => Vec::new(),
-            Claim::Devices(devices) => devices.into_iter().collect(),
-        };
-        let Ok(named) = DeviceIds::try_from(devices.clone()) else { return };
-        lane.claiming = true;
-        let claim = KeysClaim { address: address.clone(), devices: named };
-        self.ask(RequestBody::KeysClaim(claim), Then::Claim(address.clone(), devices));
-    }
-
-    /// The directory's answer; `asked` is empty when all devices were.
-    pub(super) async fn claimed(
-        &mut self,
-        address: &Address,
-        asked: &[causeway_identity::DeviceId],
-        answer: Result<ResponseBody, ClientError>,
-    ) -> Result<(), SignalError> {
-        if let Some(lane) = self.outbox.lane(address) {
-            lane.claiming = false;
-        }
-        match answer {
-            Ok(ResponseBody::KeyBundles(bundles)) => {
-                if let Some(lane) = self.outbox.lane(address) {
-                    lane.failures = 0;
-                }
-                self.take_bundles(address, asked, bundles).await
-            }
-            Err(ClientError::Refused { code: ErrorCode::NotAvailable, .. }) => {
-                self.finish_lane(address, RejectReason::Server(Rejection::NotAvailable)).await
-            }
-            Err(ClientError::Refused { retry_after, .. }) => {
-                let wait = retry_after.map_or(30_000, |wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-                self.claim_failed(address, asked, wait.max(1000)).await
-            }
-            Ok(_) | Err(_) => self.claim_failed(address, asked, 1000).await,
-        }
-    }
-
-    async fn claim_failed(
-        &mut self,
-        address: &Address,
-        asked: &[causeway_identity::DeviceId],
-        wait_ms: u64,
-    ) -> Result<(), SignalError> {
-        let Some(lane) = self.outbox.lane(address) else { return Ok(()) };
-        lane.failures += 1;
-        if lane.failures > MAX_FAILED_CLAIMS {
-            return self.finish_lane(address, RejectReason::Server(Rejection::RateLimited)).await;
-        }
-        lane.not_before = Some(Instant::now() + pause(wait_ms));
-        if asked.is_empty() {
-            lane.claim = Claim::All;
-        }
-        asked.iter().for_each(|device| lane.claim.add(*device));
-        Ok(())
-    }
-
-    async fn take_bundles(
-        &mut self,
-        address: &Address,
-        asked: &[causeway_identity::DeviceId],
-        claimed: KeyBundles,
-    ) -> Result<(), SignalError> {
-        let account = claimed.account;
-        let known = self.peer(address).await?;
-        let moved = known.as_ref().is_some_and(|peer| peer.account != account);
-        if moved {
-            let change = IdentityChanged { address: address.clone(), device: None };
-            self.put_inbox(InboxItem::IdentityChanged(change));
-        }
-        let known = known.filter(|_| !moved).and_then(|peer| peer.devices);
-        let before: Option<Vec<_>> = known.as_ref().map(|devices| devices.iter().map(|device| device.id).collect());
-        let mut devices = known.filter(|_| !asked.is_empty()).unwrap_or_default();
-        // Whoever was asked for and has no keys is no device any more.
-        devices.retain(|device| !asked.contains(&device.id));
-        let mut keyring = self.take_keyring()?;
-        let (now, store) = (self.clock.now(), std::sync::Arc::clone(&self.store));
-        let mut bad = None;
-        for bundle in claimed.bundles.into_vec().into_iter().map(Bundle::from) {
-            let with = SignalAddress { account, device: bundle.device() };
-            if self.device.enlisted == Some(with) {
-                continue;
-            }
-            match keyring.open_session(&*store, with, &bundle, now, &mut self.random).await {
-                Ok(()) => {}
-                Err(SignalError::Store(error)) => return Err(error.into()),
-                Err(error) => bad = Some(error),
-            }
-            devices.retain(|device| device.id != bundle.device());
-            devices.push(PeerDevice { id: bundle.device(), registration_id: bundle.registration_id() });
-        }
-        devices.sort_by_key(|device| device.id);
-        self.put_keyring(keyring, address);
-        if let Some(before) = before.filter(|_| asked.is_empty())
-            && !before.iter().eq(devices.iter().map(|device| &device.id))
-        {
-            self.devices_changed(address, &before, devices.iter().map(|device| device.id));
-        }
-        if let Some(error) = bad {
-            tracing::warn!(%error, "the directory handed out keys that are not acceptable");
-            return self.finish_lane(address, RejectReason::BadKeys).await;
-        }
-        self.put_peer(Peer { address: address.clone(), account, devices: Some(devices) });
-        Ok(())
-    }
-
-    async fn finish_lane(&mut self, address: &Address, reason: RejectReason) -> Result<(), SignalError> {
+    /// Ends all that waits for one address.
+    pub(super) async fn finish_lane(&mut self, address: &Address, reason: RejectReason) -> Result<(), SignalError> {
         for waiting in self.outbox.queued_for(address) {
             self.give_up(&waiting, SendResult::Rejected(reason)).await?;
         }

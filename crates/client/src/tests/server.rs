@@ -1,28 +1,29 @@
 //! The server: one process, no disk, no consent.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod state;
+
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use causeway_identity::certificate::Validity;
 use causeway_identity::{
-    AccountId, Address, DeviceAddress, DeviceId, MessageId, NoiseKey, RootKey, RootPublicKey, ServerCertificate,
-    SessionId,
+    Address, DeviceAddress, DeviceId, MessageId, NoiseKey, RootKey, RootPublicKey, ServerCertificate, Validity,
 };
 use causeway_noise::transport::{self, Connection};
 use causeway_noise::{Limits, Received, StaticKey};
 use causeway_stanza as stanza;
 use causeway_stanza::hello::{ClientHello, ServerHello};
 use causeway_stanza::{
-    ConsentSettings, Delivery, DeviceMismatch, Encoding, End, EndReason, Enlisted, ErrorCode, FailureReason, Fate,
-    FromClient, FromServer, Inbox, InboxSetting, IqError, KeyBundle, KeyBundles, KeyCounts, List, Notification, Origin,
-    Outcome, ProviderKind, Reach, Rejected, Request, RequestBody, Response, ResponseBody, Submit, Success,
-    decode_client, encode_server,
+    Delivery, Encoding, End, EndReason, ErrorCode, FromClient, FromServer, Inbox, IqError, Notification, Origin,
+    Outcome, ProviderKind, Request, RequestBody, Response, ResponseBody, Submit, decode_client, encode_server,
 };
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
+
+use self::state::Online;
+pub(super) use self::state::{Device, State};
 
 pub(super) const DEPLOYMENT: &str = "test.causeway";
 
@@ -32,74 +33,6 @@ pub(super) struct Server {
     state: Arc<Mutex<State>>,
     pub(super) port: u16,
     changed: watch::Sender<u64>,
-}
-
-#[derive(Default)]
-pub(super) struct State {
-    pub(super) accounts: BTreeMap<Address, Account>,
-    outcomes: HashMap<(AccountId, DeviceId, MessageId), Fate>,
-    next_account: u8,
-    pub(super) faults: Faults,
-    pub(super) stats: Stats,
-    static_key: Option<Arc<StaticKey>>,
-    certificate: Option<ServerCertificate>,
-}
-
-/// What goes wrong.
-#[derive(Default)]
-pub(super) struct Faults {
-    /// So many messages are taken, and then the connection is lost instead of an answer.
-    pub(super) lose_outcomes: u32,
-    /// So many messages are refused for this long.
-    pub(super) rate_limit: u32,
-    /// These addresses do not exist, as far as anybody is told.
-    pub(super) closed: BTreeSet<Address>,
-    /// Every login fails with this.
-    pub(super) refuse: Option<FailureReason>,
-    /// Ciphertexts to this device are damaged while the count lasts.
-    pub(super) damage: Option<(Address, DeviceId, u32)>,
-    /// Bundles carry a damaged signature.
-    pub(super) bad_bundles: bool,
-    /// Claims are refused so many times.
-    pub(super) refuse_claims: u32,
-}
-
-/// What happened.
-#[derive(Default)]
-pub(super) struct Stats {
-    pub(super) logins: u32,
-    pub(super) resumed: u32,
-    pub(super) submits: u32,
-    pub(super) claims: u32,
-    pub(super) device_rejections: u32,
-    pub(super) tokens: Vec<String>,
-    pub(super) refreshed: Vec<String>,
-    pub(super) bad_acks: u32,
-}
-
-pub(super) struct Account {
-    pub(super) id: AccountId,
-    pub(super) devices: BTreeMap<DeviceId, Device>,
-    consent: ConsentSettings,
-}
-
-pub(super) struct Device {
-    noise: [u8; 32],
-    registration: stanza::RegistrationId,
-    pub(super) identity: stanza::PublicKey,
-    pub(super) signed: stanza::SignedPrekey,
-    pub(super) last_resort: stanza::SignedPrekey,
-    pub(super) ec: VecDeque<stanza::EcPrekey>,
-    pub(super) kyber: VecDeque<stanza::SignedPrekey>,
-    pub(super) mailbox: VecDeque<Delivery>,
-    online: Option<Online>,
-}
-
-struct Online {
-    session: u64,
-    to: mpsc::UnboundedSender<FromServer>,
-    next_tag: u64,
-    sent: VecDeque<(u64, (AccountId, DeviceId, MessageId))>,
 }
 
 impl Server {
@@ -426,206 +359,6 @@ impl Session {
 
 fn error(code: ErrorCode) -> ResponseBody {
     ResponseBody::Error(IqError::new(code))
-}
-
-impl State {
-    fn device(&mut self, address: &Address, device: Option<DeviceId>) -> Option<&mut Device> {
-        self.accounts.get_mut(address)?.devices.get_mut(&device?)
-    }
-
-    fn login(&mut self, session: &Session) -> FromServer {
-        if let Some(reason) = self.faults.refuse {
-            return FromServer::Failure(reason);
-        }
-        let enlisted = match session.device {
-            None => None,
-            Some(id) => {
-                let account = self.accounts.get(&session.address);
-                let Some((account, device)) = account.and_then(|account| Some((account, account.devices.get(&id)?)))
-                else {
-                    return FromServer::Failure(FailureReason::DeviceUnknown);
-                };
-                if device.noise != session.noise {
-                    return FromServer::Failure(FailureReason::DeviceKey);
-                }
-                Some((account, device, Enlisted { account: account.id, device: id }))
-            }
-        };
-        FromServer::Success(Success {
-            session: SessionId::from_bytes([7; 16]),
-            enlisted: enlisted.as_ref().map(|(_, _, enlisted)| *enlisted),
-            device_count: enlisted.as_ref().map_or(0, |(account, _, _)| u32::try_from(account.devices.len()).unwrap()),
-            prekeys_low: enlisted.as_ref().is_some_and(|(_, device, _)| device.ec.len() < 20),
-            waiting: enlisted.as_ref().map_or(0, |(_, device, _)| u64::try_from(device.mailbox.len()).unwrap()),
-        })
-    }
-
-    fn enlist(&mut self, session: &Session, enlist: stanza::Enlist) -> ResponseBody {
-        let next = &mut self.next_account;
-        let account = self.accounts.entry(session.address.clone()).or_insert_with(|| {
-            *next += 1;
-            let consent = ConsentSettings {
-                interop: false,
-                providers: List::new(),
-                inbox: InboxSetting::Separate,
-                reach: Reach::Everyone,
-            };
-            Account { id: AccountId::from_bytes([*next; 16]), devices: BTreeMap::new(), consent }
-        });
-        let same = account.devices.iter().find(|(_, device)| device.noise == session.noise).map(|(id, _)| *id);
-        let id = same.unwrap_or_else(|| {
-            let last = account.devices.keys().next_back().map_or(0, |id| id.get());
-            DeviceId::new(last + 1).unwrap()
-        });
-        account.devices.entry(id).or_insert_with(|| Device {
-            noise: session.noise,
-            registration: enlist.registration,
-            identity: enlist.identity_key,
-            signed: enlist.signed_prekey,
-            last_resort: enlist.last_resort_kyber,
-            ec: enlist.ec_prekeys.into_vec().into(),
-            kyber: enlist.kyber_prekeys.into_vec().into(),
-            mailbox: VecDeque::new(),
-            online: None,
-        });
-        ResponseBody::Enlisted(Enlisted { account: account.id, device: id })
-    }
-
-    fn list(&self, address: &Address) -> stanza::Devices {
-        let devices = self.accounts[address].devices.iter();
-        let devices =
-            devices.map(|(id, device)| stanza::Device { id: *id, registration: device.registration, enlisted_ms: 0 });
-        List::try_from(devices.collect::<Vec<_>>()).unwrap()
-    }
-
-    fn claim(&mut self, session: &Session, address: &Address, named: &[DeviceId]) -> ResponseBody {
-        self.stats.claims += 1;
-        if self.faults.refuse_claims > 0 {
-            self.faults.refuse_claims -= 1;
-            return ResponseBody::Error(IqError::new(ErrorCode::RateLimited).retry_after_ms(1));
-        }
-        let bad = self.faults.bad_bundles;
-        let open = !self.faults.closed.contains(address);
-        let Some(account) = self.accounts.get_mut(address).filter(|_| open) else {
-            return error(ErrorCode::NotAvailable);
-        };
-        let mut bundles = Vec::new();
-        for (id, device) in &mut account.devices {
-            let own = *address == session.address && Some(*id) == session.device;
-            if own || !(named.is_empty() || named.contains(id)) {
-                continue;
-            }
-            let mut signed_prekey = device.signed.clone();
-            if bad {
-                signed_prekey.signature = stanza::Signature::try_from(vec![9; 64]).unwrap();
-            }
-            bundles.push(KeyBundle {
-                device: *id,
-                registration: device.registration,
-                identity_key: device.identity.clone(),
-                signed_prekey,
-                ec_prekey: device.ec.pop_front(),
-                kyber_prekey: device.kyber.pop_front().unwrap_or(device.last_resort.clone()),
-            });
-        }
-        ResponseBody::KeyBundles(KeyBundles { account: account.id, bundles: List::try_from(bundles).unwrap() })
-    }
-
-    fn accept(&mut self, from: &Address, device: DeviceId, submit: Submit) -> Fate {
-        if self.faults.rate_limit > 0 {
-            self.faults.rate_limit -= 1;
-            return Fate::Rejected(Rejected::RateLimited { retry_after_ms: 1 });
-        }
-        let key = (self.accounts[from].id, device, submit.id);
-        if let Some(fate) = self.outcomes.get(&key) {
-            return fate.clone();
-        }
-        let open = !self.faults.closed.contains(&submit.to);
-        let sender = self.accounts[from].id;
-        let Some(account) = self.accounts.get_mut(&submit.to).filter(|_| open) else {
-            return Fate::Rejected(Rejected::NotAvailable);
-        };
-        let expected: BTreeMap<_, _> = account
-            .devices
-            .iter()
-            .filter(|(id, _)| submit.to != *from || **id != device)
-            .map(|(id, device)| (*id, device.registration))
-            .collect();
-        let named: BTreeMap<_, _> = submit.enc.iter().map(|enc| (enc.device, enc.registration)).collect();
-        if expected != named {
-            self.stats.device_rejections += 1;
-            let list = |ids: Vec<DeviceId>| List::try_from(ids).unwrap();
-            return Fate::Rejected(Rejected::Devices(DeviceMismatch {
-                missing: list(expected.keys().filter(|id| !named.contains_key(id)).copied().collect()),
-                extra: list(named.keys().filter(|id| !expected.contains_key(id)).copied().collect()),
-                stale: list(
-                    named
-                        .iter()
-                        .filter(|(id, reg)| expected.get(id).is_some_and(|known| known != *reg))
-                        .map(|(id, _)| *id)
-                        .collect(),
-                ),
-            }));
-        }
-        for enc in submit.enc.into_vec() {
-            let mut ciphertext = enc.ciphertext;
-            if let Some((address, damaged, count)) = &mut self.faults.damage
-                && (&*address, *damaged) == (&submit.to, enc.device)
-                && *count > 0
-                && enc.kind != stanza::EncType::Plaintext
-            {
-                *count -= 1;
-                let mut bytes = ciphertext.as_bytes().to_vec();
-                // Within the encrypted part of either kind of message.
-                bytes[150] ^= 1;
-                ciphertext = stanza::Ciphertext::try_from(bytes).unwrap();
-            }
-            let delivery = Delivery {
-                id: submit.id,
-                from: DeviceAddress { account: from.clone(), device },
-                from_account: sender,
-                class: submit.class,
-                ts_ms: 1,
-                tag: 1,
-                origin: origin(from),
-                kind: enc.kind,
-                ciphertext,
-            };
-            let device = account.devices.get_mut(&enc.device).unwrap();
-            device.mailbox.push_back(delivery.clone());
-            device.deliver(delivery);
-        }
-        self.outcomes.insert(key, Fate::Stored);
-        Fate::Stored
-    }
-
-    fn processed(&mut self, address: &Address, device: Option<DeviceId>, tag: u64) -> bool {
-        let Some(device) = self.device(address, device) else { return false };
-        let Some(online) = &mut device.online else { return false };
-        if tag >= online.next_tag {
-            self.stats.bad_acks += 1;
-            return false;
-        }
-        while online.sent.front().is_some_and(|(sent, _)| *sent <= tag) {
-            let (_, (account, from, id)) = online.sent.pop_front().unwrap();
-            device.mailbox.retain(|kept| (kept.from_account, kept.from.device, kept.id) != (account, from, id));
-        }
-        true
-    }
-}
-
-impl Device {
-    fn counts(&self) -> KeyCounts {
-        KeyCounts { ec: u32::try_from(self.ec.len()).unwrap(), kyber: u32::try_from(self.kyber.len()).unwrap() }
-    }
-
-    fn deliver(&mut self, mut delivery: Delivery) {
-        let Some(online) = &mut self.online else { return };
-        delivery.tag = online.next_tag;
-        online.next_tag += 1;
-        online.sent.push_back((delivery.tag, (delivery.from_account, delivery.from.device, delivery.id)));
-        let _ = online.to.send(FromServer::Message(delivery));
-    }
 }
 
 /// Unused encodings would hide a client that speaks only one.
