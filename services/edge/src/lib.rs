@@ -11,6 +11,7 @@
 //! directory knows of providers, `link` is the stream to routing, `requests` has a file per `iq`, `report` writes the log's
 //! lines about clients.
 
+mod certificate;
 mod config;
 mod connection;
 mod error;
@@ -139,6 +140,7 @@ impl Edge {
             self.metrics.clone(),
         ));
         let report = Arc::new(Report::default());
+        let (certificate_rules, certificate_clock) = (Arc::clone(&self.rules), Arc::clone(&self.clock));
         let shared = Arc::new(Shared {
             admission: Admission::new(config, limits::open_files()),
             rules: self.rules,
@@ -155,6 +157,8 @@ impl Edge {
         // Also when this future is dropped half-way.
         let _stop_services = stop.clone().drop_guard();
         life.spawn(services.track_future(self.providers.run(stop.clone())));
+        let certificate = certificate::look_after(certificate_rules, certificate_clock, stop.clone());
+        life.spawn(services.track_future(certificate));
         let stop_counting = stop.clone();
         life.spawn(services.track_future(async move { report.count(stop_counting).await }));
         life.spawn(services.track_future(self.link.run(self.deps.routing, stop.clone())));
