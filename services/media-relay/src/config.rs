@@ -29,8 +29,13 @@ pub struct MediaConfig {
     pub max_ticket_uses: u32,
     /// Largest ciphertext in bytes, both roles: 100 MiB (1 KiB to 4 GiB).
     pub max_blob_bytes: u64,
-    /// Transfers at one time; further ones get 503: 256 (1 to 100 000).
+    /// Transfers at one time; further ones get 503: 256 (1 to 100 000). Fetches without a ticket get half of them.
     pub max_transfers: u32,
+    /// Uploads and relayed downloads of one account at one time; further ones get 503: 8 (1 to 100 000).
+    pub max_transfers_per_account: u32,
+    /// A transfer that is slower, on average over 30 s of waiting for the peer, is cut off, in bytes a second: 1 024 (0 to
+    /// 1 048 576; 0 demands nothing).
+    pub min_bytes_per_s: u32,
     /// Open HTTP connections; further ones are closed at once: 1 024 (1 to 100 000).
     pub max_connections: u32,
     /// Open HTTP connections of one network (IPv4 /24, IPv6 /64); further ones are closed at once: 256 (1 to 100 000).
@@ -61,6 +66,8 @@ impl Default for MediaConfig {
             max_ticket_uses: 64,
             max_blob_bytes: 100 * 1024 * 1024,
             max_transfers: 256,
+            max_transfers_per_account: 8,
+            min_bytes_per_s: 1_024,
             max_connections: 1_024,
             max_connections_per_network: 256,
             idle_timeout_ms: 15_000,
@@ -79,6 +86,8 @@ impl Check for MediaConfig {
         within("media.max_ticket_uses", self.max_ticket_uses, 1..=10_000)?;
         within("media.max_blob_bytes", self.max_blob_bytes, 1024..=4 * 1024 * 1024 * 1024)?;
         within("media.max_transfers", self.max_transfers, 1..=100_000)?;
+        within("media.max_transfers_per_account", self.max_transfers_per_account, 1..=100_000)?;
+        within("media.min_bytes_per_s", self.min_bytes_per_s, 0..=1_048_576)?;
         within("media.max_connections", self.max_connections, 1..=100_000)?;
         within("media.max_connections_per_network", self.max_connections_per_network, 1..=100_000)?;
         within("media.idle_timeout_ms", self.idle_timeout_ms, 100..=600_000)?;

@@ -38,7 +38,7 @@ use url::Url;
 use crate::blobs::{BlobId, Blobs, Swept};
 use crate::error::{MediaError, RequestError};
 use crate::http::answer::Refusal;
-use crate::http::transfers::Transfers;
+use crate::http::transfers::{TransferLimits, Transfers};
 use crate::metrics::{Direction, metrics};
 use crate::quota::Quota;
 use crate::tickets::{Grant, Right, Tickets};
@@ -57,8 +57,13 @@ pub struct HostConfig {
     pub ticket_ttl: Duration,
     /// Largest ciphertext in bytes.
     pub max_blob_bytes: u64,
-    /// Transfers at one time; further ones get 503.
+    /// Transfers at one time; further ones get 503. Fetches get half of them.
     pub max_transfers: u32,
+    /// Uploads of one account at one time; further ones get 503.
+    pub max_transfers_per_account: u32,
+    /// A transfer that is slower, in bytes a second on average over 30 s of waiting for the peer, is cut off; 0 demands
+    /// nothing.
+    pub min_bytes_per_s: u32,
     /// A transfer in which nothing moves for this long is cut off.
     pub idle_timeout: Duration,
     /// A transfer that takes longer is cut off.
@@ -79,10 +84,25 @@ impl Default for HostConfig {
             ticket_ttl: Duration::from_secs(service.ticket_ttl_s),
             max_blob_bytes: service.max_blob_bytes,
             max_transfers: service.max_transfers,
+            max_transfers_per_account: service.max_transfers_per_account,
+            min_bytes_per_s: service.min_bytes_per_s,
             idle_timeout: service.idle(),
             transfer_timeout: service.total(),
             daily_upload_bytes: service.daily_upload_bytes,
             retention: Duration::from_secs(u64::from(service.retention_days) * 86_400),
+        }
+    }
+}
+
+impl HostConfig {
+    /// What transfers are held to.
+    pub(crate) fn transfers(&self) -> TransferLimits {
+        TransferLimits {
+            max: self.max_transfers,
+            max_per_account: self.max_transfers_per_account,
+            min_bytes_per_s: self.min_bytes_per_s,
+            idle: self.idle_timeout,
+            total: self.transfer_timeout,
         }
     }
 }
@@ -126,7 +146,7 @@ impl Host {
     /// # Errors
     /// [`MediaError::File`] and [`MediaError::Store`] when the folder cannot be used.
     pub async fn build(config: HostConfig, tickets: Arc<Tickets>, clock: SharedClock) -> Result<Self, MediaError> {
-        let transfers = Transfers::new(config.max_transfers, config.idle_timeout, config.transfer_timeout);
+        let transfers = Transfers::new(config.transfers());
         Self::sharing(config, tickets, clock, transfers).await
     }
 

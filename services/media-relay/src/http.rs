@@ -2,6 +2,7 @@
 
 pub(crate) mod answer;
 mod network;
+mod pace;
 pub(crate) mod range;
 mod timed;
 pub(crate) mod transfers;
@@ -33,6 +34,9 @@ pub struct Limits {
     pub head_timeout: Duration,
     /// A peer that takes nothing of an answer for this long loses its connection.
     pub write_idle: Duration,
+    /// A peer that takes fewer bytes of answers a second than this, on average over 30 s in which it is waited for, loses
+    /// its connection; 0 for no demand.
+    pub min_bytes_per_s: u32,
     /// After this long a connection gets no further request; after twice as long it is cut.
     pub lifetime: Duration,
 }
@@ -44,6 +48,7 @@ impl Default for Limits {
             max_connections_per_network: 256,
             head_timeout: Duration::from_secs(5),
             write_idle: Duration::from_secs(15),
+            min_bytes_per_s: 1_024,
             lifetime: Duration::from_secs(900),
         }
     }
@@ -90,7 +95,7 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, life: Lif
 
 async fn serve_connection(stream: TcpStream, app: Router, limits: Limits, drain: CancellationToken) {
     let _only_latency = stream.set_nodelay(true);
-    let io = TokioIo::new(Timed::new(stream, limits.write_idle));
+    let io = TokioIo::new(Timed::new(stream, limits.write_idle, limits.min_bytes_per_s));
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())

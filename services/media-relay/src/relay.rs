@@ -25,7 +25,7 @@ use crate::error::{MediaError, RequestError};
 use crate::host::Host;
 use crate::http::answer::{self, Refusal};
 use crate::http::range::Wanted;
-use crate::http::transfers::{Transfer, Transfers};
+use crate::http::transfers::{Party, Transfer, Transfers};
 use crate::metrics::{Direction, metrics};
 use crate::tickets::{Grant, MAX_URL_BYTES, Right, Sealed, TicketRefused, Tickets};
 
@@ -120,17 +120,17 @@ impl Relay {
             Refusal::Ticket
         };
         let grant = self.0.tickets.verify(headers).map_err(refused)?;
-        let Grant { size, sha256, right: Right::Download(url), .. } = grant else {
+        let Grant { account, size, sha256, right: Right::Download(url) } = grant else {
             return Err(refused(TicketRefused::OtherRight));
         };
         let wanted = Wanted::of(headers, size).map_err(|_| Refusal::Range(Some(size)))?;
-        let mut transfer = self.0.transfers.begin(Direction::Relay).ok_or(Refusal::Busy)?;
+        let mut transfer = self.0.transfers.begin(Direction::Relay, Party::Account(account)).ok_or(Refusal::Busy)?;
         // A part cannot be checked here; the client checks the segments in it.
         let whole = wanted.part().is_none_or(|part| part == (0..size));
         let expected = Expected { len: wanted.len(size), sha256: whole.then_some(sha256) };
         let body = match self.0.host.own_blob(&url) {
             Some(blob) => self.own(blob, size, &wanted, expected, transfer).await?,
-            None => match self.fetch(&url, size, &wanted, &transfer).await {
+            None => match self.fetch(&url, size, &wanted, &mut transfer).await {
                 Ok(fetched) => Checked::new(fetched.stream, expected, transfer).into_body().await?,
                 Err(refusal) => {
                     transfer.ended(refusal.reason());
@@ -161,7 +161,13 @@ impl Relay {
         Ok(Checked::new(reading.stream, expected, transfer).into_body().await?)
     }
 
-    async fn fetch(&self, url: &Url, size: u64, wanted: &Wanted, transfer: &Transfer) -> Result<FetchedBody, Refusal> {
+    async fn fetch(
+        &self,
+        url: &Url,
+        size: u64,
+        wanted: &Wanted,
+        transfer: &mut Transfer,
+    ) -> Result<FetchedBody, Refusal> {
         // The ticket is ours: the edge has checked that the URL's host is registered.
         let hosts = host_of(url).ok_or(Refusal::Upstream)?;
         let range = wanted.part().map(|part| ByteRange { first: part.start, last: Some(part.end - 1) });

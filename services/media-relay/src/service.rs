@@ -50,7 +50,6 @@ impl MediaRelay {
         let public_base = config.base_at(local).ok_or(MediaError::PublicBase)?;
         let tickets = Tickets::open(&config.key_file(), clock.clone())?.with_max_uses(config.max_ticket_uses);
         let tickets = Arc::new(tickets);
-        let transfers = Transfers::new(config.max_transfers, config.idle(), config.total());
         let ticket_ttl = Duration::from_secs(config.ticket_ttl_s);
         let host = HostConfig {
             public_base: public_base.clone(),
@@ -58,16 +57,20 @@ impl MediaRelay {
             ticket_ttl,
             max_blob_bytes: config.max_blob_bytes,
             max_transfers: config.max_transfers,
+            max_transfers_per_account: config.max_transfers_per_account,
+            min_bytes_per_s: config.min_bytes_per_s,
             idle_timeout: config.idle(),
             transfer_timeout: config.total(),
             daily_upload_bytes: config.daily_upload_bytes,
             retention: Duration::from_secs(u64::from(config.retention_days) * 86_400),
         };
+        let transfers = Transfers::new(host.transfers());
         let host = Host::sharing(host, Arc::clone(&tickets), clock, transfers.clone()).await?;
         let limits = Limits {
             max_connections: config.max_connections,
             max_connections_per_network: config.max_connections_per_network,
             write_idle: config.idle(),
+            min_bytes_per_s: config.min_bytes_per_s,
             lifetime: config.total(),
             ..Limits::default()
         };

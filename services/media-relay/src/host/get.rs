@@ -9,6 +9,7 @@ use crate::blobs::BlobId;
 use crate::error::MediaError;
 use crate::http::answer::{self, Refusal};
 use crate::http::range::Wanted;
+use crate::http::transfers::Party;
 use crate::metrics::Direction;
 use crate::relay::checked::{Checked, Expected};
 
@@ -19,7 +20,7 @@ impl Host {
         if method == Method::HEAD {
             return Ok(answer::blob(size, &wanted, Body::empty()));
         }
-        let transfer = self.0.transfers.begin(Direction::Serve).ok_or(Refusal::Busy)?;
+        let transfer = self.0.transfers.begin(Direction::Serve, Party::Anyone).ok_or(Refusal::Busy)?;
         let reading =
             self.0.blobs.read(id, wanted.part()).await.map_err(|error| away(&error))?.ok_or(Refusal::NotFound)?;
         // The digest was checked when the blob was written.

@@ -11,6 +11,7 @@ use super::Host;
 use super::get::away;
 use crate::blobs::{BlobId, PutError};
 use crate::http::answer::{self, Refusal};
+use crate::http::transfers::Party;
 use crate::metrics::{Direction, metrics};
 use crate::tickets::{Grant, Right, TicketRefused};
 
@@ -37,7 +38,7 @@ impl Host {
         announced: Option<u64>,
         body: &mut BodyDataStream,
     ) -> Result<(), Refusal> {
-        let Grant { size, sha256, .. } = self.granted(id, headers).map_err(|refused| {
+        let Grant { account, size, sha256, .. } = self.granted(id, headers).map_err(|refused| {
             metrics().ticket_refused(refused.reason());
             Refusal::Ticket
         })?;
@@ -46,7 +47,7 @@ impl Host {
             Some(bytes) if bytes < size => return Err(Refusal::TooShort),
             _ => {}
         }
-        let mut transfer = self.0.transfers.begin(Direction::Upload).ok_or(Refusal::Busy)?;
+        let mut transfer = self.0.transfers.begin(Direction::Upload, Party::Account(account)).ok_or(Refusal::Busy)?;
         let mut put = self.0.blobs.put(id, size, sha256).await.map_err(|error| away(&error))?;
         loop {
             match transfer.wait(body.next()).await {

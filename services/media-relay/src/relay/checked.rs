@@ -129,11 +129,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::http::transfers::Transfers;
+    use crate::http::transfers::{Party, TransferLimits, Transfers};
     use crate::metrics::Direction;
 
     fn transfer() -> Transfer {
-        Transfers::new(1, Duration::from_secs(10), Duration::from_secs(60)).begin(Direction::Relay).unwrap()
+        with_pace(0)
+    }
+
+    fn with_pace(min_bytes_per_s: u32) -> Transfer {
+        let (idle, total) = (Duration::from_secs(10), Duration::from_secs(60));
+        let limits = TransferLimits { max: 1, max_per_account: 1, min_bytes_per_s, idle, total };
+        Transfers::new(limits).begin(Direction::Relay, Party::Anyone).unwrap()
     }
 
     async fn pass(chunks: Vec<Vec<u8>>, expected: Expected) -> (Vec<u8>, Result<(), BrokenOff>) {
@@ -174,20 +180,23 @@ mod tests {
         assert_eq!(std::pin::pin!(silent.into_stream()).next().await, Some(Err(BrokenOff("too-slow"))));
         assert_eq!(started.elapsed(), Duration::from_secs(10));
 
-        let trickle = stream::repeat(()).then(|()| async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            Ok::<_, ()>(Bytes::from_static(b"x"))
-        });
-        let slow = Checked::new(trickle, Expected { len: 1_000, sha256: None }, transfer());
-        let (started, mut passed) = (tokio::time::Instant::now(), std::pin::pin!(slow.into_stream()));
-        let last = loop {
-            match passed.next().await {
-                Some(Ok(_)) => {}
-                end => break end,
-            }
-        };
-        assert_eq!(last, Some(Err(BrokenOff("too-slow"))));
-        assert_eq!(started.elapsed(), Duration::from_secs(60));
+        // Two and a half bytes a second, of which nothing, as much and more is demanded.
+        for (min_bytes_per_s, seconds) in [(0, 60), (2, 60), (3, 30)] {
+            let trickle = stream::repeat(()).then(|()| async {
+                tokio::time::sleep(Duration::from_millis(400)).await;
+                Ok::<_, ()>(Bytes::from_static(b"x"))
+            });
+            let slow = Checked::new(trickle, Expected { len: 1_000, sha256: None }, with_pace(min_bytes_per_s));
+            let (started, mut passed) = (tokio::time::Instant::now(), std::pin::pin!(slow.into_stream()));
+            let last = loop {
+                match passed.next().await {
+                    Some(Ok(_)) => {}
+                    end => break end,
+                }
+            };
+            assert_eq!(last, Some(Err(BrokenOff("too-slow"))));
+            assert_eq!(started.elapsed(), Duration::from_secs(seconds));
+        }
     }
 
     proptest! {

@@ -1,5 +1,11 @@
 //! Those who take all they can get.
 
+use bytes::Bytes;
+use futures::StreamExt as _;
+use reqwest::Body;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
 use super::*;
 
 #[tokio::test]
@@ -29,6 +35,37 @@ async fn silent_sockets_of_one_network_leave_room_for_the_others() {
     drop(second);
     let comes_back = async { while !is_answered(&mut from(10).await).await {} };
     tokio::time::timeout(Duration::from_secs(4), comes_back).await.expect("a place that is left is free again");
+}
+
+#[tokio::test]
+async fn one_account_takes_its_share_of_the_transfers_and_no_more() {
+    let media = Running::start_with(|config| config.max_transfers_per_account = 2).await;
+    let (bytes, other) = (ciphertext(200_000), AccountId::from_bytes([0xb0; 16]));
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let (sender, pieces) = mpsc::channel(1);
+        let body = Body::wrap_stream(ReceiverStream::new(pieces).map(Ok::<Bytes, std::io::Error>));
+        let request = tokio::spawn(media.put(&media.upload_ticket(&bytes)).body(body).send());
+        sender.send(Bytes::copy_from_slice(&bytes[..100_000])).await.unwrap();
+        open.push((sender, request));
+    }
+    while media.files().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let busy = media.put(&media.upload_ticket(&bytes)).body(bytes.clone()).send().await.unwrap();
+    assert_eq!((busy.status().as_u16(), busy.headers()["retry-after"].to_str().unwrap()), (503, "5"));
+    // Others are not kept waiting, and the share is one for both directions.
+    let theirs = media.host.upload_ticket(other, bytes.len() as u64, sha256(&bytes)).unwrap();
+    assert_eq!(media.put(&theirs).body(bytes.clone()).send().await.unwrap().status(), 201);
+    assert_eq!(media.http.get(&theirs.url).send().await.unwrap().bytes().await.unwrap(), bytes);
+    let download = media.download_ticket(&theirs.url, &bytes);
+    assert_eq!(media.get(&download).send().await.unwrap().status(), 503);
+    for (sender, request) in open {
+        sender.send(Bytes::copy_from_slice(&bytes[100_000..])).await.unwrap();
+        drop(sender);
+        assert_eq!(request.await.unwrap().unwrap().status(), 201);
+    }
+    assert_eq!(media.get(&download).send().await.unwrap().bytes().await.unwrap(), bytes);
 }
 
 /// True if the server says anything to a request; false when it has closed, which it must do before it would give up
