@@ -23,7 +23,7 @@ use anyhow::Context as _;
 pub use binary::program;
 pub use deployment::{Deployment, Process, Ready, Settings, Shape};
 pub use device::{Device, DeviceOptions};
-pub use network::CuttingNetwork;
+pub use network::{CuttingNetwork, RecordingNetwork};
 pub use provider::{Kind, Provider};
 pub use world::World;
 

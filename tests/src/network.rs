@@ -1,8 +1,8 @@
 //! A network between devices and the edge that breaks connections.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 use rand::rngs::StdRng;
@@ -84,4 +84,64 @@ async fn pass(mut near: TcpStream, mut far: TcpStream, mut life: u64) -> bool {
             return true;
         }
     }
+}
+
+/// Passes bytes on unchanged and keeps what devices sent, connection by connection.
+pub struct RecordingNetwork {
+    address: SocketAddr,
+    recorded: Arc<Mutex<Vec<Vec<u8>>>>,
+    accepting: JoinHandle<()>,
+}
+
+impl RecordingNetwork {
+    /// In front of `edge`.
+    ///
+    /// # Errors
+    /// No free port.
+    pub async fn start(edge: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("a port for the network")?;
+        let address = listener.local_addr()?;
+        let recorded = Arc::new(Mutex::new(Vec::<Vec<u8>>::new()));
+        let shared = Arc::clone(&recorded);
+        let accepting = tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let Ok(far) = TcpStream::connect(edge).await else { return };
+                let (mut from_device, mut to_device) = near.into_split();
+                let (mut from_edge, mut to_edge) = far.into_split();
+                let (index, shared) = (lock(&shared).len(), Arc::clone(&shared));
+                lock(&shared).push(Vec::new());
+                tokio::spawn(async move { tokio::io::copy(&mut from_edge, &mut to_device).await });
+                tokio::spawn(async move {
+                    let mut bytes = [0; 4_096];
+                    while let Ok(count @ 1..) = from_device.read(&mut bytes).await {
+                        lock(&shared)[index].extend_from_slice(&bytes[..count]);
+                        if to_edge.write_all(&bytes[..count]).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Ok(Self { address, recorded, accepting })
+    }
+
+    /// Where devices connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What devices have sent, a connection each.
+    pub fn recorded(&self) -> Vec<Vec<u8>> {
+        lock(&self.recorded).clone()
+    }
+}
+
+impl Drop for RecordingNetwork {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+fn lock(recorded: &Mutex<Vec<Vec<u8>>>) -> MutexGuard<'_, Vec<Vec<u8>>> {
+    recorded.lock().unwrap_or_else(PoisonError::into_inner)
 }
