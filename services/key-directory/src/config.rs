@@ -32,10 +32,22 @@ pub struct DirectoryConfig {
     pub keys_stale_ms: u64,
     /// Devices are told to publish prekeys when fewer one-time keys of a kind than this are left (1 to 100; default 10).
     pub prekeys_low: u32,
-    /// Prekey bundles that one device may claim of one account at once (1 to 10 000; default 6).
+    /// Claims of one account's prekey bundles by all devices of another at once (1 to 10 000; default 16: each of its
+    /// devices once). What is more is refused. A claim takes one one-time key of a kind from each device, so at the
+    /// defaults one account needs 84 x 5 min = 7 h for the 100 of a full supply, without what is published meanwhile.
     pub claim_burst: u32,
-    /// After these, one more in each of these (1 to 86 400 000 ms; default 10 min).
+    /// After these, one more in each of these (1 to 86 400 000 ms; default 5 min).
     pub claim_interval_ms: u64,
+    /// Claims of one account by all users of one provider at once that get one-time keys; what is more gets bundles
+    /// without them, so that conversations still start (1 to 100 000; default 60). At the defaults all users of a
+    /// provider together need 40 x 3 min = 2 h for 100 keys.
+    pub claim_provider_burst: u32,
+    /// After these, one more in each of these (1 to 86 400 000 ms; default 3 min).
+    pub claim_provider_interval_ms: u64,
+    /// The same for claims of one account by everybody (1 to 100 000; default 200, which is the most that are stored).
+    pub claim_target_burst: u32,
+    /// After these, one more in each of these (1 to 86 400 000 ms; default 30 s).
+    pub claim_target_interval_ms: u64,
     /// Publications that one device may make at once (1 to 10 000; default 20).
     pub publish_burst: u32,
     /// After these, one more in each of these (1 to 86 400 000 ms; default 10 s).
@@ -48,8 +60,8 @@ pub struct DirectoryConfig {
     pub enlist_provider_burst: u32,
     /// After these, one more in each of these (1 to 60 000 ms; default 100 ms, which is 600 a minute).
     pub enlist_provider_interval_ms: u64,
-    /// Callers that each rate limit keeps apart at a time; when there are more, new ones wait (1 000 to 10 000 000; default
-    /// 500 000, about 50 MB if all are in use).
+    /// Users of one provider that each rate limit keeps apart at a time; when there are more, new ones of this provider
+    /// wait, and those of others do not (1 000 to 10 000 000; default 100 000, about 10 MB if all are in use).
     pub limiter_states: usize,
     /// For this long a follower of records may trust what it cached without hearing from the directory (500 to 4 000 ms;
     /// default 3 s). A narrower consent waits at most twice this long, and a second, for a follower that is silent.
@@ -70,15 +82,19 @@ impl Default for DirectoryConfig {
             keys_cooldown_ms: 60 * 1_000,
             keys_stale_ms: 24 * 60 * 60 * 1_000,
             prekeys_low: 10,
-            claim_burst: 6,
-            claim_interval_ms: 10 * 60 * 1_000,
+            claim_burst: 16,
+            claim_interval_ms: 5 * 60 * 1_000,
+            claim_provider_burst: 60,
+            claim_provider_interval_ms: 3 * 60 * 1_000,
+            claim_target_burst: 200,
+            claim_target_interval_ms: 30 * 1_000,
             publish_burst: 20,
             publish_interval_ms: 10 * 1_000,
             enlist_burst: 6,
             enlist_interval_ms: 20 * 1_000,
             enlist_provider_burst: 600,
             enlist_provider_interval_ms: 100,
-            limiter_states: 500_000,
+            limiter_states: 100_000,
             lease_ms: 3_000,
             follower_queue: 4_096,
         }
@@ -105,6 +121,10 @@ impl Check for DirectoryConfig {
         within("directory.prekeys_low", self.prekeys_low, 1..=100)?;
         within("directory.claim_burst", self.claim_burst, 1..=10_000)?;
         within("directory.claim_interval_ms", self.claim_interval_ms, 1..=DAY_MS)?;
+        within("directory.claim_provider_burst", self.claim_provider_burst, 1..=100_000)?;
+        within("directory.claim_provider_interval_ms", self.claim_provider_interval_ms, 1..=DAY_MS)?;
+        within("directory.claim_target_burst", self.claim_target_burst, 1..=100_000)?;
+        within("directory.claim_target_interval_ms", self.claim_target_interval_ms, 1..=DAY_MS)?;
         within("directory.publish_burst", self.publish_burst, 1..=10_000)?;
         within("directory.publish_interval_ms", self.publish_interval_ms, 1..=DAY_MS)?;
         within("directory.enlist_burst", self.enlist_burst, 1..=10_000)?;

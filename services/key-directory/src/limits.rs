@@ -1,30 +1,26 @@
 //! Rate limits of the directory, each per key, in memory: a restart forgives.
 
-use std::hash::Hash;
-use std::num::NonZeroU32;
-use std::sync::{Mutex, PoisonError};
+mod limiter;
+
 use std::time::Duration;
 
 use causeway_identity::{AccountId, Address, DeviceId, ProviderId};
-use governor::clock::Clock;
-use governor::middleware::NoOpMiddleware;
-use governor::state::keyed::DashMapStateStore;
-use governor::{Quota, RateLimiter};
-use tokio::time::Instant;
 
+use self::limiter::Limiter;
+use crate::accounts::Record;
 use crate::config::DirectoryConfig;
-
-/// Searching a full limiter for states that can go takes long, so it is done at most this often.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// What a caller that found no room is told to wait.
-const NO_ROOM_WAIT: Duration = Duration::from_secs(60);
 
 /// All limiters of the directory.
 pub(crate) struct Limits {
     enlist_address: Limiter<Address>,
-    enlist_provider: Limiter<ProviderId>,
+    enlist_provider: Limiter<()>,
     publish: Limiter<(AccountId, DeviceId)>,
-    claim: Limiter<(AccountId, DeviceId, AccountId)>,
+    /// Claimant and target. Not the claiming device: that is renewed at will.
+    claim: Limiter<(AccountId, AccountId)>,
+    /// Targets, by the claimant's provider.
+    claim_provider: Limiter<AccountId>,
+    /// Targets, by their own provider.
+    claim_target: Limiter<AccountId>,
 }
 
 /// Too much; the time after which it may work again.
@@ -35,115 +31,118 @@ pub(crate) struct TooFast {
 
 impl Limits {
     pub(crate) fn new(config: &DirectoryConfig) -> Self {
-        let states = config.limiter_states;
+        let share = config.limiter_states;
         Self {
-            enlist_address: Limiter::new(config.enlist_burst, config.enlist_interval_ms, states),
-            enlist_provider: Limiter::new(config.enlist_provider_burst, config.enlist_provider_interval_ms, states),
-            publish: Limiter::new(config.publish_burst, config.publish_interval_ms, states),
-            claim: Limiter::new(config.claim_burst, config.claim_interval_ms, states),
+            enlist_address: Limiter::new(config.enlist_burst, config.enlist_interval_ms, share),
+            enlist_provider: Limiter::new(config.enlist_provider_burst, config.enlist_provider_interval_ms, 1),
+            publish: Limiter::new(config.publish_burst, config.publish_interval_ms, share),
+            claim: Limiter::new(config.claim_burst, config.claim_interval_ms, share),
+            claim_provider: Limiter::new(config.claim_provider_burst, config.claim_provider_interval_ms, share),
+            claim_target: Limiter::new(config.claim_target_burst, config.claim_target_interval_ms, share),
         }
     }
 
-    /// One enlistment. The address counts first, so that one user cannot use up the provider's share.
+    /// One enlistment. The provider counts first, so that addresses beyond its rate take no room; what the address's own
+    /// limit refuses does not count against the provider, so that one user cannot use up the rate of all.
     pub(crate) fn enlist(&self, address: &Address, provider: ProviderId) -> Result<(), TooFast> {
-        self.enlist_address.one(address)?;
-        self.enlist_provider.one(&provider)
+        self.enlist_provider.take(provider, ())?;
+        self.enlist_address
+            .take(provider, address.clone())
+            .inspect_err(|_| self.enlist_provider.give_back(provider, &()))
     }
 
-    /// One publication of prekeys.
-    pub(crate) fn publish(&self, account: AccountId, device: DeviceId) -> Result<(), TooFast> {
-        self.publish.one(&(account, device))
+    /// One publication of prekeys by a device of this account.
+    pub(crate) fn publish(&self, of: &Record, device: DeviceId) -> Result<(), TooFast> {
+        self.publish.take(of.provider.id, (of.account, device))
     }
 
-    /// One claim of `target`'s bundles by a device.
-    pub(crate) fn claim(&self, from: AccountId, device: DeviceId, target: AccountId) -> Result<(), TooFast> {
-        self.claim.one(&(from, device, target))
-    }
-}
-
-struct Limiter<K: Hash + Eq + Clone> {
-    limiter: RateLimiter<K, DashMapStateStore<K>, Uptime, NoOpMiddleware<Duration>>,
-    clock: Uptime,
-    /// States that are kept; when all are in use, new keys are refused rather than unlimited.
-    max_states: usize,
-    swept: Mutex<Option<Instant>>,
-}
-
-impl<K: Hash + Eq + Clone> Limiter<K> {
-    fn new(burst: u32, interval_ms: u64, max_states: usize) -> Self {
-        let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
-        let interval = Duration::from_millis(interval_ms.max(1));
-        let quota = Quota::with_period(interval).expect("the interval is not zero").allow_burst(burst);
-        let clock = Uptime { start: Instant::now() };
-        let limiter = RateLimiter::new(quota, DashMapStateStore::default(), clock);
-        Self { limiter, clock, max_states, swept: Mutex::new(None) }
-    }
-
-    fn one(&self, key: &K) -> Result<(), TooFast> {
-        if self.limiter.len() >= self.max_states {
-            self.sweep();
-            if self.limiter.len() >= self.max_states {
-                return Err(TooFast { retry_after: NO_ROOM_WAIT });
-            }
-        }
-        self.limiter.check_key(key).map_err(|not_until| {
-            let wait = not_until.wait_time_from(self.clock.now());
-            TooFast { retry_after: wait.max(Duration::from_millis(1)) }
-        })
-    }
-
-    /// Forgets the states that are as good as new.
-    fn sweep(&self) {
-        let now = Instant::now();
-        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
-        if swept.is_none_or(|last| now >= last + SWEEP_EVERY) {
-            *swept = Some(now);
-            self.limiter.retain_recent();
-        }
-    }
-}
-
-/// Time since the limiter was made, by tokio's clock, which tests can move.
-#[derive(Debug, Clone, Copy)]
-struct Uptime {
-    start: Instant,
-}
-
-impl Clock for Uptime {
-    type Instant = Duration;
-
-    fn now(&self) -> Duration {
-        self.start.elapsed()
+    /// One claim of `to`'s bundles by a device of `from`; false: without one-time keys, because `to` has given away
+    /// enough of them, to this provider or to all.
+    pub(crate) fn claim(&self, from: &Record, to: &Record) -> Result<bool, TooFast> {
+        self.claim.take(from.provider.id, (from.account, to.account))?;
+        // No room is as good as a used-up budget: conversations start all the same.
+        Ok(self.claim_provider.take(from.provider.id, to.account).is_ok()
+            && self.claim_target.take(to.provider.id, to.account).is_ok())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consent::Consent;
+    use crate::providers::{ProviderKind, ProviderRef, ProviderStatus};
 
-    #[tokio::test(start_paused = true)]
-    async fn six_claims_at_once_then_one_in_ten_minutes() {
-        let limits = Limits::new(&DirectoryConfig::default());
-        let ids = |n: u8| (AccountId::from_bytes([n; 16]), DeviceId::new(1).unwrap());
-        let (from, device) = ids(1);
-        let (target, _) = ids(2);
-        for _ in 0..6 {
-            limits.claim(from, device, target).unwrap();
+    fn record(account: u32, provider: u8) -> Record {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&account.to_be_bytes());
+        Record {
+            account: AccountId::from_bytes(id),
+            address: format!("user{account}@p{provider}.example").parse().unwrap(),
+            provider: ProviderRef {
+                id: ProviderId::from_bytes([provider; 16]),
+                domain: format!("p{provider}.example").parse().unwrap(),
+                kind: ProviderKind::ThirdParty,
+                status: ProviderStatus::Live,
+            },
+            devices: Vec::new(),
+            consent: Consent::default(),
         }
-        let refused = limits.claim(from, device, target).unwrap_err();
-        assert_eq!(refused.retry_after, Duration::from_secs(600));
-        assert!(limits.claim(from, DeviceId::new(2).unwrap(), target).is_ok(), "another device has its own share");
-        assert!(limits.claim(from, device, ids(3).0).is_ok(), "another target has its own share");
-        let mut passed = 6;
-        for _ in 0..943 {
+    }
+
+    /// Minutes until claims by these have taken a hundred one-time keys of one account.
+    async fn minutes_to_drain(claimants: &[Record]) -> u32 {
+        let (limits, target) = (Limits::new(&DirectoryConfig::default()), record(1_000_000, 9));
+        let mut taken = 0;
+        for minute in 0.. {
+            for claimant in claimants {
+                while taken < 100 && limits.claim(claimant, &target) == Ok(true) {
+                    taken += 1;
+                }
+            }
+            if taken == 100 {
+                return minute;
+            }
             tokio::time::advance(Duration::from_secs(60)).await;
-            passed += u32::from(limits.claim(from, device, target).is_ok());
         }
-        assert_eq!(passed, 100, "a hundred keys last 15.7 hours");
+        unreachable!("claims go on for ever")
     }
 
     #[tokio::test(start_paused = true)]
-    async fn enlistments_count_per_address_and_per_provider() {
+    async fn a_hundred_keys_last_for_hours() {
+        assert_eq!(minutes_to_drain(&[record(1, 1)]).await, 84 * 5, "one account");
+        let many: Vec<Record> = (0..500).map(|n| record(n, 1)).collect();
+        assert_eq!(minutes_to_drain(&many).await, 40 * 3, "all accounts of a provider");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claimant_is_an_account_and_each_target_counts_by_itself() {
+        let limits = Limits::new(&DirectoryConfig::default());
+        let (from, target) = (record(1, 1), record(2, 2));
+        for _ in 0..16 {
+            assert_eq!(limits.claim(&from, &target), Ok(true));
+        }
+        assert_eq!(limits.claim(&from, &target), Err(TooFast { retry_after: Duration::from_secs(300) }));
+        assert_eq!(limits.claim(&from, &record(3, 2)), Ok(true));
+        assert_eq!(limits.claim(&target, &target), Ok(true), "one's own account too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beyond_the_budgets_of_a_provider_and_of_a_target_claims_go_on_without_one_time_keys() {
+        let limits = Limits::new(&DirectoryConfig::default());
+        let target = record(1_000_000, 9);
+        let with_keys = |provider: u8, claimants: std::ops::Range<u32>| {
+            claimants.filter(|n| limits.claim(&record(*n, provider), &target).expect("answered")).count()
+        };
+        assert_eq!(with_keys(1, 0..100), 60);
+        assert_eq!(with_keys(2, 100..200), 60, "what one provider was refused does not count for all");
+        assert_eq!(with_keys(3, 200..300), 60);
+        assert_eq!(with_keys(4, 300..400), 20);
+        tokio::time::advance(Duration::from_secs(30)).await;
+        assert_eq!(with_keys(5, 400..500), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn enlistments_count_per_provider_and_address() {
         let config = DirectoryConfig {
             enlist_provider_burst: 10,
             enlist_provider_interval_ms: 60_000,
@@ -155,23 +154,14 @@ mod tests {
         for _ in 0..6 {
             limits.enlist(&address(0), provider).unwrap();
         }
-        assert_eq!(limits.enlist(&address(0), provider).unwrap_err().retry_after, Duration::from_secs(20));
+        for _ in 0..10 {
+            let refused = limits.enlist(&address(0), provider).unwrap_err();
+            assert_eq!(refused.retry_after, Duration::from_secs(20), "and the others' rate is not used up");
+        }
         for n in 1..5 {
             limits.enlist(&address(n), provider).unwrap();
         }
         assert_eq!(limits.enlist(&address(9), provider).unwrap_err().retry_after, Duration::from_secs(60));
         assert!(limits.enlist(&address(9), ProviderId::from_bytes([2; 16])).is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn states_that_are_as_new_make_room() {
-        let limiter: Limiter<usize> = Limiter::new(1, 5_000, 100);
-        for key in 0..100 {
-            limiter.one(&key).unwrap();
-        }
-        assert_eq!(limiter.one(&100), Err(TooFast { retry_after: NO_ROOM_WAIT }));
-        tokio::time::advance(Duration::from_secs(11)).await;
-        assert!(limiter.one(&100).is_ok());
-        assert!(limiter.limiter.len() < 10);
     }
 }

@@ -162,7 +162,7 @@ pub struct Bundle {
     pub identity_key: EcPublicKey,
     /// Its signed prekey.
     pub signed: SignedPrekey<EcPublicKey>,
-    /// A one-time key, never given to anybody else; `None` when they are used up.
+    /// A one-time key, never given to anybody else; `None` when they are used up, or were not asked for.
     pub ec: Option<EcPrekey>,
     /// A one-time key, never given to anybody else, or the last-resort one.
     pub kyber: SignedPrekey<KyberPublicKey>,
@@ -250,8 +250,9 @@ pub trait Store: Send + Sync + 'static {
     async fn key_counts(&self, account: AccountId, device: DeviceId) -> Result<Option<KeyCounts>, StoreError>;
 
     /// A bundle for each of these devices that exists, in the order given. From each, the one-time key of either kind
-    /// that was uploaded first is taken; it is never given again, not even when this call's answer gets lost.
-    async fn claim(&self, account: AccountId, devices: &[DeviceId]) -> Result<Vec<Bundle>, StoreError>;
+    /// that was uploaded first is taken; it is never given again, not even when this call's answer gets lost. Without
+    /// `one_time`, none is taken, and the bundles are those of devices that have none left.
+    async fn claim(&self, account: AccountId, devices: &[DeviceId], one_time: bool) -> Result<Vec<Bundle>, StoreError>;
 
     /// Resolves when this store can never answer again, so that the process should leave.
     async fn lost(&self);

@@ -35,14 +35,15 @@ pub(super) async fn run(
         Ok(to) => to,
         Err(refused) => return Ok(Err(refused)),
     };
-    if let Err(too_fast) = directory.limits.claim(from.account, from_device, to.account) {
-        return Ok(Err(too_fast.into()));
-    }
+    let one_time = match directory.limits.claim(&from, &to) {
+        Ok(one_time) => one_time,
+        Err(too_fast) => return Ok(Err(too_fast.into())),
+    };
     let own = from.account == to.account;
     let wanted = |device: &DeviceId| (named.is_empty() || named.contains(device)) && !(own && *device == from_device);
     let devices: Vec<DeviceId> = to.devices.iter().map(|device| device.id).filter(wanted).collect();
     let directory = Arc::clone(directory);
-    Directory::to_the_end(async move { Ok(Ok(take(&directory, &to, &devices).await?)) }).await
+    Directory::to_the_end(async move { Ok(Ok(take(&directory, &to, &devices, one_time).await?)) }).await
 }
 
 fn named_devices(numbers: &[u32]) -> Result<Vec<DeviceId>, Refused> {
@@ -53,8 +54,13 @@ fn named_devices(numbers: &[u32]) -> Result<Vec<DeviceId>, Refused> {
     ids.map_err(|error| Refused::because(ErrorCode::BadRequest, &format!("devices: {error}")))
 }
 
-async fn take(directory: &Directory, to: &Record, devices: &[DeviceId]) -> Result<wire::KeyBundles, CallError> {
-    let bundles = directory.store.claim(to.account, devices).await?;
+async fn take(
+    directory: &Directory,
+    to: &Record,
+    devices: &[DeviceId],
+    one_time: bool,
+) -> Result<wire::KeyBundles, CallError> {
+    let bundles = directory.store.claim(to.account, devices, one_time).await?;
     for bundle in &bundles {
         directory.metrics.bundle_claimed(bundle.taken.0, bundle.taken.1);
         if runs_low(bundle, directory.config.prekeys_low) {

@@ -10,7 +10,7 @@ use super::{Refused, account_id, device_id};
 use crate::directory::Directory;
 use crate::error::{BadField, CallError};
 use crate::keys::verify_publication;
-use crate::store::Published;
+use crate::store::{Published, Who};
 
 pub(super) async fn run(
     directory: &Arc<Directory>,
@@ -18,8 +18,12 @@ pub(super) async fn run(
 ) -> Result<Result<wire::KeyCounts, Refused>, CallError> {
     let (account, device) = (account_id(&request.account_id)?, device_id(request.device_id)?);
     let keys = request.keys.ok_or_else(|| BadField::new("keys", "is missing"))?;
+    let record = directory.store.record(&Who::Account(account)).await?;
+    let Some(record) = record.filter(|record| record.device(device).is_some()) else {
+        return Ok(Err(Refused::not_enlisted()));
+    };
     // Before the signatures are checked, which is what costs.
-    if let Err(too_fast) = directory.limits.publish(account, device) {
+    if let Err(too_fast) = directory.limits.publish(&record, device) {
         return Ok(Err(too_fast.into()));
     }
     let verified = match directory.verify(move || verify_publication(&keys)).await? {

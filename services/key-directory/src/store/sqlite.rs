@@ -169,9 +169,14 @@ impl Store for SqliteStore {
         self.engine.read(move |db| prekeys::counts_if_enlisted(db, account, device)).await
     }
 
-    async fn claim(&self, account: AccountId, devices: &[DeviceId]) -> Result<Vec<Bundle>, StoreError> {
+    async fn claim(&self, account: AccountId, devices: &[DeviceId], one_time: bool) -> Result<Vec<Bundle>, StoreError> {
         let devices = devices.to_vec();
-        self.engine.write(move |db| prekeys::claim(db, account, &devices)).await
+        if one_time {
+            self.engine.write(move |db| prekeys::claim(db, account, &devices, true)).await
+        } else {
+            // Takes nothing, so need not wait for a commit.
+            self.engine.read(move |db| prekeys::claim(db, account, &devices, false)).await
+        }
     }
 
     async fn lost(&self) {

@@ -30,6 +30,7 @@ pub(crate) fn run<F: Fresh>(fresh: impl AsyncFn() -> F) {
         a_withdrawn_account_is_gone_and_its_id_stays_used(fresh().await.store()).await;
         consent_and_push_are_replaced(fresh().await.store()).await;
         keys_leave_in_the_order_of_upload(fresh().await.store()).await;
+        a_claim_without_one_time_keys_takes_none(fresh().await.store()).await;
         a_key_published_again_is_not_handed_out_again(fresh().await.store()).await;
         a_newer_key_replaces_one_with_its_id(fresh().await.store()).await;
         the_oldest_keys_beyond_the_bound_are_dropped(fresh().await.store()).await;
@@ -310,7 +311,7 @@ async fn a_withdrawn_account_is_gone_and_its_id_stays_used(store: &dyn Store) {
     assert_eq!(store.record(&Who::Account(account)).await.unwrap(), None);
     assert_eq!(store.record(&Who::Address(address(1))).await.unwrap(), None);
     assert_eq!(store.key_counts(account, device).await.unwrap(), None);
-    assert!(store.claim(account, &[device]).await.unwrap().is_empty());
+    assert!(store.claim(account, &[device], true).await.unwrap().is_empty());
 
     assert!(store.enlist(&enlistment(1, 2)).await.is_err(), "an id is never given twice");
     let mut anew = enlistment(1, 2);
@@ -355,6 +356,16 @@ async fn keys_leave_in_the_order_of_upload(store: &dyn Store) {
     let fallback = claim(store, account, device).await;
     assert_eq!((fallback.ec, fallback.kyber), (None, signed(9_999, kyber(3_000_000))));
     assert_eq!((fallback.signed, fallback.taken), (signed(1, ec(2_000_000)), (false, false)));
+}
+
+async fn a_claim_without_one_time_keys_takes_none(store: &dyn Store) {
+    let (account, device) = an_account(store).await;
+    store.publish(account, device, &one_time_keys(1, vec![1], vec![2])).await.unwrap();
+    let spare = store.claim(account, &[device], false).await.unwrap().pop().unwrap();
+    assert_eq!((spare.ec, spare.kyber, spare.taken), (None, signed(9_999, kyber(3_000_000)), (false, false)));
+    assert_eq!(spare.left, KeyCounts { ec: 1, kyber: 1 });
+    let full = claim(store, account, device).await;
+    assert_eq!((full.ec, full.kyber, full.signed), (Some(one_time(1)), signed(2, kyber(2)), spare.signed));
 }
 
 async fn a_key_published_again_is_not_handed_out_again(store: &dyn Store) {
@@ -449,7 +460,7 @@ async fn nothing_is_found_where_nothing_is(store: &dyn Store) {
             Published::NoDevice
         );
         assert_eq!(store.key_counts(account, device).await.unwrap(), None);
-        assert!(store.claim(account, &[device]).await.unwrap().is_empty());
+        assert!(store.claim(account, &[device], true).await.unwrap().is_empty());
     }
     assert!(!store.set_consent(nobody, &Consent::default()).await.unwrap());
     assert!(!store.withdraw(nobody, 1).await.unwrap());
@@ -460,5 +471,5 @@ async fn record(store: &dyn Store, account: AccountId) -> Record {
 }
 
 async fn claim(store: &dyn Store, account: AccountId, device: DeviceId) -> Bundle {
-    store.claim(account, &[device]).await.unwrap().pop().expect("the device is there")
+    store.claim(account, &[device], true).await.unwrap().pop().expect("the device is there")
 }

@@ -37,6 +37,8 @@ pub(crate) fn config_in(folder: &Path) -> DirectoryConfig {
         fetch: FetchConfig { allow_loopback_http: true, ..FetchConfig::default() },
         // Most tests are not about limits.
         claim_burst: 10_000,
+        claim_provider_burst: 10_000,
+        claim_target_burst: 10_000,
         publish_burst: 10_000,
         enlist_burst: 10_000,
         ..DirectoryConfig::default()

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use causeway_proto::directory::v1 as pb;
-use causeway_proto::wire::v1::{ErrorCode, Reach};
+use causeway_proto::wire::v1::{Enlisted, ErrorCode, Reach};
 
 use crate::testing::{Deployment, Phone, error_of};
 
@@ -43,10 +43,11 @@ async fn parallel_claims_get_each_one_time_key_once() {
 
 #[tokio::test]
 async fn one_claimant_cannot_drain_a_victim() {
-    let net = Deployment::start_with(|config| config.claim_burst = 6).await;
+    let net = Deployment::start_with(|config| config.claim_burst = 16).await;
     let (home, birdy) = net.two_providers().await;
     let (ada, _) = net.join(&birdy, "ada", 0, 0).await;
-    let (bo, _) = net.join(&home, "bo", 12, 20).await;
+    let (too, _) = net.join(&birdy, "ada", 0, 0).await;
+    let (bo, _) = net.join(&home, "bo", 22, 30).await;
     let mut follower = net.follow().await;
     let told = async {
         loop {
@@ -57,12 +58,17 @@ async fn one_claimant_cannot_drain_a_victim() {
             }
         }
     };
-    for _ in 0..6 {
-        net.claim(&ada, BO).await.unwrap();
+    for n in 0..16 {
+        net.claim(if n % 2 == 0 { &ada } else { &too }, BO).await.unwrap();
     }
     let refused = net.claim(&ada, BO).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::RateLimited);
-    assert!((590_000..=600_000).contains(&refused.retry_after_ms), "{}", refused.retry_after_ms);
+    assert_eq!(
+        error_of(net.claim(&too, BO).await),
+        ErrorCode::RateLimited,
+        "another device of it is the same claimant"
+    );
+    assert!((290_000..=300_000).contains(&refused.retry_after_ms), "{}", refused.retry_after_ms);
     assert_eq!(net.count(&bo).await.unwrap(), (6, 14), "a refused claim takes nothing");
     let low = told.await;
     assert_eq!((low.device_id, low.ec, low.address.as_str()), (bo.device_id, 9, BO));
@@ -71,10 +77,32 @@ async fn one_claimant_cannot_drain_a_victim() {
     net.claim(&ada, "cy@home.example").await.expect("each target counts by itself");
 
     tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(600)).await;
+    tokio::time::advance(Duration::from_secs(300)).await;
     tokio::time::resume();
     net.claim(&ada, BO).await.unwrap();
     assert_eq!(error_of(net.claim(&ada, BO).await), ErrorCode::RateLimited);
+}
+
+#[tokio::test]
+async fn beyond_the_budget_of_a_provider_conversations_start_without_one_time_keys() {
+    let net = Deployment::start_with(|config| config.claim_provider_burst = 2).await;
+    let (home, birdy) = net.two_providers().await;
+    let (ada, _) = net.join(&birdy, "ada", 0, 0).await;
+    let (cy, _) = net.join(&birdy, "cy", 0, 0).await;
+    let (dee, _) = net.join(&home, "dee", 0, 0).await;
+    let (bo, phone) = net.join(&home, "bo", 9, 9).await;
+    let claim = async |from: &Enlisted| net.claim(from, BO).await.unwrap().bundles.remove(0);
+    for from in [&ada, &cy] {
+        let bundle = claim(from).await;
+        assert!(bundle.ec_prekey.is_some() && bundle.kyber_prekey.is_some_and(|key| key.id != 1));
+    }
+    for from in [&ada, &cy] {
+        let bundle = claim(from).await;
+        assert_eq!((bundle.ec_prekey, bundle.kyber_prekey.map(|key| key.id)), (None, Some(1)));
+        assert_eq!((bundle.identity_key, bundle.signed_prekey.is_some()), (phone.identity_key(), true));
+    }
+    assert_eq!(net.count(&bo).await.unwrap(), (7, 7));
+    assert!(claim(&dee).await.ec_prekey.is_some(), "users of another provider have a budget of their own");
 }
 
 #[tokio::test]

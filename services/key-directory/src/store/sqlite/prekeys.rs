@@ -160,17 +160,27 @@ fn counts(db: &Connection, account: AccountId, device: DeviceId) -> Result<KeyCo
     Ok(KeyCounts { ec: count(Kind::Ec)?, kyber: count(Kind::Kyber)? })
 }
 
-pub(super) fn claim(db: &Connection, account: AccountId, devices: &[DeviceId]) -> Result<Vec<Bundle>, StoreError> {
+pub(super) fn claim(
+    db: &Connection,
+    account: AccountId,
+    devices: &[DeviceId],
+    one_time: bool,
+) -> Result<Vec<Bundle>, StoreError> {
     let mut bundles = Vec::with_capacity(devices.len());
     for device in devices {
-        if let Some(bundle) = claim_one(db, account, *device)? {
+        if let Some(bundle) = claim_one(db, account, *device, one_time)? {
             bundles.push(bundle);
         }
     }
     Ok(bundles)
 }
 
-fn claim_one(db: &Connection, account: AccountId, device: DeviceId) -> Result<Option<Bundle>, StoreError> {
+fn claim_one(
+    db: &Connection,
+    account: AccountId,
+    device: DeviceId,
+    one_time_keys: bool,
+) -> Result<Option<Bundle>, StoreError> {
     let head = db
         .prepare_cached(
             "SELECT registration_id, identity_key, signed_id, signed_key, signed_signature,
@@ -184,8 +194,8 @@ fn claim_one(db: &Connection, account: AccountId, device: DeviceId) -> Result<Op
         .optional()
         .map_err(failed)?;
     let Some((registration_id, identity_key, signed, last_resort)) = head else { return Ok(None) };
-    let ec = take(db, account, device, Kind::Ec)?;
-    let kyber = take(db, account, device, Kind::Kyber)?;
+    let take_one = |kind| if one_time_keys { take(db, account, device, kind) } else { Ok(None) };
+    let (ec, kyber) = (take_one(Kind::Ec)?, take_one(Kind::Kyber)?);
     let taken = (ec.is_some(), kyber.is_some());
     let ec =
         ec.map(|key| Ok::<_, StoreError>(EcPrekey { id: prekey_id(key.id)?, key: ec_key(&key.key)? })).transpose()?;

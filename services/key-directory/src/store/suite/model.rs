@@ -171,7 +171,7 @@ impl Model {
                 let devices: BTreeSet<DeviceId> = devices.into_iter().map(|nth| self.device(user, nth).1).collect();
                 let devices: Vec<DeviceId> = devices.into_iter().collect();
                 let (account, _) = self.device(user, 0);
-                let bundles = store.claim(account, &devices).await.unwrap();
+                let bundles = store.claim(account, &devices, true).await.unwrap();
                 let mut bundles = bundles.into_iter();
                 for device in devices {
                     if let Some(phone) = self.phone(user, device) {
