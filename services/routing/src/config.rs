@@ -167,7 +167,15 @@ impl Check for RoutingConfig {
         within("routing.push_give_up_ms", self.push_give_up_ms, 1_000..=7 * DAY_MS)?;
         within("routing.push_queue", self.push_queue, 16..=10_000_000)?;
         within("routing.push_concurrency", self.push_concurrency, 1..=4_096)?;
-        within("routing.push_concurrency_per_provider", self.push_concurrency_per_provider, 1..=4_096)
+        within("routing.push_concurrency_per_provider", self.push_concurrency_per_provider, 1..=4_096)?;
+        match self.fetch.check() {
+            Ok(()) => Ok(()),
+            Err(error) => Err(ConfigError::Value {
+                field: "routing.fetch",
+                value: "out of range".to_owned(),
+                fix: error.to_string(),
+            }),
+        }
     }
 }
 

@@ -74,6 +74,16 @@ impl Submission {
     }
 }
 
+/// An address exactly as a client wrote it, for the answer; never for a log.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct AsWritten(pub(crate) String);
+
+impl fmt::Debug for AsWritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<address>")
+    }
+}
+
 /// A message towards one recipient account: a repeat has the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct MessageKey {

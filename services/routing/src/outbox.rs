@@ -12,7 +12,7 @@ use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::message::{Ending, Envelope, Outcome};
+use crate::message::{AsWritten, Ending, Envelope, Outcome};
 use crate::rpc::encode;
 use crate::session::Notice;
 
@@ -27,7 +27,7 @@ const EVENT_WEIGHT: usize = 256;
 pub(crate) enum Event {
     Attached { waiting: u64 },
     Deliver { tag: u64, envelope: Envelope },
-    Outcome { outcome: Outcome, id: MessageId, to: String },
+    Outcome { outcome: Outcome, id: MessageId, to: AsWritten },
     Notify(Notice),
     End { reason: Ending, retry_after_ms: u64 },
 }

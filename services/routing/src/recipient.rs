@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::message::Submission;
+use crate::message::{AsWritten, Submission};
 use crate::records::Change;
 use crate::session::{Session, SessionKey};
 
@@ -37,7 +37,7 @@ pub(crate) struct Job {
 pub(crate) struct ReplyTo {
     pub(crate) session: Arc<Session>,
     /// The recipient's address as the sender wrote it.
-    pub(crate) to: String,
+    pub(crate) to: AsWritten,
 }
 
 /// What an actor is told beside messages. There is at most one of each kind under way per session or change, so the

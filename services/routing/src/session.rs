@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use causeway_identity::SessionId;
+use causeway_identity::{Address, MessageId, SessionId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::message::{Ending, Envelope, Outcome, Rejection, Sender};
+use crate::message::{AsWritten, Ending, Envelope, Outcome, Rejection, Sender};
 use crate::metrics::Metrics;
 use crate::outbox::{Event, Outbox};
 use crate::recipient::Control;
@@ -122,7 +122,7 @@ impl Session {
     }
 
     /// Tells the sender what became of a message.
-    pub(crate) fn answer(&self, outcome: Outcome, id: causeway_identity::MessageId, to: String) {
+    pub(crate) fn answer(&self, outcome: Outcome, id: MessageId, to: AsWritten) {
         self.metrics.decided(&outcome);
         if let Outcome::Rejected(Rejection::RateLimited { retry_after_ms }) = outcome {
             self.close_for(Duration::from_millis(retry_after_ms).min(MAX_CLOSED));
@@ -179,6 +179,6 @@ const MAX_CLOSED: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Notice {
     PrekeysLow { ec: u32, kyber: u32 },
-    DevicesChanged { address: String },
+    DevicesChanged { address: Address },
     ConsentChanged,
 }

@@ -5,7 +5,8 @@ mod ops;
 mod rows;
 mod writer;
 
-use std::fs::File;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -42,11 +43,17 @@ pub(crate) struct SqliteMailbox {
     _lock: File,
 }
 
+/// The file, made for its owner only if it is not there.
+fn private(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
 impl SqliteMailbox {
     /// Opens `mailbox.sqlite` in `dir`, and makes it if it is not there.
     pub(crate) fn open(dir: &Path, bounds: Bounds, metrics: Metrics) -> Result<Self, RoutingError> {
         let folder = |source| RoutingError::Folder { path: dir.to_owned(), source };
-        std::fs::create_dir_all(dir).map_err(folder)?;
+        // Nobody else on this machine is to see who waits for whom.
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(folder)?;
         let lock = File::create(dir.join("mailbox.lock")).map_err(folder)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -54,6 +61,7 @@ impl SqliteMailbox {
             Err(std::fs::TryLockError::Error(source)) => return Err(folder(source)),
         }
         let file = dir.join("mailbox.sqlite");
+        private(&file).map_err(folder)?;
         let broken = |error: rusqlite::Error| RoutingError::Mailbox { path: file.clone(), reason: describe(&error) };
         let mut connection = connect(&file).map_err(broken)?;
         prepare(&mut connection).map_err(|reason| RoutingError::Mailbox { path: file.clone(), reason })?;

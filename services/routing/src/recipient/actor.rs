@@ -475,7 +475,7 @@ impl Actor {
                 }
                 return;
             }
-            Change::Devices => Some(Notice::DevicesChanged { address: self.address.as_str().to_owned() }),
+            Change::Devices => Some(Notice::DevicesChanged { address: self.address.clone() }),
             Change::Consent => Some(Notice::ConsentChanged),
             Change::Withdrawn | Change::Push | Change::Other => None,
         };

@@ -7,7 +7,7 @@ use causeway_proto::routing::v1 as pb;
 use causeway_proto::wire::v1 as wire;
 
 use crate::limits::Charge;
-use crate::message::{Class, Enc, EncType, Sender, Submission};
+use crate::message::{AsWritten, Class, Enc, EncType, Sender, Submission};
 
 /// A field that does not hold what it must.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +37,7 @@ pub(crate) fn submission(
     submit: wire::Submit,
     from: Arc<Sender>,
     charge: Charge,
-) -> Result<(Submission, String), BadField> {
+) -> Result<(Submission, AsWritten), BadField> {
     let id = MessageId::try_from(&submit.id[..]).map_err(|_| BadField("id"))?;
     let to: Address = submit.to.parse().map_err(|_| BadField("to"))?;
     let class = match wire::MessageClass::try_from(submit.class) {
@@ -61,7 +61,7 @@ pub(crate) fn submission(
         let device = DeviceId::new(part.device).map_err(|_| BadField("enc.device"))?;
         enc.push(Enc { device, registration: part.reg, kind, ciphertext: part.ciphertext });
     }
-    Ok((Submission { id, from, to, class, enc, charge: Some(charge) }, submit.to))
+    Ok((Submission { id, from, to, class, enc, charge: Some(charge) }, AsWritten(submit.to)))
 }
 
 /// Bytes that a submission keeps in memory.

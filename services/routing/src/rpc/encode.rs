@@ -16,7 +16,7 @@ pub(crate) fn event(event: Event) -> Wire {
         Event::Attached { waiting } => Wire::Attached(pb::Attached { waiting }),
         Event::Deliver { tag, envelope } => Wire::Deliver(delivery(tag, envelope)),
         Event::Outcome { outcome, id, to } => {
-            Wire::Outcome(wire::Outcome { id: Bytes::copy_from_slice(id.as_bytes()), to, ..answer(outcome) })
+            Wire::Outcome(wire::Outcome { id: Bytes::copy_from_slice(id.as_bytes()), to: to.0, ..answer(outcome) })
         }
         Event::Notify(notice) => Wire::Notify(notification(notice)),
         Event::End { reason, retry_after_ms } => Wire::End(wire::End { reason: ending(reason).into(), retry_after_ms }),
@@ -93,7 +93,9 @@ fn notification(notice: Notice) -> wire::Notification {
     use wire::notification::Kind;
     let kind = match notice {
         Notice::PrekeysLow { ec, kyber } => Kind::PrekeysLow(wire::PrekeysLow { ec, kyber }),
-        Notice::DevicesChanged { address } => Kind::DevicesChanged(wire::DevicesChanged { address }),
+        Notice::DevicesChanged { address } => {
+            Kind::DevicesChanged(wire::DevicesChanged { address: address.as_str().to_owned() })
+        }
         Notice::ConsentChanged => Kind::ConsentChanged(wire::ConsentChanged {}),
     };
     wire::Notification { kind: Some(kind) }

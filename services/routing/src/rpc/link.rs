@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::decode;
 use crate::limits::Budget;
-use crate::message::{Ending, Outcome, Rejection};
+use crate::message::{AsWritten, Ending, Outcome, Rejection};
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, OutboxStream};
 use crate::recipient::{Job, ReplyTo};
@@ -173,7 +173,7 @@ impl Link {
                 session.end(Ending::BadStanza, 0);
                 return;
             };
-            session.answer(self.no_room(), id, message.to);
+            session.answer(self.no_room(), id, AsWritten(message.to));
             return;
         };
         let (submission, to) = match decode::submission(message, Arc::clone(&session.device), charge) {
