@@ -21,6 +21,10 @@ const USER_AGENT: &str = "causeway/1";
 const MAX_URL_BYTES: usize = 2048;
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
 const IDLE_CONNECTIONS: usize = 8;
+/// What a host may send of one answer ahead of its reader.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+/// The same for all answers of a connection: large, so that readers that stopped do not hold up the others.
+const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Fetches from registered hosts only; see the crate's description. Cloning gives another handle.
@@ -71,6 +75,8 @@ impl Fetcher {
                 .read_timeout(config.idle_timeout())
                 .pool_max_idle_per_host(IDLE_CONNECTIONS)
                 .http2_max_header_list_size(MAX_HEADER_BYTES)
+                .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+                .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         };
         let client = match builder().build() {
             Ok(client) => client,
