@@ -27,6 +27,10 @@ pub struct MediaConfig {
     pub ticket_ttl_s: u64,
     /// How often one ticket may be presented: 64 (1 to 10 000). Resumed downloads need some.
     pub max_ticket_uses: u32,
+    /// How many tickets, of both kinds together, one account gets at once: 60 (1 to 10 000).
+    pub ticket_burst: u32,
+    /// How many more it gets in a minute: 60 (1 to 10 000).
+    pub tickets_per_minute: u32,
     /// Largest ciphertext in bytes, both roles: 100 MiB (1 KiB to 4 GiB).
     pub max_blob_bytes: u64,
     /// Transfers at one time; further ones get 503: 256 (1 to 100 000). Fetches without a ticket get half of them.
@@ -64,6 +68,8 @@ impl Default for MediaConfig {
             ticket_key_file: None,
             ticket_ttl_s: 600,
             max_ticket_uses: 64,
+            ticket_burst: 60,
+            tickets_per_minute: 60,
             max_blob_bytes: 100 * 1024 * 1024,
             max_transfers: 256,
             max_transfers_per_account: 8,
@@ -84,6 +90,8 @@ impl Check for MediaConfig {
     fn check(&self) -> Result<(), ConfigError> {
         within("media.ticket_ttl_s", self.ticket_ttl_s, 10..=86_400)?;
         within("media.max_ticket_uses", self.max_ticket_uses, 1..=10_000)?;
+        within("media.ticket_burst", self.ticket_burst, 1..=10_000)?;
+        within("media.tickets_per_minute", self.tickets_per_minute, 1..=10_000)?;
         within("media.max_blob_bytes", self.max_blob_bytes, 1024..=4 * 1024 * 1024 * 1024)?;
         within("media.max_transfers", self.max_transfers, 1..=100_000)?;
         within("media.max_transfers_per_account", self.max_transfers_per_account, 1..=100_000)?;

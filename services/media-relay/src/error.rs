@@ -62,10 +62,10 @@ pub enum RequestError {
         /// Largest ciphertext in bytes.
         max: u64,
     },
-    /// The account has used up its quota.
-    #[error("the account's upload quota is used up")]
+    /// The account has used up its bytes of the day, or got too many tickets lately.
+    #[error("the account's quota is used up")]
     Quota {
-        /// When the next window opens.
+        /// When asking again makes sense.
         retry_after: Duration,
     },
 }

@@ -186,10 +186,11 @@ impl Host {
         if size > config.max_blob_bytes {
             return Err(RequestError::TooLarge { max: config.max_blob_bytes });
         }
-        quota.take(account, size, clock.now_ms())?;
         let blob = BlobId::random(&mut OsRng.unwrap_err());
         let grant = Grant { account, size, sha256, right: Right::Upload(blob) };
         let sealed = tickets.issue(&grant, config.ticket_ttl)?;
+        // Last, because it is for a day: what is refused otherwise costs none of it.
+        quota.take(account, size, clock.now_ms())?;
         metrics().ticket_issued(Direction::Upload);
         let url = format!("{prefix}{blob}");
         Ok(UploadTicket { public_url: url.clone(), url, ticket: sealed.ticket, expires_ms: sealed.expires_ms })

@@ -119,18 +119,23 @@ impl Relay {
             metrics().ticket_refused(refused.reason());
             Refusal::Ticket
         };
-        let grant = self.0.tickets.verify(headers).map_err(refused)?;
-        let Grant { account, size, sha256, right: Right::Download(url) } = grant else {
+        let ticket = self.0.tickets.verify(headers).map_err(refused)?;
+        let Grant { account, size, sha256, right: Right::Download(url) } = &ticket.grant else {
             return Err(refused(TicketRefused::OtherRight));
         };
+        let (size, sha256) = (*size, *sha256);
         let wanted = Wanted::of(headers, size).map_err(|_| Refusal::Range(Some(size)))?;
-        let mut transfer = self.0.transfers.begin(Direction::Relay, Party::Account(account)).ok_or(Refusal::Busy)?;
+        let mut transfer = self.0.transfers.begin(Direction::Relay, Party::Account(*account)).ok_or(Refusal::Busy)?;
+        if let Err(used_up) = self.0.tickets.count(&ticket) {
+            transfer.ended(Refusal::Ticket.reason());
+            return Err(refused(used_up));
+        }
         // A part cannot be checked here; the client checks the segments in it.
         let whole = wanted.part().is_none_or(|part| part == (0..size));
         let expected = Expected { len: wanted.len(size), sha256: whole.then_some(sha256) };
-        let body = match self.0.host.own_blob(&url) {
+        let body = match self.0.host.own_blob(url) {
             Some(blob) => self.own(blob, size, &wanted, expected, transfer).await?,
-            None => match self.fetch(&url, size, &wanted, &mut transfer).await {
+            None => match self.fetch(url, size, &wanted, &mut transfer).await {
                 Ok(fetched) => Checked::new(fetched.stream, expected, transfer).into_body().await?,
                 Err(refusal) => {
                     transfer.ended(refusal.reason());

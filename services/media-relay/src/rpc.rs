@@ -37,7 +37,7 @@ impl Tickets for Service {
     }
 }
 
-/// Every refusal has one status: `INVALID_ARGUMENT` (a field), `OUT_OF_RANGE` (too large), `RESOURCE_EXHAUSTED` (quota,
+/// Every refusal has one status: `INVALID_ARGUMENT` (a field), `OUT_OF_RANGE` (too large), `RESOURCE_EXHAUSTED` (quota or rate,
 /// with `retry-after-ms` in the metadata).
 fn status(error: RequestError) -> Status {
     let message = error.to_string();

@@ -48,7 +48,9 @@ impl MediaRelay {
         let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
         let local = listener.local_addr().map_err(bind)?;
         let public_base = config.base_at(local).ok_or(MediaError::PublicBase)?;
-        let tickets = Tickets::open(&config.key_file(), clock.clone())?.with_max_uses(config.max_ticket_uses);
+        let tickets = Tickets::open(&config.key_file(), clock.clone())?
+            .with_max_uses(config.max_ticket_uses)
+            .with_rate(config.ticket_burst, config.tickets_per_minute);
         let tickets = Arc::new(tickets);
         let ticket_ttl = Duration::from_secs(config.ticket_ttl_s);
         let host = HostConfig {

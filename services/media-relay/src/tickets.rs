@@ -4,6 +4,7 @@
 //! HMAC-SHA256 over `"causeway media ticket v1\0"` and that body. Whoever holds it may use it, until it expires, for
 //! exactly the blob or URL, size and digest that it names.
 
+mod rate;
 mod uses;
 
 use std::path::Path;
@@ -25,6 +26,7 @@ use rand::{RngCore as _, TryRngCore as _};
 use url::Url;
 use zeroize::Zeroizing;
 
+use self::rate::Rate;
 use self::uses::Uses;
 use crate::blobs::BlobId;
 use crate::error::{MediaError, RequestError};
@@ -38,6 +40,8 @@ const SCHEME: &str = "Causeway ";
 const CONTEXT: &[u8] = b"causeway media ticket v1\0";
 const TAG_BYTES: usize = 32;
 const DEFAULT_MAX_USES: u32 = 64;
+const DEFAULT_BURST: u32 = 60;
+const DEFAULT_PER_MINUTE: u32 = 60;
 
 /// What a ticket allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +82,15 @@ pub struct Sealed {
     pub ticket: String,
     /// Unix milliseconds.
     pub expires_ms: u64,
+}
+
+/// A ticket that was presented and is good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presented {
+    /// What it allows.
+    pub grant: Grant,
+    tag: [u8; TAG_BYTES],
+    expires_ms: u64,
 }
 
 /// Why a ticket was refused. Clients are never told which of these it was.
@@ -122,6 +135,7 @@ pub struct Tickets {
     key: hmac::Key,
     clock: SharedClock,
     uses: Uses,
+    rate: Rate,
 }
 
 impl std::fmt::Debug for Tickets {
@@ -148,7 +162,8 @@ impl Tickets {
 
     /// With this key.
     pub fn with_key(key: &[u8; 32], clock: SharedClock) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, key), clock, uses: Uses::new(DEFAULT_MAX_USES) }
+        let (uses, rate) = (Uses::new(DEFAULT_MAX_USES), Rate::new(DEFAULT_BURST, DEFAULT_PER_MINUTE));
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, key), clock, uses, rate }
     }
 
     /// Lets each ticket be presented this often (64 without this call).
@@ -158,10 +173,18 @@ impl Tickets {
         self
     }
 
+    /// Gives each account this many tickets at once and so many a minute afterwards (60 and 60 without this call).
+    #[must_use]
+    pub fn with_rate(mut self, burst: u32, per_minute: u32) -> Self {
+        self.rate = Rate::new(burst, per_minute);
+        self
+    }
+
     /// Seals `grant` for `valid` from now.
     ///
     /// # Errors
-    /// [`RequestError::Field`] for a URL longer than [`MAX_URL_BYTES`].
+    /// [`RequestError::Field`] for a URL longer than [`MAX_URL_BYTES`], [`RequestError::Quota`] when the account has got
+    /// too many tickets lately.
     pub fn issue(&self, grant: &Grant, valid: Duration) -> Result<Sealed, RequestError> {
         let right = match &grant.right {
             Right::Upload(blob) => ticket_body::Right::UploadBlob(blob.to_string()),
@@ -170,8 +193,10 @@ impl Tickets {
             }
             Right::Download(url) => ticket_body::Right::DownloadUrl(url.to_string()),
         };
+        let now_ms = self.clock.now_ms();
+        self.rate.take(grant.account, now_ms).map_err(|retry_after| RequestError::Quota { retry_after })?;
         let valid_ms = u64::try_from(valid.as_millis()).unwrap_or(u64::MAX);
-        let expires_ms = self.clock.now_ms().saturating_add(valid_ms);
+        let expires_ms = now_ms.saturating_add(valid_ms);
         let body = TicketBody {
             account_id: Bytes::copy_from_slice(grant.account.as_bytes()),
             expires_ms,
@@ -185,11 +210,12 @@ impl Tickets {
         Ok(Sealed { ticket: URL_SAFE_NO_PAD.encode(bytes), expires_ms })
     }
 
-    /// Checks the ticket in `headers` and counts its use.
+    /// Checks the ticket in `headers`. Whether it may be used once more is found by [`Tickets::count`], which is called
+    /// when it is good for what was asked.
     ///
     /// # Errors
     /// [`TicketRefused`].
-    pub fn verify(&self, headers: &HeaderMap) -> Result<Grant, TicketRefused> {
+    pub fn verify(&self, headers: &HeaderMap) -> Result<Presented, TicketRefused> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (values.next(), values.next()) else {
             return Err(TicketRefused::Missing);
@@ -198,7 +224,7 @@ impl Tickets {
         self.verify_text(text.strip_prefix(SCHEME).ok_or(TicketRefused::Missing)?)
     }
 
-    fn verify_text(&self, ticket: &str) -> Result<Grant, TicketRefused> {
+    fn verify_text(&self, ticket: &str) -> Result<Presented, TicketRefused> {
         if ticket.len() > MAX_TICKET_CHARS {
             return Err(TicketRefused::Malformed);
         }
@@ -206,14 +232,19 @@ impl Tickets {
         let (body, tag) = bytes.split_last_chunk::<TAG_BYTES>().ok_or(TicketRefused::Malformed)?;
         self.check_tag(body, tag)?;
         let (grant, expires_ms) = read_body(body).ok_or(TicketRefused::Malformed)?;
-        let now_ms = self.clock.now_ms();
-        if now_ms >= expires_ms {
+        if self.clock.now_ms() >= expires_ms {
             return Err(TicketRefused::Expired);
         }
-        if !self.uses.count(tag, expires_ms, now_ms) {
-            return Err(TicketRefused::UsedUp);
-        }
-        Ok(grant)
+        Ok(Presented { grant, tag: *tag, expires_ms })
+    }
+
+    /// Counts a use of a ticket.
+    ///
+    /// # Errors
+    /// [`TicketRefused::UsedUp`] when it was one too many, or too many tickets of the account are in use.
+    pub fn count(&self, ticket: &Presented) -> Result<(), TicketRefused> {
+        let counted = self.uses.count(ticket.grant.account, &ticket.tag, ticket.expires_ms, self.clock.now_ms());
+        counted.then_some(()).ok_or(TicketRefused::UsedUp)
     }
 
     fn tag(&self, body: &[u8]) -> hmac::Tag {
@@ -286,7 +317,7 @@ mod tests {
         for grant in [upload(), Grant { right: Right::Download(url), ..upload() }] {
             let sealed = tickets.issue(&grant, Duration::from_millis(50)).unwrap();
             assert!(sealed.ticket.len() <= MAX_TICKET_CHARS);
-            assert_eq!(tickets.verify(&headers(&sealed.ticket)), Ok(grant));
+            assert_eq!(tickets.verify(&headers(&sealed.ticket)).unwrap().grant, grant);
         }
         let sealed = tickets.issue(&upload(), Duration::from_millis(50)).unwrap();
         assert_eq!(sealed.expires_ms, 1_050);
@@ -327,10 +358,26 @@ mod tests {
     fn a_ticket_is_good_for_a_bounded_number_of_uses() {
         let tickets = tickets().with_max_uses(3);
         let sealed = tickets.issue(&upload(), Duration::from_secs(1)).unwrap();
+        let presented = tickets.verify(&headers(&sealed.ticket)).unwrap();
         for _ in 0..3 {
-            assert!(tickets.verify(&headers(&sealed.ticket)).is_ok());
+            assert_eq!(tickets.count(&presented), Ok(()));
         }
-        assert_eq!(tickets.verify(&headers(&sealed.ticket)), Err(TicketRefused::UsedUp));
+        assert_eq!(tickets.count(&presented), Err(TicketRefused::UsedUp));
+    }
+
+    #[test]
+    fn an_account_gets_tickets_at_a_bounded_rate() {
+        let clock = ManualClock::at_ms(1_000);
+        let tickets = Tickets::with_key(&[3; 32], clock.clone()).with_rate(2, 60);
+        let issue = |account: u8| {
+            let grant = Grant { account: AccountId::from_bytes([account; 16]), ..upload() };
+            tickets.issue(&grant, Duration::from_secs(1)).map(drop)
+        };
+        assert_eq!((issue(1), issue(1)), (Ok(()), Ok(())));
+        assert_eq!(issue(1), Err(RequestError::Quota { retry_after: Duration::from_secs(1) }));
+        assert_eq!(issue(2), Ok(()));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(issue(1), Ok(()));
     }
 
     proptest! {

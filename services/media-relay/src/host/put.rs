@@ -13,7 +13,7 @@ use crate::blobs::{BlobId, PutError};
 use crate::http::answer::{self, Refusal};
 use crate::http::transfers::Party;
 use crate::metrics::{Direction, metrics};
-use crate::tickets::{Grant, Right, TicketRefused};
+use crate::tickets::{Grant, Presented, Right, TicketRefused};
 
 /// After a refusal this much of the body is still read, so that a client that is busy sending gets to see the answer.
 const LINGER_BYTES: usize = 1024 * 1024;
@@ -38,16 +38,22 @@ impl Host {
         announced: Option<u64>,
         body: &mut BodyDataStream,
     ) -> Result<(), Refusal> {
-        let Grant { account, size, sha256, .. } = self.granted(id, headers).map_err(|refused| {
+        let refused = |refused: TicketRefused| {
             metrics().ticket_refused(refused.reason());
             Refusal::Ticket
-        })?;
+        };
+        let ticket = self.granted(id, headers).map_err(refused)?;
+        let Grant { account, size, sha256, .. } = ticket.grant;
         match announced {
             Some(bytes) if bytes > size => return Err(Refusal::TooLong),
             Some(bytes) if bytes < size => return Err(Refusal::TooShort),
             _ => {}
         }
         let mut transfer = self.0.transfers.begin(Direction::Upload, Party::Account(account)).ok_or(Refusal::Busy)?;
+        if let Err(used_up) = self.0.tickets.count(&ticket) {
+            transfer.ended(Refusal::Ticket.reason());
+            return Err(refused(used_up));
+        }
         let mut put = self.0.blobs.put(id, size, sha256).await.map_err(|error| away(&error))?;
         loop {
             match transfer.wait(body.next()).await {
@@ -69,10 +75,10 @@ impl Host {
         committed
     }
 
-    fn granted(&self, id: BlobId, headers: &HeaderMap) -> Result<Grant, TicketRefused> {
-        let grant = self.0.tickets.verify(headers)?;
-        match grant.right {
-            Right::Upload(blob) if blob == id => Ok(grant),
+    fn granted(&self, id: BlobId, headers: &HeaderMap) -> Result<Presented, TicketRefused> {
+        let ticket = self.0.tickets.verify(headers)?;
+        match ticket.grant.right {
+            Right::Upload(blob) if blob == id => Ok(ticket),
             _ => Err(TicketRefused::OtherRight),
         }
     }

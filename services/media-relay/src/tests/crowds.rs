@@ -68,6 +68,22 @@ async fn one_account_takes_its_share_of_the_transfers_and_no_more() {
     assert_eq!(media.get(&download).send().await.unwrap().bytes().await.unwrap(), bytes);
 }
 
+#[tokio::test]
+async fn what_is_refused_for_another_reason_uses_no_ticket_up() {
+    let (media, bytes) = (Running::start_with(|config| config.max_ticket_uses = 1).await, ciphertext(1_000));
+    let (up, other) = (media.upload_ticket(&bytes), media.upload_ticket(&bytes));
+    let elsewhere = media.http.put(&other.url).header(AUTHORIZATION, format!("Causeway {}", up.ticket));
+    assert_eq!(elsewhere.body(bytes.clone()).send().await.unwrap().status(), 403);
+    assert_eq!(media.get(&up.ticket).send().await.unwrap().status(), 403);
+    assert_eq!(media.put(&up).body(bytes[1..].to_vec()).send().await.unwrap().status(), 400);
+    assert_eq!(media.put(&up).body(bytes.clone()).send().await.unwrap().status(), 201);
+    assert_eq!(media.put(&up).body(bytes.clone()).send().await.unwrap().status(), 403);
+    let down = media.download_ticket(&up.public_url, &bytes);
+    assert_eq!(media.get(&down).header("range", "bytes=1000-").send().await.unwrap().status(), 416);
+    assert_eq!(media.get(&down).send().await.unwrap().status(), 200);
+    assert_eq!(media.get(&down).send().await.unwrap().status(), 403);
+}
+
 /// True if the server says anything to a request; false when it has closed, which it must do before it would give up
 /// on a silent socket.
 async fn is_answered(stream: &mut TcpStream) -> bool {

@@ -94,3 +94,22 @@ async fn requests_out_of_bounds_are_refused_by_kind() {
     assert_eq!(large.code(), Code::OutOfRange);
     tickets.download(grpc::call(download("https://media.birdy.example/x", 10_000))).await.unwrap();
 }
+
+#[tokio::test]
+async fn an_account_that_asks_without_end_is_told_when_to_come_back() {
+    let (mut tickets, media) = client(|config| config.ticket_burst = 4).await;
+    for _ in 0..2 {
+        tickets.upload(grpc::call(upload(10))).await.unwrap();
+        tickets.download(grpc::call(download("https://media.birdy.example/x", 10))).await.unwrap();
+    }
+    let refused = tickets.download(grpc::call(download("https://media.birdy.example/x", 10))).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.metadata().get("retry-after-ms").unwrap().to_str().unwrap()),
+        (Code::ResourceExhausted, "1000")
+    );
+    let mut other = upload(10);
+    other.account_id = Bytes::from_static(&[0xb0; 16]);
+    tickets.upload(grpc::call(other)).await.unwrap();
+    media.clock.advance(Duration::from_secs(1));
+    tickets.upload(grpc::call(upload(10))).await.unwrap();
+}
