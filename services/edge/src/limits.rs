@@ -117,11 +117,7 @@ impl Admission {
     pub(crate) fn new(config: &EdgeConfig, open_files: Option<usize>) -> Arc<Self> {
         let most = open_files.map_or(usize::MAX, |files| files.saturating_sub(RESERVED_FILES).max(files / 2));
         if config.max_connections > most {
-            tracing::info!(
-                max_connections = config.max_connections,
-                most,
-                "edge.max_connections is more than the limit of open files allows: raise it (ulimit -n), or lower the setting"
-            );
+            say_too_many(config.max_connections, most);
         }
         Arc::new(Self {
             connections: Bound { total: config.max_connections.min(most), of_one: config.max_connections_per_network },
@@ -165,6 +161,17 @@ impl Admission {
     fn counts(&self) -> MutexGuard<'_, Counts> {
         // Nothing between lock and unlock can panic half-way; counts stay right.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody who chose the number should know that it does not hold; the default is no promise.
+fn say_too_many(max_connections: usize, most: usize) {
+    const WHAT: &str =
+        "edge.max_connections is more than the limit of open files allows: raise it (ulimit -n), or lower the setting";
+    if max_connections == EdgeConfig::default().max_connections {
+        tracing::info!(max_connections, most, "{WHAT}");
+    } else {
+        tracing::warn!(max_connections, most, "{WHAT}");
     }
 }
 
@@ -255,6 +262,7 @@ impl Drop for Charge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::Log;
 
     fn admission(connections: usize, half_open: usize, per_network: usize) -> Arc<Admission> {
         let config = EdgeConfig {
@@ -304,6 +312,17 @@ mod tests {
         assert_eq!(soft_open_files("Max open files  unlimited unlimited files"), None);
         let of = |files| Admission::new(&EdgeConfig::default(), files).connections.total;
         assert_eq!((of(Some(1_024)), of(Some(100)), of(Some(1 << 20)), of(None)), (768, 50, 20_000, 20_000));
+    }
+
+    #[test]
+    fn a_chosen_number_that_does_not_hold_is_warned_of() {
+        let default = EdgeConfig::default().max_connections;
+        for (max_connections, lines) in [(default, &["INFO"][..]), (default + 1, &["WARN"]), (500, &[])] {
+            let (log, _listening) = Log::listen();
+            Admission::new(&EdgeConfig { max_connections, ..EdgeConfig::default() }, Some(1_024));
+            assert_eq!(log.lines().len(), lines.len());
+            assert!(lines.iter().all(|level| log.count(&[level, "edge.max_connections"]) == 1));
+        }
     }
 
     #[test]
