@@ -13,6 +13,7 @@ use causeway_proto::routing::v1::edge_event::Event as FromEdge;
 use causeway_proto::routing::v1::routing_event::Event as ToEdge;
 use causeway_proto::wire::v1 as pb;
 use causeway_stanza::{Encoding, EndReason, Enlisted, FailureReason, FromClient, FromServer};
+use futures::StreamExt as _;
 use prost::Message as _;
 use rand::TryRngCore as _;
 use serde_json::{Value, json};
@@ -206,7 +207,11 @@ async fn two_spellings_of_a_name_are_one_account() {
 
 #[tokio::test]
 async fn a_recorded_opening_gets_one_message_and_touches_nothing() {
-    let rig = Rig::with(|config| config.proof_timeout_ms = 1_000).await;
+    let rig = Rig::with(|config| {
+        config.proof_timeout_ms = 400;
+        config.max_half_open_per_network = 4_096;
+    })
+    .await;
     let key = key(5);
     rig.directory.script().devices.insert(1, *key.public());
     let mut recorded = BytesMut::new();
@@ -225,14 +230,15 @@ async fn a_recorded_opening_gets_one_message_and_touches_nothing() {
     rig.routing.attached().await;
     let logins = rig.directory.logins.load(Ordering::SeqCst);
 
-    let replays = (0..50).map(async |_| {
+    // As many at a time as fit below usual limits of open files.
+    let replays = futures::stream::iter(0..1_000).map(async |_| {
         let answer = shout(&rig, &recorded).await;
         let mut frames = FrameReader::default();
         frames.feed(&answer);
         assert!(matches!(frames.next(), Some(Frame::Message(_))), "the server's handshake message");
         assert_eq!((frames.next(), frames.buffered()), (None, 0), "and nothing else");
     });
-    futures::future::join_all(replays).await;
+    replays.buffer_unordered(250).collect::<()>().await;
     // Garbage behind the opening proves nothing either.
     let mut with_garbage = recorded.clone();
     with_garbage.extend_from_slice(&[0, 17]);
@@ -440,6 +446,24 @@ async fn bytes_that_are_no_handshake_get_an_alert_or_nothing() {
     let mut answer = Vec::new();
     let _reset = soon(http.read_to_end(&mut answer)).await;
     assert!(answer.starts_with(b"HTTP/1.1 404"));
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_edge_that_serves_looks_after_its_certificate() {
+    let (log, _listening) = Log::listen();
+    let rig = Rig::with(|config| config.certificate_reload_interval_ms = 1_000).await;
+    let file = rig.certificate_file.display().to_string();
+    std::fs::write(&rig.certificate_file, b"rubbish").unwrap();
+    soon(async {
+        while log.count(&["WARN", "refused", &file]) == 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(log.count(&["WARN", "ends soon", "days=0"]), 1);
+    let key = key(5);
+    drop(Client::logged_in(&rig, &key, &Opening::new(token(&key), 0)).await);
     rig.stop().await;
 }
 

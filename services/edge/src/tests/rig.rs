@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -49,6 +50,7 @@ pub(super) struct Rig {
     pub(super) directory: Arc<Directory>,
     pub(super) routing: Arc<Routing>,
     pub(super) server_key: [u8; 32],
+    pub(super) certificate_file: PathBuf,
     pub(super) life: Lifecycle,
     others: Lifecycle,
     _files: tempfile::TempDir,
@@ -103,6 +105,7 @@ impl Rig {
                 &others,
             ),
         };
+        let certificate_file = config.certificate_file.clone();
         let edge = Edge::build(config, deps, clock.clone()).await.unwrap();
         let (addr, websocket) = (edge.local_addr(), edge.websocket_addr().unwrap());
         let ready = edge.ready();
@@ -117,6 +120,7 @@ impl Rig {
             directory,
             routing,
             server_key: *static_key.public(),
+            certificate_file,
             life,
             others,
             _files: files,
