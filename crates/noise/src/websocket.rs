@@ -4,11 +4,13 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures::{Sink, Stream};
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
@@ -23,6 +25,7 @@ pub const PATH: &str = "/v1/noise";
 pub struct WebSocket<S> {
     inner: WebSocketStream<S>,
     arrived: Bytes,
+    idle_talk: IdleTalk,
 }
 
 /// The HTTP upgrade failed: not a WebSocket, another path, or the connection broke.
@@ -45,7 +48,7 @@ pub enum UpgradeError {
 /// [`UpgradeError`].
 pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> Result<WebSocket<S>, UpgradeError> {
     let inner = tokio_tungstenite::accept_hdr_async_with_config(io, check_path, Some(config())).await?;
-    Ok(WebSocket { inner, arrived: Bytes::new() })
+    Ok(WebSocket::over(inner))
 }
 
 /// Asks a server for the upgrade over a connection to it. `authority` is its name, and port if not 80, for the `Host`
@@ -56,7 +59,35 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(io: S) -> Result<WebSocke
 pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(io: S, authority: &str) -> Result<WebSocket<S>, UpgradeError> {
     let request = format!("ws://{authority}{PATH}").into_client_request()?;
     let (inner, _response) = tokio_tungstenite::client_async_with_config(request, io, Some(config())).await?;
-    Ok(WebSocket { inner, arrived: Bytes::new() })
+    Ok(WebSocket::over(inner))
+}
+
+impl<S> WebSocket<S> {
+    fn over(inner: WebSocketStream<S>) -> Self {
+        Self { inner, arrived: Bytes::new(), idle_talk: IdleTalk::default() }
+    }
+}
+
+/// Counts messages that carry nothing. Each costs work, a ping an answer too, so their sender gets only so many.
+#[derive(Debug, Default)]
+struct IdleTalk {
+    since: Option<Instant>,
+    heard: u32,
+}
+
+impl IdleTalk {
+    /// One more came.
+    fn hear(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        if self.since.is_none_or(|since| now - since >= IDLE_TALK_PERIOD) {
+            (self.since, self.heard) = (Some(now), 0);
+        }
+        self.heard += 1;
+        if self.heard > MAX_IDLE_TALK {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "too many WebSocket messages without content"));
+        }
+        Ok(())
+    }
 }
 
 #[expect(clippy::result_large_err, reason = "the signature is the library's")]
@@ -82,8 +113,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         while self.arrived.is_empty() {
             match ready!(Pin::new(&mut self.inner).poll_next(cx)) {
-                Some(Ok(Message::Binary(bytes))) => self.arrived = bytes,
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Binary(bytes))) if !bytes.is_empty() => self.arrived = bytes,
+                Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_))) => self.idle_talk.hear()?,
                 Some(Ok(Message::Close(_))) | None => return Poll::Ready(Ok(())),
                 Some(Ok(Message::Text(_) | Message::Frame(_))) => {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a WebSocket text message")));
@@ -147,8 +178,13 @@ impl From<Error> for UpgradeError {
     }
 }
 
-/// Largest message accepted, in bytes: a peer may put several frames of ours into one of these.
-const MAX_READ: usize = 128 * 1024;
+/// Largest message accepted, in bytes: the largest frame of ours, its length included, and a little more. So much is set
+/// aside for a peer that has announced a message and not yet sent it.
+const MAX_READ: usize = 64 * 1024 + 1024;
+
+/// Pings, pongs and empty messages that a peer may send in one [`IDLE_TALK_PERIOD`].
+const MAX_IDLE_TALK: u32 = 16;
+const IDLE_TALK_PERIOD: Duration = Duration::from_secs(1);
 
 /// Largest message written, in bytes.
 const MAX_WRITE: usize = 64 * 1024;

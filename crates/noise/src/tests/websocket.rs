@@ -1,8 +1,12 @@
 //! The same sessions over WebSockets.
 
+use std::time::Duration;
+
 use futures::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::transport::{serve, xx};
 use crate::Received;
@@ -72,16 +76,63 @@ async fn text_ends_the_stream_and_pings_do_not() {
     assert_eq!(server.read(&mut read).await.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
 }
 
+#[tokio::test(start_paused = true)]
+async fn pings_without_end_end_the_stream_and_a_few_now_and_then_do_not() {
+    let ping = || Message::Ping("are you there".into());
+    for idle in [ping(), Message::Pong("I am".into()), Message::Binary("".into())] {
+        let (near, far) = duplex(4096);
+        let client = tokio_tungstenite::client_async("ws://edge.example/v1/noise", near);
+        let (client, server) = tokio::join!(client, websocket::accept(far));
+        let (mut client, mut server) = (client.unwrap().0, server.unwrap());
+        for _ in 0..3 {
+            for _ in 0..16 {
+                client.send(idle.clone()).await.unwrap();
+            }
+            client.send(Message::Binary("a".into())).await.unwrap();
+            assert_eq!(server.read(&mut [0; 16]).await.unwrap(), 1);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        for _ in 0..17 {
+            client.send(idle.clone()).await.unwrap();
+        }
+        assert_eq!(server.read(&mut [0; 16]).await.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+    }
+}
+
 #[tokio::test]
 async fn a_huge_message_is_refused_before_it_is_received() {
-    let (mut near, far) = duplex(4096);
     let upgrade = "GET /v1/noise HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    near.write_all(upgrade.as_bytes()).await.unwrap();
-    let mut server = websocket::accept(far).await.unwrap();
-    // A masked binary frame that announces a gigabyte.
-    near.write_all(&[0x82, 0xff, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4]).await.unwrap();
-    assert_eq!(server.read(&mut [0; 16]).await.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+    // Masked binary frames that announce a gigabyte, and two frames of ours.
+    for len in [0x4000_0000_u64, 2 * 65_537] {
+        let (mut near, far) = duplex(4096);
+        near.write_all(upgrade.as_bytes()).await.unwrap();
+        let mut server = websocket::accept(far).await.unwrap();
+        let head = [&[0x82, 0xff][..], &len.to_be_bytes(), &[1, 2, 3, 4]].concat();
+        near.write_all(&head).await.unwrap();
+        assert_eq!(server.read(&mut [0; 16]).await.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+    }
+}
+
+#[tokio::test]
+async fn a_message_of_fragments_is_bounded_in_sum_and_one_whole_frame_of_ours_fits() {
+    let (near, far) = duplex(4096);
+    let client = tokio_tungstenite::client_async("ws://edge.example/v1/noise", near);
+    let (client, server) = tokio::join!(client, websocket::accept(far));
+    let (mut client, mut server) = (client.unwrap().0, server.unwrap());
+    let mut frame = vec![0; 65_537];
+    let (sent, read) =
+        tokio::join!(client.send(Message::Binary(vec![7; 65_537].into())), server.read_exact(&mut frame));
+    sent.unwrap();
+    assert_eq!((read.unwrap(), frame[65_536]), (65_537, 7));
+    let fragments = async {
+        let part = |code| Frame::message(vec![7; 40_000], code, false);
+        client.send(Message::Frame(part(OpCode::Data(Data::Binary)))).await?;
+        client.send(Message::Frame(part(OpCode::Data(Data::Continue)))).await
+    };
+    let mut end = [0; 16];
+    let (_gone, read) = tokio::join!(fragments, server.read(&mut end));
+    assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
 }
 
 #[tokio::test]
