@@ -48,6 +48,15 @@ pub struct DirectoryConfig {
     pub claim_target_burst: u32,
     /// After these, one more in each of these (1 to 86 400 000 ms; default 30 s).
     pub claim_target_interval_ms: u64,
+    /// Addresses that are not available which one account may ask about at once, by discover and by claiming; then
+    /// questions about others are refused too (1 to 100 000; default 200).
+    pub miss_burst: u32,
+    /// After these, one more in each of these (1 to 86 400 000 ms; default 18 s, which is 200 an hour).
+    pub miss_interval_ms: u64,
+    /// The same for all users of a provider together (1 to 10 000 000; default 5 000).
+    pub miss_provider_burst: u32,
+    /// After these, one more in each of these (1 to 86 400 000 ms; default 720 ms, which is 5 000 an hour).
+    pub miss_provider_interval_ms: u64,
     /// Publications that one device may make at once (1 to 10 000; default 20).
     pub publish_burst: u32,
     /// After these, one more in each of these (1 to 86 400 000 ms; default 10 s).
@@ -88,6 +97,10 @@ impl Default for DirectoryConfig {
             claim_provider_interval_ms: 3 * 60 * 1_000,
             claim_target_burst: 200,
             claim_target_interval_ms: 30 * 1_000,
+            miss_burst: 200,
+            miss_interval_ms: 18 * 1_000,
+            miss_provider_burst: 5_000,
+            miss_provider_interval_ms: 720,
             publish_burst: 20,
             publish_interval_ms: 10 * 1_000,
             enlist_burst: 6,
@@ -125,6 +138,10 @@ impl Check for DirectoryConfig {
         within("directory.claim_provider_interval_ms", self.claim_provider_interval_ms, 1..=DAY_MS)?;
         within("directory.claim_target_burst", self.claim_target_burst, 1..=100_000)?;
         within("directory.claim_target_interval_ms", self.claim_target_interval_ms, 1..=DAY_MS)?;
+        within("directory.miss_burst", self.miss_burst, 1..=100_000)?;
+        within("directory.miss_interval_ms", self.miss_interval_ms, 1..=DAY_MS)?;
+        within("directory.miss_provider_burst", self.miss_provider_burst, 1..=10_000_000)?;
+        within("directory.miss_provider_interval_ms", self.miss_provider_interval_ms, 1..=DAY_MS)?;
         within("directory.publish_burst", self.publish_burst, 1..=10_000)?;
         within("directory.publish_interval_ms", self.publish_interval_ms, 1..=DAY_MS)?;
         within("directory.enlist_burst", self.enlist_burst, 1..=10_000)?;

@@ -15,12 +15,15 @@ pub(crate) struct Limits {
     enlist_address: Limiter<Address>,
     enlist_provider: Limiter<()>,
     publish: Limiter<(AccountId, DeviceId)>,
-    /// Claimant and target. Not the claiming device: that is renewed at will.
-    claim: Limiter<(AccountId, AccountId)>,
+    /// Claimant and target. Of the claimant only the address, as it is what a token proves: account and device ids are
+    /// renewed at will, by withdrawing or removing and enlisting again.
+    claim: Limiter<(Address, AccountId)>,
     /// Targets, by the claimant's provider.
     claim_provider: Limiter<AccountId>,
     /// Targets, by their own provider.
     claim_target: Limiter<AccountId>,
+    misses: Limiter<Address>,
+    misses_provider: Limiter<()>,
 }
 
 /// Too much; the time after which it may work again.
@@ -39,6 +42,8 @@ impl Limits {
             claim: Limiter::new(config.claim_burst, config.claim_interval_ms, share),
             claim_provider: Limiter::new(config.claim_provider_burst, config.claim_provider_interval_ms, share),
             claim_target: Limiter::new(config.claim_target_burst, config.claim_target_interval_ms, share),
+            misses: Limiter::new(config.miss_burst, config.miss_interval_ms, share),
+            misses_provider: Limiter::new(config.miss_provider_burst, config.miss_provider_interval_ms, 1),
         }
     }
 
@@ -59,10 +64,24 @@ impl Limits {
     /// One claim of `to`'s bundles by a device of `from`; false: without one-time keys, because `to` has given away
     /// enough of them, to this provider or to all.
     pub(crate) fn claim(&self, from: &Record, to: &Record) -> Result<bool, TooFast> {
-        self.claim.take(from.provider.id, (from.account, to.account))?;
+        self.claim.take(from.provider.id, (from.address.clone(), to.account))?;
         // No room is as good as a used-up budget: conversations start all the same.
         Ok(self.claim_provider.take(from.provider.id, to.account).is_ok()
             && self.claim_target.take(to.provider.id, to.account).is_ok())
+    }
+
+    /// One address that `from` asks about, counted as a miss until [`Self::hit`] takes it back: who has missed too often
+    /// learns nothing from hits either.
+    pub(crate) fn look_up(&self, from: &Record) -> Result<(), TooFast> {
+        let provider = from.provider.id;
+        self.misses.take(provider, from.address.clone())?;
+        self.misses_provider.take(provider, ()).inspect_err(|_| self.misses.give_back(provider, &from.address))
+    }
+
+    /// The address that `from` asked about is available.
+    pub(crate) fn hit(&self, from: &Record) {
+        self.misses.give_back(from.provider.id, &from.address);
+        self.misses_provider.give_back(from.provider.id, &());
     }
 }
 
@@ -139,6 +158,39 @@ mod tests {
         assert_eq!(with_keys(4, 300..400), 20);
         tokio::time::advance(Duration::from_secs(30)).await;
         assert_eq!(with_keys(5, 400..500), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_enlists_again_is_the_same_claimant() {
+        let limits = Limits::new(&DirectoryConfig::default());
+        let (mut from, target) = (record(1, 1), record(2, 2));
+        for _ in 0..16 {
+            limits.claim(&from, &target).unwrap();
+        }
+        from.account = AccountId::from_bytes([77; 16]);
+        assert!(limits.claim(&from, &target).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_hundred_misses_an_hour_and_five_thousand_of_a_provider() {
+        let limits = Limits::new(&DirectoryConfig::default());
+        let walk = |from: &Record| (0..1_000).take_while(|_| limits.look_up(from).is_ok()).count();
+        let ada = record(1, 1);
+        for _ in 0..1_000 {
+            limits.look_up(&ada).unwrap();
+            limits.hit(&ada);
+        }
+        assert_eq!(walk(&ada), 200);
+        assert_eq!(limits.look_up(&ada), Err(TooFast { retry_after: Duration::from_secs(18) }));
+        assert_eq!((2..100).map(|n| walk(&record(n, 1))).sum::<usize>(), 4_800);
+        assert_eq!(limits.look_up(&record(200, 1)), Err(TooFast { retry_after: Duration::from_millis(720) }));
+        assert_eq!(walk(&record(1, 2)), 200, "users of another provider have a budget of their own");
+        let mut passed = 0;
+        for _ in 0..3_600 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            passed += walk(&ada);
+        }
+        assert_eq!(passed, 200);
     }
 
     #[tokio::test(start_paused = true)]

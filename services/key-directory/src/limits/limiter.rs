@@ -66,8 +66,12 @@ impl<K: Hash + Eq> Limiter<K> {
 
     /// Takes back the count of one.
     pub(super) fn give_back(&self, provider: ProviderId, key: &K) {
-        if let Some(recovered) = self.shares().get_mut(&provider).and_then(|share| share.recovered.get_mut(key)) {
-            *recovered = recovered.saturating_sub(self.interval);
+        let mut shares = self.shares();
+        let Some(share) = shares.get_mut(&provider) else { return };
+        let Some(recovered) = share.recovered.get_mut(key) else { return };
+        *recovered = recovered.saturating_sub(self.interval);
+        if *recovered <= self.start.elapsed() {
+            share.recovered.remove(key);
         }
     }
 
@@ -118,9 +122,12 @@ mod tests {
         }
         assert_eq!(limiter.take(ONE, 100), Err(TooFast { retry_after: NO_ROOM_WAIT }));
         limiter.take(ONE, 99).expect("who has a state goes on");
+        limiter.give_back(ONE, &0);
+        limiter.take(ONE, 100).expect("what is given back makes room");
+        assert_eq!(limiter.take(ONE, 101), Err(TooFast { retry_after: NO_ROOM_WAIT }));
         limiter.take(OTHER, 100).expect("another provider has its own room");
         tokio::time::advance(Duration::from_secs(11)).await;
-        limiter.take(ONE, 100).expect("states that are as new make room");
+        limiter.take(ONE, 101).expect("states that are as new make room");
         assert_eq!(limiter.shares()[&ONE].recovered.len(), 1);
     }
 }

@@ -20,15 +20,22 @@ pub(super) async fn run(
     Ok(reachable(directory, &from, &request.address).await?.map(|_| pb::Done {}))
 }
 
-/// The record behind an address that accepts messages from `from`. Whatever is in the way, the answer is one.
+/// The record behind an address that accepts messages from `from`. Whatever is in the way, the answer is one; who finds
+/// nobody too often must wait.
 pub(super) async fn reachable(
     directory: &Directory,
     from: &Record,
     address: &str,
 ) -> Result<Result<Record, Refused>, CallError> {
+    if let Err(too_fast) = directory.limits.look_up(from) {
+        return Ok(Err(too_fast.into()));
+    }
     // Also asked for when the text is no address, so that the store's time tells nothing.
     let who = address.parse::<Address>().map_or(Who::Account(AccountId::from_bytes([0; 16])), Who::Address);
     let to = directory.store.record(&who).await?;
     let open = to.filter(|to| from.reaches(to) && !to.devices.is_empty());
+    if open.is_some() {
+        directory.limits.hit(from);
+    }
     Ok(open.ok_or_else(Refused::not_available))
 }

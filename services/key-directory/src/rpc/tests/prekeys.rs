@@ -239,6 +239,34 @@ async fn whatever_is_in_the_way_the_answer_is_one() {
 }
 
 #[tokio::test]
+async fn who_misses_too_often_learns_nothing_of_those_who_are_there() {
+    let net = Deployment::start_with(|config| config.miss_burst = 3).await;
+    let (home, birdy) = net.two_providers().await;
+    let (ada, _) = net.join(&birdy, "ada", 0, 0).await;
+    let (cy, _) = net.join(&birdy, "cy", 0, 0).await;
+    net.join(&home, "bo", 20, 20).await;
+    let discover = async |from: &Enlisted, address: &str| {
+        let request = pb::DiscoverRequest { from_account_id: from.account_id.clone(), address: address.to_owned() };
+        crate::testing::refusal(net.accounts().discover(request).await.unwrap().into_inner())
+    };
+    for _ in 0..10 {
+        assert_eq!(discover(&ada, BO).await, None, "hits cost nothing");
+        net.claim(&ada, BO).await.unwrap();
+    }
+    for address in ["one@home.example", "two@home.example"] {
+        assert_eq!(discover(&ada, address).await.unwrap().code(), ErrorCode::NotAvailable);
+    }
+    assert_eq!(error_of(net.claim(&ada, "three@home.example").await), ErrorCode::NotAvailable);
+    for address in ["four@home.example", BO] {
+        for refused in [discover(&ada, address).await.unwrap(), net.claim(&ada, address).await.unwrap_err()] {
+            assert_eq!(refused.code(), ErrorCode::RateLimited);
+            assert!((1..=18_000).contains(&refused.retry_after_ms), "{}", refused.retry_after_ms);
+        }
+    }
+    assert_eq!(discover(&cy, BO).await, None, "each account counts by itself");
+}
+
+#[tokio::test]
 async fn own_devices_are_claimed_but_for_the_claiming_one() {
     let net = Deployment::start().await;
     let (home, _) = net.two_providers().await;
