@@ -50,7 +50,8 @@ impl Asker {
     }
 
     fn account(&self) -> Result<AccountRef, IqError> {
-        Ok(AccountRef { account_id: self.device()?.account_bytes() })
+        let device = self.device()?;
+        Ok(AccountRef { account_id: device.account_bytes(), device_id: device.id.get() })
     }
 }
 

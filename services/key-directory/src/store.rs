@@ -151,6 +151,17 @@ pub enum Published {
     NoDevice,
 }
 
+/// Outcome of [`Store::remove_device`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removed {
+    /// It is gone.
+    Done,
+    /// The account has no such device.
+    NoDevice,
+    /// The device that asked is not of the account; nothing changed.
+    NotEnlisted,
+}
+
 /// What somebody needs to open a session with a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
@@ -217,12 +228,19 @@ pub trait Store: Send + Sync + 'static {
     /// no more is refused until [`RETIRED_MS`] are over.
     async fn enlist(&self, enlistment: &Enlistment) -> Result<Enlisted, StoreError>;
 
-    /// Removes a device with all its keys, and retires its Noise key; false: there is no such device.
-    async fn remove_device(&self, account: AccountId, device: DeviceId, now_ms: u64) -> Result<bool, StoreError>;
+    /// Removes a device with all its keys, and retires its Noise key. `by` is the device of the account that asks.
+    async fn remove_device(
+        &self,
+        account: AccountId,
+        by: DeviceId,
+        device: DeviceId,
+        now_ms: u64,
+    ) -> Result<Removed, StoreError>;
 
     /// Erases the account: address, devices, keys, consent. Its id is remembered and never given again; its devices'
-    /// Noise keys are retired. False: there is no such account.
-    async fn withdraw(&self, account: AccountId, now_ms: u64) -> Result<bool, StoreError>;
+    /// Noise keys are retired. `by` is the device of the account that asks; false, and nothing changed: there is no such
+    /// account or device.
+    async fn withdraw(&self, account: AccountId, by: DeviceId, now_ms: u64) -> Result<bool, StoreError>;
 
     /// Sets or drops a device's push token; false: there is no such device.
     async fn set_push(
@@ -232,8 +250,9 @@ pub trait Store: Send + Sync + 'static {
         token: Option<&PushToken>,
     ) -> Result<bool, StoreError>;
 
-    /// Replaces the consent; false: there is no such account.
-    async fn set_consent(&self, account: AccountId, consent: &Consent) -> Result<bool, StoreError>;
+    /// Replaces the consent. `by` is the device of the account that asks; false, and nothing changed: there is no such
+    /// account or device.
+    async fn set_consent(&self, account: AccountId, by: DeviceId, consent: &Consent) -> Result<bool, StoreError>;
 
     /// Replaces the signed and the last-resort prekey where given, and adds one-time keys behind those in store. A
     /// one-time key that is in store, or among the last [`REMEMBERED_PREKEYS`] handed out, is passed over; a stored

@@ -16,7 +16,12 @@ pub(super) async fn set(requests: &Requests, asker: &Asker, wanted: ConsentSetti
         // There are no contacts yet; to take the setting for another one would be to widen or narrow it silently.
         return Err(IqError::new(ErrorCode::BadRequest).with_detail("reach: contacts is not served yet"));
     }
-    let request = SetConsentRequest { account_id: asker.device()?.account_bytes(), settings: Some(wanted.into()) };
+    let from = asker.device()?;
+    let request = SetConsentRequest {
+        account_id: from.account_bytes(),
+        settings: Some(wanted.into()),
+        from_device_id: from.id.get(),
+    };
     let answer = requests.consent.clone().set(grpc::call(request)).await.map_err(|s| requests.failed(&s))?;
     settings(requests, answer.into_inner())
 }

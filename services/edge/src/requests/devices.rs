@@ -26,7 +26,12 @@ fn read(devices: pb::Devices) -> Option<Devices> {
 }
 
 pub(super) async fn remove(requests: &Requests, asker: &Asker, device: DeviceId) -> Result<ResponseBody, IqError> {
-    let request = RemoveDeviceRequest { account_id: asker.device()?.account_bytes(), device_id: device.get() };
+    let from = asker.device()?;
+    let request = RemoveDeviceRequest {
+        account_id: from.account_bytes(),
+        device_id: device.get(),
+        from_device_id: from.id.get(),
+    };
     let answer = requests.accounts.clone().remove_device(grpc::call(request)).await.map_err(|s| requests.failed(&s))?;
     requests.done(answer.into_inner())
 }

@@ -6,7 +6,7 @@ use causeway_proto::directory::v1 as pb;
 use causeway_proto::wire::v1 as wire;
 use causeway_proto::wire::v1::ErrorCode;
 
-use super::{Refused, account_id};
+use super::{Refused, account_id, device_id};
 use crate::changes::{Change, What};
 use crate::consent::Consent;
 use crate::directory::Directory;
@@ -17,8 +17,9 @@ pub(super) async fn get(
     directory: &Directory,
     request: pb::AccountRef,
 ) -> Result<Result<wire::ConsentSettings, Refused>, CallError> {
-    let account = account_id(&request.account_id)?;
+    let (account, by) = (account_id(&request.account_id)?, device_id(request.device_id)?);
     let record = directory.store.record(&Who::Account(account)).await?;
+    let record = record.filter(|record| record.device(by).is_some());
     Ok(record.map(|record| record.consent.to_proto()).ok_or_else(Refused::not_enlisted))
 }
 
@@ -26,7 +27,7 @@ pub(super) async fn set(
     directory: &Arc<Directory>,
     request: pb::SetConsentRequest,
 ) -> Result<Result<wire::ConsentSettings, Refused>, CallError> {
-    let account = account_id(&request.account_id)?;
+    let (account, by) = (account_id(&request.account_id)?, device_id(request.from_device_id)?);
     let consent = match Consent::try_from(request.settings) {
         Ok(consent) => consent,
         Err(bad) => return Ok(Err(Refused::because(ErrorCode::BadRequest, &bad))),
@@ -36,7 +37,7 @@ pub(super) async fn set(
     };
     let directory = Arc::clone(directory);
     Directory::to_the_end(async move {
-        if !directory.store.set_consent(account, &consent).await? {
+        if !directory.store.set_consent(account, by, &consent).await? {
             return Ok(Err(Refused::not_enlisted()));
         }
         let change = Change::Record { address: record.address, account, what: What::Consent };

@@ -3,7 +3,7 @@
 use causeway_proto::directory::v1 as pb;
 use causeway_proto::wire::v1 as wire;
 
-use super::{Refused, account_id};
+use super::{Refused, account_id, device_id};
 use crate::directory::Directory;
 use crate::error::CallError;
 use crate::store::Who;
@@ -12,8 +12,9 @@ pub(super) async fn run(
     directory: &Directory,
     request: pb::AccountRef,
 ) -> Result<Result<wire::Devices, Refused>, CallError> {
-    let account = account_id(&request.account_id)?;
-    let Some(record) = directory.store.record(&Who::Account(account)).await? else {
+    let (account, by) = (account_id(&request.account_id)?, device_id(request.device_id)?);
+    let record = directory.store.record(&Who::Account(account)).await?;
+    let Some(record) = record.filter(|record| record.device(by).is_some()) else {
         return Ok(Err(Refused::not_enlisted()));
     };
     let devices = record.devices.iter().map(|device| wire::Device {

@@ -3,7 +3,7 @@
 use causeway_identity::{AccountId, Address};
 use causeway_proto::directory::v1 as pb;
 
-use super::{Refused, account_id};
+use super::{Refused, account_id, device_id};
 use crate::accounts::Record;
 use crate::directory::Directory;
 use crate::error::CallError;
@@ -13,8 +13,9 @@ pub(super) async fn run(
     directory: &Directory,
     request: pb::DiscoverRequest,
 ) -> Result<Result<pb::Done, Refused>, CallError> {
-    let from = account_id(&request.from_account_id)?;
-    let Some(from) = directory.store.record(&Who::Account(from)).await? else {
+    let (from, by) = (account_id(&request.from_account_id)?, device_id(request.from_device_id)?);
+    let from = directory.store.record(&Who::Account(from)).await?;
+    let Some(from) = from.filter(|from| from.device(by).is_some()) else {
         return Ok(Err(Refused::not_enlisted()));
     };
     Ok(reachable(directory, &from, &request.address).await?.map(|_| pb::Done {}))

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use causeway_identity::DeviceId;
 use causeway_proto::directory::v1 as pb;
 
-use super::{Refused, account_id};
+use super::{Refused, account_id, device_id};
 use crate::changes::{Change, What};
 use crate::directory::Directory;
 use crate::error::CallError;
-use crate::store::Who;
+use crate::store::{Removed, Who};
 
 pub(super) async fn run(
     directory: &Arc<Directory>,
     request: pb::RemoveDeviceRequest,
 ) -> Result<Result<pb::Done, Refused>, CallError> {
-    let account = account_id(&request.account_id)?;
+    let (account, by) = (account_id(&request.account_id)?, device_id(request.from_device_id)?);
     // The number comes from the client: one that names no device is as good as one that nobody has.
     let Ok(device) = DeviceId::new(request.device_id) else { return Ok(Err(Refused::not_available())) };
     let Some(record) = directory.store.record(&Who::Account(account)).await? else {
@@ -23,8 +23,10 @@ pub(super) async fn run(
     };
     let directory = Arc::clone(directory);
     Directory::to_the_end(async move {
-        if !directory.store.remove_device(account, device, directory.clock.now_ms()).await? {
-            return Ok(Err(Refused::not_available()));
+        match directory.store.remove_device(account, by, device, directory.clock.now_ms()).await? {
+            Removed::Done => {}
+            Removed::NoDevice => return Ok(Err(Refused::not_available())),
+            Removed::NotEnlisted => return Ok(Err(Refused::not_enlisted())),
         }
         let change = Change::Record { address: record.address, account, what: What::Devices };
         directory.changes.publish(&change).confirm().await;

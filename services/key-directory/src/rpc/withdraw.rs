@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use causeway_proto::directory::v1 as pb;
 
-use super::{Refused, account_id};
+use super::{Refused, account_id, device_id};
 use crate::changes::{Change, What};
 use crate::directory::Directory;
 use crate::error::CallError;
@@ -14,13 +14,13 @@ pub(super) async fn run(
     directory: &Arc<Directory>,
     request: pb::AccountRef,
 ) -> Result<Result<pb::Done, Refused>, CallError> {
-    let account = account_id(&request.account_id)?;
+    let (account, by) = (account_id(&request.account_id)?, device_id(request.device_id)?);
     let Some(record) = directory.store.record(&Who::Account(account)).await? else {
         return Ok(Err(Refused::not_enlisted()));
     };
     let directory = Arc::clone(directory);
     Directory::to_the_end(async move {
-        if !directory.store.withdraw(account, directory.clock.now_ms()).await? {
+        if !directory.store.withdraw(account, by, directory.clock.now_ms()).await? {
             return Ok(Err(Refused::not_enlisted()));
         }
         let change = Change::Record { address: record.address, account, what: What::Withdrawn };

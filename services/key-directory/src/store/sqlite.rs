@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use causeway_identity::{AccountId, DeviceId, Domain, ProviderId};
 
 use self::engine::Engine;
-use super::{Bundle, Enlisted, Enlistment, KeyCounts, Published, Registered, Store, StoreError, Updated, Who};
+use super::{Bundle, Enlisted, Enlistment, KeyCounts, Published, Registered, Removed, Store, StoreError, Updated, Who};
 use crate::accounts::{PushToken, Record};
 use crate::consent::Consent;
 use crate::keys::VerifiedPrekeys;
@@ -132,12 +132,18 @@ impl Store for SqliteStore {
         self.engine.write(move |db| accounts::enlist(db, &enlistment)).await
     }
 
-    async fn remove_device(&self, account: AccountId, device: DeviceId, now_ms: u64) -> Result<bool, StoreError> {
-        self.engine.write(move |db| accounts::remove_device(db, account, device, now_ms)).await
+    async fn remove_device(
+        &self,
+        account: AccountId,
+        by: DeviceId,
+        device: DeviceId,
+        now_ms: u64,
+    ) -> Result<Removed, StoreError> {
+        self.engine.write(move |db| accounts::remove_device(db, account, by, device, now_ms)).await
     }
 
-    async fn withdraw(&self, account: AccountId, now_ms: u64) -> Result<bool, StoreError> {
-        self.engine.write(move |db| accounts::withdraw(db, account, now_ms)).await
+    async fn withdraw(&self, account: AccountId, by: DeviceId, now_ms: u64) -> Result<bool, StoreError> {
+        self.engine.write(move |db| accounts::withdraw(db, account, by, now_ms)).await
     }
 
     async fn set_push(
@@ -150,9 +156,9 @@ impl Store for SqliteStore {
         self.engine.write(move |db| accounts::set_push(db, account, device, token.as_ref())).await
     }
 
-    async fn set_consent(&self, account: AccountId, consent: &Consent) -> Result<bool, StoreError> {
+    async fn set_consent(&self, account: AccountId, by: DeviceId, consent: &Consent) -> Result<bool, StoreError> {
         let consent = consent.clone();
-        self.engine.write(move |db| accounts::set_consent(db, account, &consent)).await
+        self.engine.write(move |db| accounts::set_consent(db, account, by, &consent)).await
     }
 
     async fn publish(

@@ -28,6 +28,7 @@ pub(crate) fn run<F: Fresh>(fresh: impl AsyncFn() -> F) {
         device_ids_return_last_and_longest_removed_first(fresh().await.store()).await;
         a_key_of_a_device_that_is_no_more_waits(fresh().await.store()).await;
         a_withdrawn_account_is_gone_and_its_id_stays_used(fresh().await.store()).await;
+        a_removed_device_changes_nothing(fresh().await.store()).await;
         consent_and_push_are_replaced(fresh().await.store()).await;
         keys_leave_in_the_order_of_upload(fresh().await.store()).await;
         a_claim_without_one_time_keys_takes_none(fresh().await.store()).await;
@@ -245,7 +246,8 @@ async fn device_ids_return_last_and_longest_removed_first(store: &dyn Store) {
     let (account, first) = an_account(store).await;
     let mut now_ms = 0;
     let remove = async |device: DeviceId, now_ms: u64| {
-        assert!(store.remove_device(account, device, now_ms).await.unwrap());
+        let removed = store.remove_device(account, device, device, now_ms).await.unwrap();
+        assert_eq!(removed, Removed::Done, "a device may remove itself");
     };
     // One phone all the time, so each enlistment is late enough for its key.
     let mut enlist = async || {
@@ -280,7 +282,7 @@ async fn device_ids_return_last_and_longest_removed_first(store: &dyn Store) {
 async fn a_key_of_a_device_that_is_no_more_waits(store: &dyn Store) {
     let (account, first) = an_account(store).await;
     let (_, second) = added(store.enlist(&enlistment(1, 2)).await.unwrap());
-    assert!(store.remove_device(account, second, 10_000).await.unwrap());
+    assert_eq!(store.remove_device(account, first, second, 10_000).await.unwrap(), Removed::Done);
     let at = |user: u8, phone: u8, now_ms: u64| {
         let new_account = AccountId::from_bytes([100 + user; 16]);
         Enlistment { new_account, now_ms, ..enlistment(user, phone) }
@@ -294,7 +296,7 @@ async fn a_key_of_a_device_that_is_no_more_waits(store: &dyn Store) {
     let (_, back) = added(store.enlist(&at(1, 2, end)).await.unwrap());
     assert_eq!(back.get(), 3);
 
-    assert!(store.withdraw(account, end).await.unwrap());
+    assert!(store.withdraw(account, first, end).await.unwrap());
     for phone in [1, 2] {
         assert_eq!(store.enlist(&at(1, phone, end + RETIRED_MS - 1)).await.unwrap(), Enlisted::Retired);
     }
@@ -306,8 +308,8 @@ async fn a_key_of_a_device_that_is_no_more_waits(store: &dyn Store) {
 async fn a_withdrawn_account_is_gone_and_its_id_stays_used(store: &dyn Store) {
     let (account, device) = an_account(store).await;
     store.publish(account, device, &one_time_keys(1, vec![1], vec![1])).await.unwrap();
-    assert!(store.withdraw(account, 9_000).await.unwrap());
-    assert!(!store.withdraw(account, 9_001).await.unwrap());
+    assert!(store.withdraw(account, device, 9_000).await.unwrap());
+    assert!(!store.withdraw(account, device, 9_001).await.unwrap());
     assert_eq!(store.record(&Who::Account(account)).await.unwrap(), None);
     assert_eq!(store.record(&Who::Address(address(1))).await.unwrap(), None);
     assert_eq!(store.key_counts(account, device).await.unwrap(), None);
@@ -321,16 +323,28 @@ async fn a_withdrawn_account_is_gone_and_its_id_stays_used(store: &dyn Store) {
     assert_eq!(store.key_counts(second, device).await.unwrap(), Some(KeyCounts::default()), "nothing of before");
 }
 
+async fn a_removed_device_changes_nothing(store: &dyn Store) {
+    let (account, first) = an_account(store).await;
+    let (_, removed) = added(store.enlist(&enlistment(1, 2)).await.unwrap());
+    assert_eq!(store.remove_device(account, first, removed, 1).await.unwrap(), Removed::Done);
+    let before = record(store, account).await;
+    let consent = Consent { interop: true, ..Consent::default() };
+    assert!(!store.set_consent(account, removed, &consent).await.unwrap());
+    assert!(!store.withdraw(account, removed, 2).await.unwrap());
+    assert_eq!(store.remove_device(account, removed, first, 2).await.unwrap(), Removed::NotEnlisted);
+    assert_eq!(record(store, account).await, before);
+}
+
 async fn consent_and_push_are_replaced(store: &dyn Store) {
     let (account, device) = an_account(store).await;
     let mut consent =
         Consent { interop: true, inbox: InboxSetting::Combined, reach: Reach::Nobody, ..Consent::default() };
     consent.rules.insert("p2.example".parse().unwrap(), false);
     consent.rules.insert("p3.example".parse().unwrap(), true);
-    assert!(store.set_consent(account, &consent).await.unwrap());
+    assert!(store.set_consent(account, device, &consent).await.unwrap());
     assert_eq!(record(store, account).await.consent, consent);
     consent.rules.remove(&"p2.example".parse().unwrap());
-    assert!(store.set_consent(account, &consent).await.unwrap());
+    assert!(store.set_consent(account, device, &consent).await.unwrap());
     assert_eq!(record(store, account).await.consent, consent);
 
     let token = PushToken::new(Bytes::from_static(b"wake me")).unwrap();
@@ -453,7 +467,7 @@ async fn nothing_is_found_where_nothing_is(store: &dyn Store) {
     assert!(!store.keep_token_keys(ProviderId::from_bytes([9; 16]), 0, &token_keys(1)).await.unwrap());
     assert_eq!(store.record(&Who::Address("x@p1.example".parse().unwrap())).await.unwrap(), None);
     for (account, device) in [(nobody, device), (account, no_device)] {
-        assert!(!store.remove_device(account, device, 1).await.unwrap());
+        assert_eq!(store.remove_device(account, device, device, 1).await.unwrap(), Removed::NotEnlisted);
         assert!(!store.set_push(account, device, None).await.unwrap());
         assert_eq!(
             store.publish(account, device, &one_time_keys(1, vec![1], vec![])).await.unwrap(),
@@ -462,8 +476,9 @@ async fn nothing_is_found_where_nothing_is(store: &dyn Store) {
         assert_eq!(store.key_counts(account, device).await.unwrap(), None);
         assert!(store.claim(account, &[device], true).await.unwrap().is_empty());
     }
-    assert!(!store.set_consent(nobody, &Consent::default()).await.unwrap());
-    assert!(!store.withdraw(nobody, 1).await.unwrap());
+    assert_eq!(store.remove_device(account, device, no_device, 1).await.unwrap(), Removed::NoDevice);
+    assert!(!store.set_consent(nobody, device, &Consent::default()).await.unwrap());
+    assert!(!store.withdraw(nobody, device, 1).await.unwrap());
 }
 
 async fn record(store: &dyn Store, account: AccountId) -> Record {

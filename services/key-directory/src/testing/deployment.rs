@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use causeway_fetch::FetchConfig;
 use causeway_proto::directory::v1 as pb;
 use causeway_proto::directory::v1::accounts_client::AccountsClient;
@@ -182,14 +181,14 @@ impl Deployment {
     ) -> (wire::Enlisted, Phone) {
         let phone = Phone::new();
         let enlisted = self.enlist(provider, local, &phone, phone.enlist(ec, kyber)).await.expect("is enlisted");
-        self.set_consent(&enlisted.account_id, |_| {}).await.expect("consent is set");
+        self.set_consent(&enlisted, |_| {}).await.expect("consent is set");
         (enlisted, phone)
     }
 
     /// Interop on, everything else default but for `change`.
     pub(crate) async fn set_consent(
         &self,
-        account: &Bytes,
+        by: &wire::Enlisted,
         change: impl FnOnce(&mut wire::ConsentSettings),
     ) -> Result<wire::ConsentSettings, pb::Refusal> {
         let mut settings = wire::ConsentSettings {
@@ -199,12 +198,25 @@ impl Deployment {
             reach: wire::Reach::Everyone.into(),
         };
         change(&mut settings);
-        let request = pb::SetConsentRequest { account_id: account.clone(), settings: Some(settings) };
+        let request = pb::SetConsentRequest {
+            account_id: by.account_id.clone(),
+            settings: Some(settings),
+            from_device_id: by.device_id,
+        };
         let answer = self.consent().set(grpc::call(request)).await.expect("the call is answered").into_inner();
         match answer.outcome.unwrap() {
             pb::consent_response::Outcome::Settings(settings) => Ok(settings),
             pb::consent_response::Outcome::Refused(refusal) => Err(refusal),
         }
+    }
+
+    pub(crate) async fn discover(&self, from: &wire::Enlisted, address: &str) -> Option<pb::Refusal> {
+        let request = pb::DiscoverRequest {
+            from_account_id: from.account_id.clone(),
+            address: address.to_owned(),
+            from_device_id: from.device_id,
+        };
+        refusal(self.accounts().discover(grpc::call(request)).await.expect("the call is answered").into_inner())
     }
 
     pub(crate) async fn claim(&self, from: &wire::Enlisted, address: &str) -> Result<wire::KeyBundles, pb::Refusal> {

@@ -21,14 +21,19 @@ async fn login(net: &Deployment, address: &str, device_id: u32, phone: &Phone) -
     }
 }
 
-async fn remove(net: &Deployment, account_id: &Bytes, device_id: u32) -> Option<pb::Refusal> {
-    let request = pb::RemoveDeviceRequest { account_id: account_id.clone(), device_id };
+async fn remove(net: &Deployment, by: &wire::Enlisted, device_id: u32) -> Option<pb::Refusal> {
+    let request =
+        pb::RemoveDeviceRequest { account_id: by.account_id.clone(), device_id, from_device_id: by.device_id };
     refusal(net.accounts().remove_device(grpc::call(request)).await.unwrap().into_inner())
 }
 
-async fn withdraw(net: &Deployment, account_id: &Bytes) -> Option<pb::Refusal> {
-    let request = pb::AccountRef { account_id: account_id.clone() };
-    refusal(net.accounts().withdraw(grpc::call(request)).await.unwrap().into_inner())
+/// The account as this device names it.
+fn account_of(by: &wire::Enlisted) -> pb::AccountRef {
+    pb::AccountRef { account_id: by.account_id.clone(), device_id: by.device_id }
+}
+
+async fn withdraw(net: &Deployment, by: &wire::Enlisted) -> Option<pb::Refusal> {
+    refusal(net.accounts().withdraw(grpc::call(account_of(by))).await.unwrap().into_inner())
 }
 
 fn token_replayed() -> pb::Refusal {
@@ -155,7 +160,7 @@ async fn enlistments_are_limited_per_address_and_provider() {
     let (home, birdy) = net.two_providers().await;
     for _ in 0..6 {
         let (ada, _) = net.join(&birdy, "ada", 0, 0).await;
-        assert_eq!(withdraw(&net, &ada.account_id).await, None);
+        assert_eq!(withdraw(&net, &ada).await, None);
     }
     let phone = Phone::new();
     let refused = net.enlist(&birdy, "ada", &phone, phone.enlist(0, 0)).await.unwrap_err();
@@ -177,7 +182,7 @@ async fn a_removed_device_is_gone_with_its_keys() {
     let (bo, bo_phone) = net.join(&home, "bo", 2, 2).await;
     let (second, second_phone) = net.join(&home, "bo", 2, 2).await;
     let mut follower = net.follow().await;
-    let (removed, what) = tokio::join!(remove(&net, &bo.account_id, second.device_id), async {
+    let (removed, what) = tokio::join!(remove(&net, &bo, second.device_id), async {
         let (number, change) = follower.next_record().await;
         follower.say(number, 0).await;
         change.what()
@@ -194,10 +199,40 @@ async fn a_removed_device_is_gone_with_its_keys() {
     assert_eq!(error_of(net.publish(&second, second_phone.publish(&[1], &[])).await), ErrorCode::NotEnlisted);
     assert_eq!(error_of(net.claim(&second, ADA).await), ErrorCode::NotEnlisted);
 
-    for (account, device) in [(&bo.account_id, 2), (&bo.account_id, 0), (&ada.account_id, 2)] {
-        let refused = remove(&net, account, device).await.unwrap();
+    for (by, device) in [(&bo, 2), (&bo, 0), (&ada, 2)] {
+        let refused = remove(&net, by, device).await.unwrap();
         assert_eq!(refused.code(), ErrorCode::NotAvailable, "one that is not there, or another's");
     }
+}
+
+#[tokio::test]
+async fn a_removed_device_whose_session_goes_on_does_nothing() {
+    let net = Deployment::start().await;
+    let (home, birdy) = net.two_providers().await;
+    net.join(&home, "bo", 1, 1).await;
+    let (ada, _) = net.join(&birdy, "ada", 0, 0).await;
+    let (removed, _) = net.join(&birdy, "ada", 0, 0).await;
+    assert_eq!(remove(&net, &ada, removed.device_id).await, None);
+    let before = net.record(ADA).await;
+
+    let refused = [
+        remove(&net, &removed, ada.device_id).await,
+        remove(&net, &removed, removed.device_id).await,
+        withdraw(&net, &removed).await,
+        net.discover(&removed, "bo@home.example").await,
+        net.set_consent(&removed, |settings| settings.interop = false).await.err(),
+    ];
+    let expected = pb::Refusal { code: ErrorCode::NotEnlisted.into(), ..pb::Refusal::default() };
+    assert!(refused.iter().all(|refusal| refusal.as_ref() == Some(&expected)), "{refused:?}");
+    let devices = net.accounts().devices(grpc::call(account_of(&removed))).await.unwrap().into_inner().outcome;
+    assert_eq!(devices, Some(pb::devices_response::Outcome::Refused(expected.clone())));
+    let consent = net.consent().get(grpc::call(account_of(&removed))).await.unwrap().into_inner().outcome;
+    assert_eq!(consent, Some(pb::consent_response::Outcome::Refused(expected)));
+    assert_eq!(net.record(ADA).await, before);
+
+    let nobody = wire::Enlisted { device_id: 0, ..ada };
+    let status = net.accounts().withdraw(grpc::call(account_of(&nobody))).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument, "every caller says which device acts");
 }
 
 #[tokio::test]
@@ -207,14 +242,14 @@ async fn a_withdrawn_account_leaves_nothing() {
     let (bo, _) = net.join(&home, "bo", 2, 2).await;
     let (ada, phone) = net.join(&birdy, "ada", 5, 5).await;
     let mut follower = net.follow().await;
-    let (refused, what) = tokio::join!(withdraw(&net, &ada.account_id), async {
+    let (refused, what) = tokio::join!(withdraw(&net, &ada), async {
         let (number, change) = follower.next_record().await;
         follower.say(number, 0).await;
         change.what()
     });
     assert_eq!((refused, what), (None, pb::RecordChange::Withdrawn));
     follower.keep_up();
-    assert_eq!(withdraw(&net, &ada.account_id).await.unwrap().code(), ErrorCode::NotEnlisted);
+    assert_eq!(withdraw(&net, &ada).await.unwrap().code(), ErrorCode::NotEnlisted);
     assert_eq!(login(&net, ADA, 1, &phone).await, Err(FailureReason::DeviceUnknown));
     assert_eq!(error_of(net.claim(&bo, ADA).await), ErrorCode::NotAvailable);
     assert_eq!(net.record(ADA).await, None);
@@ -236,7 +271,7 @@ async fn a_device_that_is_no_more_does_not_come_back_with_its_token() {
     let (ada, phone) = net.join(&birdy, "ada", 0, 0).await;
     let (_, second) = net.join(&birdy, "ada", 0, 0).await;
     let keys = second.enlist(1, 1);
-    assert_eq!(remove(&net, &ada.account_id, 2).await, None);
+    assert_eq!(remove(&net, &ada, 2).await, None);
     assert_eq!(net.enlist(&birdy, "ada", &second, keys.clone()).await.unwrap_err(), token_replayed());
 
     // Not after a restart either; others go on as before.
@@ -257,8 +292,7 @@ async fn devices_are_listed_and_push_tokens_kept() {
     let net = Deployment::start().await;
     let (_, birdy) = net.two_providers().await;
     let (ada, phone) = net.join(&birdy, "ada", 0, 0).await;
-    let request = pb::AccountRef { account_id: ada.account_id.clone() };
-    let response = net.accounts().devices(grpc::call(request)).await.unwrap().into_inner();
+    let response = net.accounts().devices(grpc::call(account_of(&ada))).await.unwrap().into_inner();
     let Some(pb::devices_response::Outcome::Devices(list)) = response.outcome else { panic!("must be a list") };
     let expected = wire::Device {
         id: 1,

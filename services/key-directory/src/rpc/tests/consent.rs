@@ -21,7 +21,7 @@ async fn enlistment_leaves_interop_off() {
     let (home, _) = net.two_providers().await;
     let phone = crate::testing::Phone::new();
     let bo = net.enlist(&home, "bo", &phone, phone.enlist(0, 0)).await.unwrap();
-    let request = pb::AccountRef { account_id: bo.account_id.clone() };
+    let request = pb::AccountRef { account_id: bo.account_id.clone(), device_id: bo.device_id };
     let answer = net.consent().get(grpc::call(request)).await.unwrap().into_inner().outcome.unwrap();
     let expected = wire::ConsentSettings {
         interop: false,
@@ -37,9 +37,9 @@ async fn settings_are_checked() {
     let net = Deployment::start().await;
     let (home, _) = net.two_providers().await;
     let (bo, _) = net.join(&home, "bo", 0, 0).await;
-    let set = net.set_consent(&bo.account_id, |settings| settings.reach = wire::Reach::Contacts.into()).await;
+    let set = net.set_consent(&bo, |settings| settings.reach = wire::Reach::Contacts.into()).await;
     assert_eq!(error_of(set), ErrorCode::BadRequest);
-    let stranger = Bytes::from_static(&[7; 16]);
+    let stranger = wire::Enlisted { account_id: Bytes::from_static(&[7; 16]), ..bo };
     assert_eq!(error_of(net.set_consent(&stranger, |_| {}).await), ErrorCode::NotEnlisted);
     assert!(net.record(BO).await.unwrap().consent.unwrap().interop, "nothing changed");
 }
@@ -51,7 +51,7 @@ async fn a_change_returns_when_every_follower_has_acknowledged_it() {
     let (bo, _) = net.join(&home, "bo", 0, 0).await;
     let (mut one, mut other) = (net.follow().await, net.follow().await);
 
-    let mut setting = std::pin::pin!(net.set_consent(&bo.account_id, |settings| settings.interop = false));
+    let mut setting = std::pin::pin!(net.set_consent(&bo, |settings| settings.interop = false));
     let (number, change) = tokio::select! {
         _ = &mut setting => panic!("nobody has acknowledged"),
         change = one.next_record() => change,
@@ -74,7 +74,7 @@ async fn a_follower_that_does_not_acknowledge_is_cut_off() {
     let (bo, _) = net.join(&home, "bo", 0, 0).await;
     let mut deaf = net.follow().await;
     let start = Instant::now();
-    let (set, end) = tokio::join!(net.set_consent(&bo.account_id, |settings| settings.interop = false), async {
+    let (set, end) = tokio::join!(net.set_consent(&bo, |settings| settings.interop = false), async {
         loop {
             if let Err(status) = deaf.next().await {
                 return status;
@@ -87,7 +87,7 @@ async fn a_follower_that_does_not_acknowledge_is_cut_off() {
     let lease = Duration::from_millis(500);
     assert!(waited >= lease + TRANSIT / 2 && waited < 2 * lease + TRANSIT + Duration::from_secs(3), "{waited:?}");
     // It counts no more.
-    net.set_consent(&bo.account_id, |_| {}).await.unwrap();
+    net.set_consent(&bo, |_| {}).await.unwrap();
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn a_change_goes_on_when_its_caller_gives_up() {
     let (bo, _) = net.join(&home, "bo", 0, 0).await;
     let mut follower = net.follow().await;
     {
-        let mut setting = std::pin::pin!(net.set_consent(&bo.account_id, |settings| settings.interop = false));
+        let mut setting = std::pin::pin!(net.set_consent(&bo, |settings| settings.interop = false));
         // Dropped as soon as the change is on its way: followers must hear of what was committed.
         assert!(futures::poll!(&mut setting).is_pending());
         while net.record(BO).await.unwrap().consent.unwrap().interop {

@@ -92,12 +92,17 @@ async fn no_call_fails_over_what_it_is_sent() {
             enlist: Some(enlist),
         };
         blames_the_caller(net.accounts().enlist(enlist).await, "Enlist", &r);
-        let of = pb::AccountRef { account_id: account_id.clone() };
+        let of = pb::AccountRef { account_id: account_id.clone(), device_id };
         blames_the_caller(net.accounts().devices(of.clone()).await, "Devices", &r);
-        let remove = pb::RemoveDeviceRequest { account_id: account_id.clone(), device_id };
+        let remove =
+            pb::RemoveDeviceRequest { account_id: account_id.clone(), device_id, from_device_id: r.list.len() as u32 };
         blames_the_caller(net.accounts().remove_device(remove).await, "RemoveDevice", &r);
         blames_the_caller(net.accounts().withdraw(of.clone()).await, "Withdraw", &r);
-        let discover = pb::DiscoverRequest { from_account_id: account_id.clone(), address: address.clone() };
+        let discover = pb::DiscoverRequest {
+            from_account_id: account_id.clone(),
+            address: address.clone(),
+            from_device_id: device_id,
+        };
         blames_the_caller(net.accounts().discover(discover).await, "Discover", &r);
         let push = pb::SetPushRequest { account_id: account_id.clone(), device_id, token: r.more.clone() };
         blames_the_caller(net.accounts().set_push(push).await, "SetPush", &r);
@@ -113,7 +118,7 @@ async fn no_call_fails_over_what_it_is_sent() {
         };
         blames_the_caller(net.prekeys().claim(claim).await, "Claim", &r);
         blames_the_caller(net.consent().get(of).await, "Get", &r);
-        let set = pb::SetConsentRequest { account_id, settings: Some(settings) };
+        let set = pb::SetConsentRequest { account_id, settings: Some(settings), from_device_id: device_id };
         blames_the_caller(net.consent().set(set).await, "Set", &r);
         blames_the_caller(net.records().get(pb::GetRecord { address: address.clone() }).await, "Record", &r);
         let webhook = pb::GetWebhook { provider_domain: address.clone() };

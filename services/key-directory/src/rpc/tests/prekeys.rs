@@ -118,7 +118,7 @@ async fn low_and_empty_are_told_once_each() {
     let told = [follower.next_record().await.1, follower.next_record().await.1];
     assert_eq!(told.map(|low| low.ec), [2, 0]);
     // What comes next is the marker, not a third telling.
-    let marker = tokio::join!(net.set_consent(&ada.account_id, |_| {}), async {
+    let marker = tokio::join!(net.set_consent(&ada, |_| {}), async {
         let (number, change) = follower.next_record().await;
         follower.say(number, 0).await;
         change.what()
@@ -205,14 +205,18 @@ async fn whatever_is_in_the_way_the_answer_is_one() {
     let (ada, _) = net.join(&birdy, "ada", 1, 1).await;
     net.join(&birdy, "cy", 1, 1).await;
     let (off, _) = net.join(&home, "off", 1, 1).await;
-    net.set_consent(&off.account_id, |settings| settings.interop = false).await.unwrap();
+    net.set_consent(&off, |settings| settings.interop = false).await.unwrap();
     let (nobody, _) = net.join(&home, "nobody", 1, 1).await;
-    net.set_consent(&nobody.account_id, |settings| settings.reach = Reach::Nobody.into()).await.unwrap();
+    net.set_consent(&nobody, |settings| settings.reach = Reach::Nobody.into()).await.unwrap();
     let (denies, _) = net.join(&home, "denies", 1, 1).await;
     let rule = causeway_proto::wire::v1::ProviderRule { provider: "birdy.example".to_owned(), allow: false };
-    net.set_consent(&denies.account_id, |settings| settings.providers.push(rule)).await.unwrap();
+    net.set_consent(&denies, |settings| settings.providers.push(rule)).await.unwrap();
     let (empty, _) = net.join(&home, "empty", 1, 1).await;
-    let request = pb::RemoveDeviceRequest { account_id: empty.account_id.clone(), device_id: empty.device_id };
+    let request = pb::RemoveDeviceRequest {
+        account_id: empty.account_id.clone(),
+        device_id: empty.device_id,
+        from_device_id: empty.device_id,
+    };
     net.accounts().remove_device(request).await.unwrap();
 
     let mut answers = Vec::new();
@@ -227,13 +231,12 @@ async fn whatever_is_in_the_way_the_answer_is_one() {
         "no address",
     ] {
         answers.push(net.claim(&ada, address).await.unwrap_err());
-        let request = pb::DiscoverRequest { from_account_id: ada.account_id.clone(), address: address.to_owned() };
-        answers.push(crate::testing::refusal(net.accounts().discover(request).await.unwrap().into_inner()).unwrap());
+        answers.push(net.discover(&ada, address).await.unwrap());
     }
     let expected = pb::Refusal { code: ErrorCode::NotAvailable.into(), retry_after_ms: 0, detail: String::new() };
     assert!(answers.iter().all(|answer| *answer == expected), "{answers:?}");
 
-    net.set_consent(&ada.account_id, |settings| settings.interop = false).await.unwrap();
+    net.set_consent(&ada, |settings| settings.interop = false).await.unwrap();
     net.join(&home, "bo", 1, 1).await;
     assert_eq!(net.claim(&ada, BO).await.unwrap_err(), expected, "who is not in the network reaches nobody");
 }
@@ -245,25 +248,21 @@ async fn who_misses_too_often_learns_nothing_of_those_who_are_there() {
     let (ada, _) = net.join(&birdy, "ada", 0, 0).await;
     let (cy, _) = net.join(&birdy, "cy", 0, 0).await;
     net.join(&home, "bo", 20, 20).await;
-    let discover = async |from: &Enlisted, address: &str| {
-        let request = pb::DiscoverRequest { from_account_id: from.account_id.clone(), address: address.to_owned() };
-        crate::testing::refusal(net.accounts().discover(request).await.unwrap().into_inner())
-    };
     for _ in 0..10 {
-        assert_eq!(discover(&ada, BO).await, None, "hits cost nothing");
+        assert_eq!(net.discover(&ada, BO).await, None, "hits cost nothing");
         net.claim(&ada, BO).await.unwrap();
     }
     for address in ["one@home.example", "two@home.example"] {
-        assert_eq!(discover(&ada, address).await.unwrap().code(), ErrorCode::NotAvailable);
+        assert_eq!(net.discover(&ada, address).await.unwrap().code(), ErrorCode::NotAvailable);
     }
     assert_eq!(error_of(net.claim(&ada, "three@home.example").await), ErrorCode::NotAvailable);
     for address in ["four@home.example", BO] {
-        for refused in [discover(&ada, address).await.unwrap(), net.claim(&ada, address).await.unwrap_err()] {
+        for refused in [net.discover(&ada, address).await.unwrap(), net.claim(&ada, address).await.unwrap_err()] {
             assert_eq!(refused.code(), ErrorCode::RateLimited);
             assert!((1..=18_000).contains(&refused.retry_after_ms), "{}", refused.retry_after_ms);
         }
     }
-    assert_eq!(discover(&cy, BO).await, None, "each account counts by itself");
+    assert_eq!(net.discover(&cy, BO).await, None, "each account counts by itself");
 }
 
 #[tokio::test]
@@ -273,7 +272,7 @@ async fn own_devices_are_claimed_but_for_the_claiming_one() {
     let (first, _) = net.join(&home, "bo", 2, 2).await;
     let (second, _) = net.join(&home, "bo", 2, 2).await;
     assert_eq!((&first.account_id, first.device_id, second.device_id), (&second.account_id, 1, 2));
-    net.set_consent(&first.account_id, |settings| settings.interop = false).await.unwrap();
+    net.set_consent(&first, |settings| settings.interop = false).await.unwrap();
     let bundles = net.claim(&first, BO).await.unwrap();
     assert_eq!(bundles.bundles.iter().map(|bundle| bundle.device).collect::<Vec<_>>(), [2]);
     assert_eq!(net.count(&first).await.unwrap(), (2, 2));

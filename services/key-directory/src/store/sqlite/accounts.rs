@@ -14,7 +14,7 @@ use crate::accounts::{Device, PushToken, Record};
 use crate::consent::{Consent, InboxSetting, Reach};
 use crate::keys::{EcPublicKey, RegistrationId};
 use crate::providers::{ProviderKind, ProviderRef, ProviderStatus};
-use crate::store::{Enlisted, Enlistment, MAX_DEVICE_ID, StoreError, Who};
+use crate::store::{Enlisted, Enlistment, MAX_DEVICE_ID, Removed, StoreError, Who};
 
 pub(super) fn record(db: &Connection, who: &Who) -> Result<Option<Record>, StoreError> {
     let account = match who {
@@ -199,12 +199,23 @@ fn free_device_id(db: &Connection, account: AccountId, enlisted: &[Device]) -> R
     DeviceId::new(id).map_err(corrupt("device id"))
 }
 
+fn is_enlisted(db: &Connection, account: AccountId, device: DeviceId) -> Result<bool, StoreError> {
+    db.prepare_cached("SELECT 1 FROM devices WHERE account_id = ?1 AND device_id = ?2")
+        .map_err(failed)?
+        .exists(params![Column(account), device.get()])
+        .map_err(failed)
+}
+
 pub(super) fn remove_device(
     db: &Connection,
     account: AccountId,
+    by: DeviceId,
     device: DeviceId,
     now_ms: u64,
-) -> Result<bool, StoreError> {
+) -> Result<Removed, StoreError> {
+    if !is_enlisted(db, account, by)? {
+        return Ok(Removed::NotEnlisted);
+    }
     let of_device = params![Column(account), device.get()];
     let names: Option<(String, Vec<u8>)> = db
         .query_row(
@@ -215,7 +226,7 @@ pub(super) fn remove_device(
         )
         .optional()
         .map_err(failed)?;
-    let Some((address, noise_key)) = names else { return Ok(false) };
+    let Some((address, noise_key)) = names else { return Ok(Removed::NoDevice) };
     retired::add(db, &address, &noise_key, now_ms)?;
     db.execute("DELETE FROM devices WHERE account_id = ?1 AND device_id = ?2", of_device).map_err(failed)?;
     db.execute("DELETE FROM one_time_prekeys WHERE account_id = ?1 AND device_id = ?2", of_device).map_err(failed)?;
@@ -224,10 +235,13 @@ pub(super) fn remove_device(
         of_device,
     )
     .map_err(failed)?;
-    Ok(true)
+    Ok(Removed::Done)
 }
 
-pub(super) fn withdraw(db: &Connection, account: AccountId, now_ms: u64) -> Result<bool, StoreError> {
+pub(super) fn withdraw(db: &Connection, account: AccountId, by: DeviceId, now_ms: u64) -> Result<bool, StoreError> {
+    if !is_enlisted(db, account, by)? {
+        return Ok(false);
+    }
     let address: Option<String> = db
         .query_row("SELECT address FROM accounts WHERE account_id = ?1", [Column(account)], |row| row.get(0))
         .optional()
@@ -259,7 +273,15 @@ pub(super) fn set_push(
     Ok(changed == 1)
 }
 
-pub(super) fn set_consent(db: &Connection, account: AccountId, consent: &Consent) -> Result<bool, StoreError> {
+pub(super) fn set_consent(
+    db: &Connection,
+    account: AccountId,
+    by: DeviceId,
+    consent: &Consent,
+) -> Result<bool, StoreError> {
+    if !is_enlisted(db, account, by)? {
+        return Ok(false);
+    }
     let changed = db
         .execute(
             "UPDATE accounts SET interop = ?2, inbox = ?3, reach = ?4 WHERE account_id = ?1",

@@ -11,47 +11,15 @@ use super::*;
 /// A change. Devices are named by their place among those there, so that most changes meet something.
 #[derive(Debug, Clone)]
 enum Change {
-    Enlist {
-        user: u8,
-        phone: u8,
-        other_identity: bool,
-        keys: Vec<u32>,
-    },
-    Remove {
-        user: u8,
-        nth: usize,
-    },
-    Withdraw {
-        user: u8,
-    },
-    Publish {
-        user: u8,
-        nth: usize,
-        ec: BTreeSet<u32>,
-        kyber: BTreeSet<u32>,
-        other_identity: bool,
-    },
-    Claim {
-        user: u8,
-        devices: Vec<usize>,
-    },
-    Push {
-        user: u8,
-        nth: usize,
-        token: Option<u8>,
-    },
-    Consent {
-        user: u8,
-        interop: bool,
-        rules: BTreeMap<u8, bool>,
-    },
-    Suspend {
-        suspended: bool,
-    },
-    /// Time passes, by this many thirds of what a retired key waits.
-    Wait {
-        thirds: u64,
-    },
+    Enlist { user: u8, phone: u8, other_identity: bool, keys: Vec<u32> },
+    Remove { user: u8, by: usize, nth: usize },
+    Withdraw { user: u8, by: usize },
+    Publish { user: u8, nth: usize, ec: BTreeSet<u32>, kyber: BTreeSet<u32>, other_identity: bool },
+    Claim { user: u8, devices: Vec<usize> },
+    Push { user: u8, nth: usize, token: Option<u8> },
+    Consent { user: u8, by: usize, interop: bool, rules: BTreeMap<u8, bool> },
+    Suspend { suspended: bool },
+    WaitThirdsOfRetirement(u64),
 }
 
 #[derive(Default)]
@@ -108,8 +76,8 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         6 => (user.clone(), 0..5_u8, prop::bool::weighted(0.1), prop::collection::vec(1..30_u32, 0..3))
             .prop_map(|(user, phone, other_identity, keys)| Change::Enlist { user, phone, other_identity, keys }),
-        2 => (user.clone(), 0..4_usize).prop_map(|(user, nth)| Change::Remove { user, nth }),
-        1 => user.clone().prop_map(|user| Change::Withdraw { user }),
+        2 => (user.clone(), 0..3_usize, 0..4_usize).prop_map(|(user, by, nth)| Change::Remove { user, by, nth }),
+        1 => (user.clone(), 0..3_usize).prop_map(|(user, by)| Change::Withdraw { user, by }),
         4 => (user.clone(), 0..4_usize, keys(), keys(), prop::bool::weighted(0.1)).prop_map(
             |(user, nth, ec, kyber, other_identity)| Change::Publish { user, nth, ec, kyber, other_identity }
         ),
@@ -117,10 +85,10 @@ fn change() -> impl Strategy<Value = Change> {
             .prop_map(|(user, devices)| Change::Claim { user, devices }),
         1 => (user.clone(), 0..4_usize, prop::option::of(any::<u8>()))
             .prop_map(|(user, nth, token)| Change::Push { user, nth, token }),
-        1 => (user, any::<bool>(), prop::collection::btree_map(2..9_u8, any::<bool>(), 0..4))
-            .prop_map(|(user, interop, rules)| Change::Consent { user, interop, rules }),
+        1 => (user, 0..3_usize, any::<bool>(), prop::collection::btree_map(2..9_u8, any::<bool>(), 0..4))
+            .prop_map(|(user, by, interop, rules)| Change::Consent { user, by, interop, rules }),
         1 => any::<bool>().prop_map(|suspended| Change::Suspend { suspended }),
-        1 => (1..5_u64).prop_map(|thirds| Change::Wait { thirds }),
+        1 => (1..5_u64).prop_map(Change::WaitThirdsOfRetirement),
     ]
 }
 
@@ -132,21 +100,26 @@ impl Model {
                 keys.dedup();
                 self.enlist(store, user, phone, other_identity, keys).await;
             }
-            Change::Remove { user, nth } => {
+            Change::Remove { user, by, nth } => {
                 let (account, device) = self.device(user, nth);
-                let known = self.phone(user, device).is_some();
-                assert_eq!(store.remove_device(account, device, self.now_ms).await.unwrap(), known);
-                if known {
+                let by = self.device(user, by).1;
+                let expected = match (self.phone(user, by).is_some(), self.phone(user, device).is_some()) {
+                    (false, _) => Removed::NotEnlisted,
+                    (true, false) => Removed::NoDevice,
+                    (true, true) => Removed::Done,
+                };
+                assert_eq!(store.remove_device(account, by, device, self.now_ms).await.unwrap(), expected);
+                if expected == Removed::Done {
                     let known = self.users.get_mut(&user).unwrap();
                     let phone = known.devices.remove(&device.get()).unwrap();
                     known.freed.push(device.get());
                     self.retired.insert((user, phone.number % 100), self.now_ms + RETIRED_MS);
                 }
             }
-            Change::Withdraw { user } => {
-                let (account, _) = self.device(user, 0);
-                let known = self.users.remove(&user);
-                assert_eq!(store.withdraw(account, self.now_ms).await.unwrap(), known.is_some());
+            Change::Withdraw { user, by } => {
+                let (account, by) = self.device(user, by);
+                let known = if self.phone(user, by).is_some() { self.users.remove(&user) } else { None };
+                assert_eq!(store.withdraw(account, by, self.now_ms).await.unwrap(), known.is_some());
                 for phone in known.iter().flat_map(|known| known.devices.values()) {
                     self.retired.insert((user, phone.number % 100), self.now_ms + RETIRED_MS);
                 }
@@ -189,13 +162,14 @@ impl Model {
                     phone.push = token;
                 }
             }
-            Change::Consent { user, interop, rules } => {
-                let (account, _) = self.device(user, 0);
+            Change::Consent { user, by, interop, rules } => {
+                let (account, by) = self.device(user, by);
                 let rules = rules.into_iter().map(|(n, allow)| (format!("p{n}.example").parse().unwrap(), allow));
                 let consent = Consent { interop, rules: rules.collect(), ..Consent::default() };
-                assert_eq!(store.set_consent(account, &consent).await.unwrap(), self.users.contains_key(&user));
-                if let Some(user) = self.users.get_mut(&user) {
-                    user.consent = consent;
+                let may = self.phone(user, by).is_some();
+                assert_eq!(store.set_consent(account, by, &consent).await.unwrap(), may);
+                if may {
+                    self.users.get_mut(&user).unwrap().consent = consent;
                 }
             }
             Change::Suspend { suspended } => {
@@ -203,7 +177,7 @@ impl Model {
                 store.set_provider_status(&provider(1).settings.domain, status).await.unwrap().unwrap();
                 self.suspended = suspended;
             }
-            Change::Wait { thirds } => self.now_ms += thirds * (RETIRED_MS / 3),
+            Change::WaitThirdsOfRetirement(thirds) => self.now_ms += thirds * (RETIRED_MS / 3),
         }
     }
 
