@@ -17,7 +17,7 @@ mod run;
 mod sending;
 mod turn;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use causeway_identity::{Address, DeviceId, MessageId, NoiseKey};
@@ -40,7 +40,7 @@ use crate::events::{EventQueue, Events};
 use crate::link::{self, LinkParts};
 use crate::random::Random;
 use crate::signal::{self, SignalError};
-use crate::store::{Change, DeviceRecord, Store, StoreError};
+use crate::store::{Change, DeviceRecord, SignalAddress, Store, StoreError};
 use crate::token::TokenSource;
 
 /// Commands that wait for the engine.
@@ -128,6 +128,7 @@ pub(crate) async fn start(
         shown: 0,
         shown_open: BTreeSet::new(),
         deferred: VecDeque::new(),
+        heard_of: HashSet::new(),
         key_work: keys::KeyWork::default(),
         housekeeping: Instant::now(),
         turn: Turn::default(),
@@ -198,6 +199,8 @@ struct Engine {
     shown_open: BTreeSet<u64>,
     /// Deliveries that wait for room in the inbox.
     deferred: VecDeque<Delivery>,
+    /// Devices that were heard of in this run.
+    heard_of: HashSet<SignalAddress>,
     key_work: keys::KeyWork,
     housekeeping: Instant,
     turn: Turn,

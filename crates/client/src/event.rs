@@ -123,12 +123,14 @@ pub enum UndecryptableReason {
     Unsupported,
 }
 
-/// Somebody's identity key is not what it was.
+/// Somebody's keys are not what they were. Also said of this user's own address: a device that the user did not add is the
+/// provider's doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityChanged {
     /// Whose.
     pub address: Address,
-    /// Which device; `None`: the address belongs to another account than before.
+    /// The device that is new beside the known ones, or whose key is another; `None`: the address belongs to another
+    /// account than before, or has none of its known devices any more.
     pub device: Option<DeviceId>,
 }
 

@@ -10,6 +10,10 @@ use crate::store::{InboxItem, Peer, SignalAddress};
 
 /// Deliveries that wait for room in the inbox. The server's window is smaller.
 const MAX_DEFERRED: usize = 1024;
+/// Devices that are remembered as heard of; beyond it one may be reported as new twice.
+const MAX_HEARD_OF: usize = 10_000;
+/// Bytes of deliveries that wait.
+const MAX_DEFERRED_BYTES: usize = 4 * 1024 * 1024;
 
 impl Engine {
     /// A delivery. When the inbox is full it waits, unacknowledged; when too many wait, the server must keep them until
@@ -23,7 +27,8 @@ impl Engine {
         if !full {
             return self.receive(delivery).await;
         }
-        if self.deferred.len() < MAX_DEFERRED {
+        let bytes: usize = self.deferred.iter().map(|delivery| delivery.ciphertext.as_bytes().len()).sum();
+        if self.deferred.len() < MAX_DEFERRED && bytes < MAX_DEFERRED_BYTES {
             self.deferred.push_back(delivery);
         } else {
             session.stalled = true;
@@ -56,15 +61,36 @@ impl Engine {
     async fn know_account(&mut self, delivery: &Delivery) -> Result<(), SignalError> {
         let (address, account) = (delivery.from.account.clone(), delivery.from_account);
         match self.peer(&address).await? {
-            Some(peer) if peer.account == account => return Ok(()),
+            Some(peer) if peer.account == account => return self.know_device(delivery, &peer).await,
             Some(_) => {
                 let change = IdentityChanged { address: address.clone(), device: None };
                 self.put_inbox(InboxItem::IdentityChanged(change));
             }
             None => {}
         }
+        self.heard_of(SignalAddress { account, device: delivery.from.device });
         self.put_peer(Peer { address, account, devices: None });
         Ok(())
+    }
+
+    /// A device that is heard of for the first time in a conversation that goes on is told of before what it says.
+    async fn know_device(&mut self, delivery: &Delivery, peer: &Peer) -> Result<(), SignalError> {
+        let device = delivery.from.device;
+        let from = SignalAddress { account: peer.account, device };
+        let listed = peer.devices.iter().flatten().any(|known| known.id == device);
+        if !listed && self.store.identity(from).await?.is_none() && self.heard_of(from) {
+            self.report_new_devices(&peer.address, &[], &[device]);
+        }
+        Ok(())
+    }
+
+    /// Whether this device is heard of for the first time in this run; its key is in the store from the first message on
+    /// that could be read.
+    fn heard_of(&mut self, device: SignalAddress) -> bool {
+        if self.heard_of.len() >= MAX_HEARD_OF {
+            self.heard_of.clear();
+        }
+        self.heard_of.insert(device)
     }
 
     async fn read(&mut self, from: SignalAddress, delivery: Delivery) -> Result<(), SignalError> {

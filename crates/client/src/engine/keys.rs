@@ -179,11 +179,22 @@ impl Engine {
         }
     }
 
-    pub(super) fn own_devices(&mut self, devices: &[Device]) {
-        let Some(own) = self.device.enlisted else { return };
+    /// The user's devices as the server has them. One that was not there before is told of: the user's own provider could
+    /// have added it, and it gets a copy of everything that is sent.
+    pub(super) async fn own_devices(&mut self, devices: &[Device]) -> Result<(), SignalError> {
+        let Some(own) = self.device.enlisted else { return Ok(()) };
         let others = devices.iter().filter(|device| device.id != own.device);
         let others = others.map(|device| PeerDevice { id: device.id, registration_id: device.registration.get() });
-        self.put_own_devices(others.collect());
+        let others: Vec<PeerDevice> = others.collect();
+        let address = self.config.address.clone();
+        let known = self.peer(&address).await?.filter(|peer| peer.account == own.account);
+        if let Some(before) = known.and_then(|peer| peer.devices) {
+            let before: Vec<DeviceId> = before.iter().map(|device| device.id).collect();
+            let now: Vec<DeviceId> = others.iter().map(|device| device.id).collect();
+            self.report_new_devices(&address, &before, &now);
+        }
+        self.put_own_devices(others);
+        Ok(())
     }
 
     fn put_own_devices(&mut self, devices: Vec<PeerDevice>) {

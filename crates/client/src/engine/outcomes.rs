@@ -93,11 +93,22 @@ impl Engine {
         &mut self,
         address: &Address,
         before: &[DeviceId],
-        mut now: impl Iterator<Item = DeviceId>,
+        now: impl Iterator<Item = DeviceId>,
     ) {
+        let now: Vec<DeviceId> = now.collect();
         self.turn.passes.push(EventKind::DevicesChanged { address: address.clone() });
-        if !before.is_empty() && !now.any(|device| before.contains(&device)) {
+        if !before.is_empty() && !now.iter().any(|device| before.contains(device)) {
             let change = IdentityChanged { address: address.clone(), device: None };
+            self.put_inbox(InboxItem::IdentityChanged(change));
+        } else {
+            self.report_new_devices(address, before, &now);
+        }
+    }
+
+    /// A device that joins somebody's known ones speaks with a key that nobody has vouched for but the provider.
+    pub(super) fn report_new_devices(&mut self, address: &Address, before: &[DeviceId], now: &[DeviceId]) {
+        for device in now.iter().filter(|device| !before.contains(device)) {
+            let change = IdentityChanged { address: address.clone(), device: Some(*device) };
             self.put_inbox(InboxItem::IdentityChanged(change));
         }
     }

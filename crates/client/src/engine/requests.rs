@@ -167,7 +167,7 @@ impl Engine {
             }
             Then::OwnDevices => {
                 if let Ok(ResponseBody::Devices(devices)) = answer {
-                    self.own_devices(&devices);
+                    self.own_devices(&devices).await?;
                 }
             }
             // Refused or not: when the token is over, the session ends, and the next one has the new token.

@@ -79,6 +79,41 @@ async fn somebody_all_of_whose_devices_are_new_is_reported() {
     assert_eq!((change.address, change.device), (bo, None));
 }
 
+/// The next identity change that is reported.
+async fn change(device: &mut Device) -> (causeway_identity::Address, Option<causeway_identity::DeviceId>) {
+    let wanted = |kind: &EventKind| match kind {
+        EventKind::IdentityChanged(change) => Some((change.address.clone(), change.device)),
+        _ => None,
+    };
+    device.next(wanted).await
+}
+
+#[tokio::test]
+async fn a_device_that_joins_a_partner_is_reported_before_what_it_says() {
+    let server = Server::start().await;
+    let mut ada = Device::new(&server, "ada").await;
+    let bo = Device::new(&server, "bo").await;
+    bo.tell(ada.address(), "hello").await;
+    assert_eq!(ada.hear().await, "hello");
+    ada.tell(bo.address(), "hello bo").await;
+    // Whoever can mint bo's tokens can add a device to bo's account.
+    let ghost = Device::new(&server, "bo").await;
+    ghost.tell(ada.address(), "please pay to this account").await;
+    assert_eq!(change(&mut ada).await, (bo.address().clone(), Some(ghost.id())));
+    assert_eq!(ada.hear().await, "please pay to this account");
+}
+
+#[tokio::test]
+async fn a_device_that_joins_ones_own_is_reported() {
+    let server = Server::start().await;
+    let mut ada = Device::new(&server, "ada").await;
+    let ghost = Device::new(&server, "ada").await;
+    // At the next login, whether or not a notification came.
+    let ada_address = ada.address().clone();
+    ada = ada.restart().await;
+    assert_eq!(change(&mut ada).await, (ada_address, Some(ghost.id())));
+}
+
 #[tokio::test]
 async fn a_device_id_with_another_identity_is_reported_to_the_user() {
     let server = Server::start().await;
