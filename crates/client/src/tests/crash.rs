@@ -351,3 +351,18 @@ async fn a_message_that_was_not_confirmed_comes_again_and_one_that_was_does_not(
     assert_eq!(bo.hear().await, "two");
     bo.hears_nothing_but(&ada, "three").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn zz_stress() {
+    use rand::{Rng as _, SeedableRng as _};
+    for n in 0..600_u64 {
+        let mut r = rand::rngs::StdRng::seed_from_u64(n + 5000);
+        let mut d = || -> Vec<Death> {
+            let k = r.random_range(0..6);
+            (0..k).map(|_| Death { commit: r.random_range(0..12), after: r.random() }).collect()
+        };
+        let deaths = [d(), d(), d()];
+        eprintln!("round {n} {deaths:?}");
+        lives(deaths).await;
+    }
+}

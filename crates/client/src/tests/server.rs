@@ -279,7 +279,7 @@ impl Session {
     fn handle(&mut self, stanza: FromClient) -> bool {
         match stanza {
             FromClient::Message(submit) => return self.submit(submit),
-            FromClient::Ack(tag) => return self.server.state().processed(&self.address, self.device, tag),
+            FromClient::Ack(tag) => return self.server.state().processed(&self.address, self.device, self.number, tag),
             FromClient::Iq(request) => self.request(request),
             FromClient::Ping(n) => self.send(FromServer::Pong(n)),
             FromClient::End(_) => return false,

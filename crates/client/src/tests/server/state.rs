@@ -253,9 +253,10 @@ impl State {
         Fate::Stored
     }
 
-    pub(super) fn processed(&mut self, address: &Address, device: Option<DeviceId>, tag: u64) -> bool {
+    /// An acknowledgement in one session; a session that has been replaced acknowledges nothing any more.
+    pub(super) fn processed(&mut self, address: &Address, device: Option<DeviceId>, session: u64, tag: u64) -> bool {
         let Some(device) = self.device(address, device) else { return false };
-        let Some(online) = &mut device.online else { return false };
+        let Some(online) = device.online.as_mut().filter(|online| online.session == session) else { return false };
         if tag >= online.next_tag {
             self.stats.bad_acks += 1;
             return false;
