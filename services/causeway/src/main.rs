@@ -51,7 +51,7 @@ struct Common {
     /// Folder for data and keys; made if it is absent.
     #[arg(long, env = "CAUSEWAY_DATA", default_value = ".causeway/data", value_name = "DIR")]
     data: PathBuf,
-    /// Configuration file (TOML). Environment variables CAUSEWAY_<SECTION>__<FIELD> go before it.
+    /// Configuration file (TOML). Environment variables `CAUSEWAY_EDGE__LISTEN` and the like go before it.
     #[arg(long, env = "CAUSEWAY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 }
