@@ -12,7 +12,7 @@ part() {
     echo "== $name: $((SECONDS - from)) s"
 }
 
-docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --workspace --no-deps --document-private-items; }
+docs() { RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --quiet --locked --workspace --no-deps --document-private-items; }
 
 part "format" cargo fmt --all --check
 part "format of the fuzz targets" cargo fmt --manifest-path fuzz/Cargo.toml --check

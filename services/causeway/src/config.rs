@@ -191,7 +191,8 @@ mod tests {
     #[test]
     fn every_part_is_checked() {
         let defaults = || Config::load(Path::new("data"), None).unwrap();
-        let wrong: [(&str, fn(&mut Config)); 7] = [
+        type Spoil = fn(&mut Config);
+        let wrong: [(&str, Spoil); 7] = [
             ("server.media_url", |config| config.server.media_url = "x y".to_owned()),
             ("log.filter", |config| config.log.filter = "info,=,".to_owned()),
             ("directory.fetch", |config| config.directory.fetch.connect_timeout_ms = 1),
