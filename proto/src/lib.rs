@@ -6,6 +6,9 @@
     unused_qualifications,
     clippy::allow_attributes_without_reason,
     clippy::large_enum_variant,
+    rustdoc::invalid_html_tags,
+    rustdoc::bare_urls,
+    rustdoc::broken_intra_doc_links,
     reason = "generated code; the .proto files carry the documentation"
 )]
 
