@@ -261,7 +261,7 @@ async fn lives_on([x, y, z]: [Arc<dyn Store>; 3], deaths: [Vec<Death>; 3]) {
             changes.changed().await.unwrap();
         }
     };
-    if tokio::time::timeout(Duration::from_secs(30), waiting).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(90), waiting).await.is_err() {
         let shown: Vec<_> = diaries.iter().map(|(_, diary)| diary.lock().unwrap().shown.clone()).collect();
         panic!("not all arrives: told {:?}, shown {shown:?}", told(&diaries));
     }
@@ -328,7 +328,7 @@ fn deaths() -> impl Strategy<Value = Vec<Death>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 20, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 20, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn lives_full_of_deaths_lose_and_repeat_nothing(deaths in [deaths(), deaths(), deaths()]) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -350,19 +350,4 @@ async fn a_message_that_was_not_confirmed_comes_again_and_one_that_was_does_not(
     assert!(unconfirmed.done().await.is_err(), "its client is gone");
     assert_eq!(bo.hear().await, "two");
     bo.hears_nothing_but(&ada, "three").await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn zz_stress() {
-    use rand::{Rng as _, SeedableRng as _};
-    for n in 0..600_u64 {
-        let mut r = rand::rngs::StdRng::seed_from_u64(n + 5000);
-        let mut d = || -> Vec<Death> {
-            let k = r.random_range(0..6);
-            (0..k).map(|_| Death { commit: r.random_range(0..12), after: r.random() }).collect()
-        };
-        let deaths = [d(), d(), d()];
-        eprintln!("round {n} {deaths:?}");
-        lives(deaths).await;
-    }
 }
