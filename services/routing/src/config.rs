@@ -74,6 +74,19 @@ pub struct RoutingConfig {
     /// Messages that they may send at once (1 to 10 000 000). Default 4 000.
     pub provider_burst: u32,
 
+    /// `not-available` leaves at this time after its message came in, whatever the reason, so that its pace tells nobody
+    /// who exists (0 to 1 000). Default 20.
+    pub refusal_delay_ms: u64,
+    /// Refusals `not-available` an hour that an account may collect in the long run (1 to 1 000 000). Default 200. When
+    /// they are used up, its messages to whom it has not reached before are `rate-limited`, without looking them up.
+    pub account_refusals_per_hour: u32,
+    /// Refusals that an account may collect at once (1 to 1 000 000). Default 200.
+    pub account_refusal_burst: u32,
+    /// Refusals an hour that all accounts of a provider may collect in the long run (1 to 10 000 000). Default 5 000.
+    pub provider_refusals_per_hour: u32,
+    /// Refusals that they may collect at once (1 to 10 000 000). Default 5 000.
+    pub provider_refusal_burst: u32,
+
     /// Records of accounts in memory (1 000 to 100 000 000). Default 200 000.
     pub cached_records: u64,
     /// How long a message waits for the directory before its sender is told to come back (100 to 30 000).
@@ -122,6 +135,11 @@ impl Default for RoutingConfig {
             account_burst: 200,
             provider_per_s: 2_000,
             provider_burst: 4_000,
+            refusal_delay_ms: 20,
+            account_refusals_per_hour: 200,
+            account_refusal_burst: 200,
+            provider_refusals_per_hour: 5_000,
+            provider_refusal_burst: 5_000,
             cached_records: 200_000,
             directory_timeout_ms: 3_000,
             push_interval_ms: 30_000,
@@ -161,6 +179,11 @@ impl Check for RoutingConfig {
         within("routing.account_burst", self.account_burst, 1..=1_000_000)?;
         within("routing.provider_per_s", self.provider_per_s, 1..=10_000_000)?;
         within("routing.provider_burst", self.provider_burst, 1..=10_000_000)?;
+        within("routing.refusal_delay_ms", self.refusal_delay_ms, 0..=1_000)?;
+        within("routing.account_refusals_per_hour", self.account_refusals_per_hour, 1..=1_000_000)?;
+        within("routing.account_refusal_burst", self.account_refusal_burst, 1..=1_000_000)?;
+        within("routing.provider_refusals_per_hour", self.provider_refusals_per_hour, 1..=10_000_000)?;
+        within("routing.provider_refusal_burst", self.provider_refusal_burst, 1..=10_000_000)?;
         within("routing.cached_records", self.cached_records, 1_000..=100_000_000)?;
         within("routing.directory_timeout_ms", self.directory_timeout_ms, 100..=30_000)?;
         within("routing.push_interval_ms", self.push_interval_ms, 100..=DAY_MS)?;

@@ -20,6 +20,7 @@ mod mailbox;
 mod message;
 mod metrics;
 mod outbox;
+mod pace;
 mod push;
 mod recipient;
 mod recipients;
@@ -28,6 +29,7 @@ mod rpc;
 mod rules;
 mod service;
 mod session;
+mod strangers;
 mod sweep;
 
 pub use config::RoutingConfig;

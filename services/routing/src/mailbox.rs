@@ -1,5 +1,5 @@
 //! Where messages wait until their devices have them. To add a backend: a sibling file that implements [`Mailbox`] and
-//! passes every test of [`suite`].
+//! passes every test of `suite`.
 //!
 //! Every operation names the account first, so that the tables distribute by it.
 

@@ -26,8 +26,6 @@ use crate::session::{Session, SessionKey};
 pub(crate) struct Job {
     pub(crate) submission: Submission,
     pub(crate) reply: ReplyTo,
-    /// When it came in: what is asked of the directory for it is asked later than that, and answered soon after.
-    pub(crate) since: Instant,
     /// It came behind one that was over its sender's rate, and is refused with it; for so many milliseconds.
     pub(crate) refused_ms: Option<u64>,
 }
@@ -38,6 +36,9 @@ pub(crate) struct ReplyTo {
     pub(crate) session: Arc<Session>,
     /// The recipient's address as the sender wrote it.
     pub(crate) to: AsWritten,
+    /// When the message came in: what is asked of the directory for it is asked later than that, and answered soon
+    /// after; a refusal leaves at a fixed time after it.
+    pub(crate) since: Instant,
 }
 
 /// What an actor is told beside messages. There is at most one of each kind under way per session or change, so the

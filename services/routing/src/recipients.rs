@@ -132,6 +132,9 @@ impl Recipients {
         self.tell_all(|| Control::Finish(quiet.clone()));
         drop(quiet);
         let _none = all_quiet.recv().await;
+        if let Some(shared) = self.shared.get() {
+            shared.pace.flush();
+        }
         self.tell_all(|| Control::Leave);
         self.tasks.close();
         self.tasks.wait().await;

@@ -23,11 +23,13 @@ use crate::limits::{Budget, Limits};
 use crate::mailbox::sqlite::SqliteMailbox;
 use crate::mailbox::{Bounds, Mailbox};
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::push::Pusher;
 use crate::recipient::actor::Shared;
 use crate::recipients::Recipients;
 use crate::records::{Change, Changes, Records, follow};
 use crate::rpc::link::{Links, LinksInner};
+use crate::strangers::Strangers;
 use crate::sweep;
 
 /// A routing: built, then served.
@@ -73,6 +75,8 @@ impl Routing {
             mailbox,
             records,
             limits: Limits::new(config),
+            strangers: Strangers::new(config),
+            pace: Pace::new(Duration::from_millis(config.refusal_delay_ms), config.retry_ms),
             pusher,
             clock,
             metrics: metrics.clone(),
@@ -117,6 +121,8 @@ impl Routing {
         background.spawn(follow(self.shared.records.clone(), self.changes.clone(), stop.clone()));
         background.spawn(sweep::run(Arc::clone(&self.shared), self.sweep_every, stop.clone()));
         background.spawn(self.shared.pusher.clone().run(stop.clone()));
+        let (paced, stopped) = (Arc::clone(&self.shared), stop.clone());
+        background.spawn(async move { paced.pace.run(&stopped).await });
         let recipients = Arc::clone(&self.changes.recipients);
         background.spawn(clean_up(self.leftovers, Arc::clone(&self.shared), recipients, stop.clone()));
         let served = tokio::select! {

@@ -22,6 +22,7 @@ pub(crate) async fn run(shared: Arc<Shared>, every: Duration, stop: Cancellation
             () = stop.cancelled() => return,
         }
         shared.limits.tidy();
+        shared.strangers.tidy();
         loop {
             match shared.mailbox.expire(shared.clock.now_ms(), BATCH).await {
                 Ok(erased) if erased >= u64::from(BATCH) => {}

@@ -23,19 +23,23 @@ use super::machine::{Attaching, Machine, Now, Output, Ticket, World};
 use super::{Control, Job, ReplyTo};
 use crate::limits::Limits;
 use crate::mailbox::{DeviceUsage, Mailbox, Page, PutOutcome, StoreError, Usage};
-use crate::message::{Ending, MessageKey, Rejection, Sender, Seq};
+use crate::message::{Ending, MessageKey, Outcome, Rejection, Sender, Seq};
 use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::push::Pusher;
 use crate::recipients::Recipients;
 use crate::records::{Change, Fetched, Found, Record, Records, Unavailable};
 use crate::rules;
 use crate::session::{Notice, Session, SessionKey};
+use crate::strangers::Strangers;
 
 /// What all actors share.
 pub(crate) struct Shared {
     pub(crate) mailbox: Arc<dyn Mailbox>,
     pub(crate) records: Records,
     pub(crate) limits: Limits,
+    pub(crate) strangers: Strangers,
+    pub(crate) pace: Pace,
     pub(crate) pusher: Pusher,
     pub(crate) clock: SharedClock,
     pub(crate) metrics: Metrics,
@@ -231,14 +235,20 @@ impl Actor {
         if job.reply.session.is_over() {
             return Tried::Done;
         }
-        let Job { submission, reply, since, refused_ms } = job;
+        let Job { submission, reply, refused_ms } = job;
         let reply = match self.machine.repeat(&submission.key(), reply, &mut self.out) {
             Ok(()) => return Tried::Done,
             Err(reply) => reply,
         };
+        // Also after a look-up, for what others of this sender were refused meanwhile.
+        if let Err(retry_after_ms) = self.shared.strangers.may_ask(&submission.from, &self.address) {
+            let outcome = Outcome::Rejected(Rejection::RateLimited { retry_after_ms });
+            reply.session.answer(outcome, submission.id, reply.to);
+            return Tried::Done;
+        }
         let (address, sender) = (self.address.clone(), submission.from.address.clone());
         let records = self.shared.records.clone();
-        let mut job = Some(Box::new(Job { submission, reply, since, refused_ms }));
+        let mut job = Some(Box::new(Job { submission, reply, refused_ms }));
         let tried = records.decide(&address, &sender, |recipient, sender| {
             job.take().map_or(Tried::Done, |job| self.decide(job, recipient, sender))
         });
@@ -253,20 +263,19 @@ impl Actor {
         if job.reply.session.is_over() {
             return Tried::Done;
         }
-        if let Some(record) = recipient
-            && self.machine.account() != Some(record.account)
-        {
-            return Tried::Load(Step::Message(job), record.account);
-        }
+        // Nothing of an account is touched for whom it does not let in.
         if let (Some(recipient), Some(sender)) = (recipient, sender)
             && rules::permits(recipient, sender, &job.submission.from)
-            && !rules::mismatch(&job.submission, recipient).is_empty()
-            && self.may_look_again()
         {
-            return Tried::Stale(Step::Message(job));
+            if self.machine.account() != Some(recipient.account) {
+                return Tried::Load(Step::Message(job), recipient.account);
+            }
+            if !rules::mismatch(&job.submission, recipient).is_empty() && self.may_look_again() {
+                return Tried::Stale(Step::Message(job));
+            }
         }
         let now = self.now();
-        let Job { submission, reply, since: _, refused_ms } = *job;
+        let Job { submission, reply, refused_ms } = *job;
         let refused_ms = refused_ms.or_else(|| reply.session.closed_for_ms());
         let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused_ms };
         self.machine.submit(submission, reply, (recipient, sender), now, &mut world, &mut self.out);
@@ -338,7 +347,7 @@ impl Actor {
     fn fetch_for(&mut self, step: Step) {
         let Some(step) = self.try_once_more(step) else { return };
         let (sender, since) = match &step {
-            Step::Message(job) => (job.submission.from.address.clone(), job.since),
+            Step::Message(job) => (job.submission.from.address.clone(), job.reply.since),
             Step::Attach(_) | Step::Look => (self.address.clone(), Instant::now()),
         };
         self.waiting.push_front(step);

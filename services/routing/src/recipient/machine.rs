@@ -329,7 +329,7 @@ impl<R> Machine<R> {
         }
     }
 
-    /// Decides about a message. If there is a `recipient`, its account must have been loaded. The order of the checks is
+    /// Decides about a message. If `recipient` permits it, its account must have been loaded. The order of the checks is
     /// part of the protocol; a repeat comes before all, since it is told the truth about its first submission.
     pub(crate) fn submit(
         &mut self,
@@ -352,8 +352,9 @@ impl<R> Machine<R> {
         };
         match decided {
             Ok((recipient, sender)) => self.accept(submission, reply, (recipient, sender), now, world, out),
-            // Before this process, or before what it remembers, the same message may have been accepted.
-            Err(rejection) => match self.account.filter(|_| self.forgetful) {
+            // Before this process, or before what it remembers, the same message may have been accepted. For whom the
+            // account does not let in, nothing of it is touched.
+            Err(rejection) => match self.account.filter(|_| self.forgetful && rejection != Rejection::NotAvailable) {
                 Some(account) => out.push(Output::Verify { account, key, reply, rejection }),
                 None => out.push(Output::Answer { reply, id: key.id, outcome: Outcome::Rejected(rejection) }),
             },

@@ -185,7 +185,7 @@ impl Link {
             }
         };
         let (since, refused_ms) = (tokio::time::Instant::now(), session.closed_for_ms());
-        let job = Job { submission, reply: ReplyTo { session, to }, since, refused_ms };
+        let job = Job { submission, reply: ReplyTo { session, to, since }, refused_ms };
         match self.shared.recipients.submit(job) {
             Ok(()) => {}
             Err(Refused::Full(job)) => {

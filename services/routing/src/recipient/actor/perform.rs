@@ -1,10 +1,10 @@
 //! Carries out what the machine says, in order.
 
-use causeway_identity::DeviceId;
+use causeway_identity::{DeviceId, MessageId};
 use futures::FutureExt as _;
 
 use super::{Actor, Finished, Senses};
-use crate::message::Ending;
+use crate::message::{Ending, Outcome, Rejection};
 use crate::recipient::ReplyTo;
 use crate::recipient::machine::Output;
 
@@ -36,7 +36,7 @@ impl Actor {
                     self.forget(&session);
                 }
             }
-            Output::Answer { reply, id, outcome } => reply.session.answer(outcome, id, reply.to),
+            Output::Answer { reply, id, outcome } => self.answer(reply, id, outcome),
             Output::Fail { reply } => self.fail(&reply),
             Output::Put { ticket, put } => {
                 let done = mailbox.put(put);
@@ -70,6 +70,20 @@ impl Actor {
                 self.readings.push(Box::pin(verified));
             }
             Output::Wake { device, urgent } => self.wake(device, urgent),
+        }
+    }
+
+    fn answer(&self, reply: ReplyTo, id: MessageId, outcome: Outcome) {
+        match outcome {
+            Outcome::Rejected(rejection @ Rejection::NotAvailable) => {
+                self.shared.strangers.refused(&reply.session.device);
+                self.shared.pace.refuse(reply, id, rejection);
+            }
+            Outcome::Rejected(_) => reply.session.answer(outcome, id, reply.to),
+            Outcome::Delivered | Outcome::Stored | Outcome::Dropped => {
+                self.shared.strangers.reached(&reply.session.device, &self.address);
+                reply.session.answer(outcome, id, reply.to);
+            }
         }
     }
 

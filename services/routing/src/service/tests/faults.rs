@@ -157,20 +157,24 @@ async fn a_killed_process_loses_nothing_that_was_told_and_repeats_are_one_messag
 }
 
 #[tokio::test]
-async fn what_a_mailbox_holds_is_not_rejected_when_its_sender_asks_again() {
+async fn a_mailbox_is_asked_for_repeats_of_those_only_whom_it_is_open_for() {
     let mut net = Deployment::new(&[1], &[1]).await;
     let edge = net.edge().await;
     let mut ada = edge.attach(ADA, 1, 1).await;
     assert_status(&ada.tell(chat(1, BO, &[1])).await, Status::Stored);
     net.kill_and_restart().await;
+    let edge = net.edge().await;
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    // What it holds is not rejected, whatever the repeat says.
+    assert_status(&ada.tell(chat(1, BO, &[7])).await, Status::Stored);
+    assert_rejected(&ada.tell(chat(2, BO, &[7])).await, Rejection::Devices);
+    net.kill_and_restart().await;
     net.directory.change(BO, RecordChange::Consent, |bo| deny(bo, "birdy.example")).await;
     let edge = net.edge().await;
     let mut ada = edge.attach(ADA, 1, 1).await;
-    assert_rejected(&ada.tell(chat(2, BO, &[1])).await, Rejection::NotAvailable);
-    // The actor knows its account, and with it the mailbox, once a session of it was there.
+    assert_rejected(&ada.tell(chat(1, BO, &[1])).await, Rejection::NotAvailable);
     edge.attach(BO, 2, 1).await.detach().await;
-    assert_status(&ada.tell(chat(1, BO, &[1])).await, Status::Stored);
-    assert_rejected(&ada.tell(chat(3, BO, &[1])).await, Rejection::NotAvailable);
+    assert_rejected(&ada.tell(chat(1, BO, &[1])).await, Rejection::NotAvailable);
 }
 
 #[tokio::test]

@@ -58,6 +58,82 @@ async fn nobody_can_tell_why_somebody_is_not_available() {
 }
 
 #[tokio::test]
+async fn all_refusals_take_the_same_time() {
+    let net = Deployment::new(&[1], &[1]).await;
+    let edge = net.edge().await;
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    let doors = closed_doors(&net).await;
+    // From here on there is nothing that is not of this runtime: no mailbox is looked at.
+    tokio::time::pause();
+    assert_rejected(&ada.tell(chat(1, "aligned@home.example", &[1])).await, Rejection::NotAvailable);
+    // Unknown to the cache, and known.
+    for id in 2..4 {
+        for address in &doors {
+            let start = tokio::time::Instant::now();
+            assert_rejected(&ada.tell(chat(id, address, &[1])).await, Rejection::NotAvailable);
+            assert_eq!(start.elapsed().as_millis(), 20, "{address}");
+        }
+    }
+    // None of them waits for another.
+    let start = tokio::time::Instant::now();
+    for address in &doors {
+        ada.submit(chat(9, address, &[1])).await;
+    }
+    let mut order = Vec::new();
+    for _ in &doors {
+        order.push(ada.outcome().await.to);
+    }
+    assert_eq!(start.elapsed().as_millis(), 20);
+    assert_eq!(order, doors);
+}
+
+#[tokio::test]
+async fn a_refusal_holds_up_nothing_behind_it() {
+    let net = Deployment::with(&[1], &[1], |config| config.refusal_delay_ms = 1_000).await;
+    let edge = net.edge().await;
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    let mut bo = edge.attach(BO, 2, 1).await;
+    net.directory.enter(record("eve@crow.example", 3, &[1]));
+    let mut eve = edge.attach("eve@crow.example", 3, 1).await;
+    net.directory.change(BO, RecordChange::Consent, |bo| deny(bo, "crow.example")).await;
+    bo.notification().await;
+    let start = tokio::time::Instant::now();
+    eve.submit(chat(1, BO, &[1])).await;
+    ada.submit(chat(2, BO, &[1])).await;
+    assert_eq!(number(&bo.take().await.id), 2);
+    assert_status(&ada.outcome().await, Status::Delivered);
+    assert!(eve.try_next().is_none());
+    assert_rejected(&eve.outcome().await, Rejection::NotAvailable);
+    assert!(start.elapsed() >= std::time::Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn who_has_been_refused_too_often_asks_for_no_more_strangers() {
+    let net = Deployment::with(&[1], &[1], |config| {
+        config.account_refusals_per_hour = 1;
+        config.account_refusal_burst = 2;
+    })
+    .await;
+    let edge = net.edge().await;
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    net.directory.enter(record("eve@home.example", 3, &[1]));
+    assert_status(&ada.tell(chat(1, BO, &[1])).await, Status::Stored);
+    for id in 2..4 {
+        assert_rejected(&ada.tell(chat(id, &format!("nobody{id}@home.example"), &[1])).await, Rejection::NotAvailable);
+    }
+    let before = net.directory.gets();
+    // One who is there, and one who is not.
+    for address in ["eve@home.example", "nobody4@home.example"] {
+        let limited = ada.tell(chat(4, address, &[1])).await;
+        assert_rejected(&limited, Rejection::RateLimited);
+        assert!(limited.retry_after_ms > 3_500_000, "{limited:?}");
+    }
+    assert_eq!(net.directory.gets(), before, "nobody was looked up");
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    assert_status(&ada.tell(chat(5, BO, &[1])).await, Status::Stored);
+}
+
+#[tokio::test]
 async fn who_closes_the_own_door_reaches_nobody() {
     let net = Deployment::new(&[1, 2], &[1]).await;
     let edge = net.edge().await;
