@@ -13,9 +13,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use causeway_client::{Address, Client, ClientConfig, Content, EventKind, SqliteStore};
+use causeway_client::{Address, Client, ClientConfig, Content, EventKind, ProviderTokens, SqliteStore};
 
 #[tokio::main]
 #[expect(clippy::print_stdout, reason = "an example talks to its reader")]
@@ -32,23 +30,9 @@ async fn main() -> anyhow::Result<()> {
     let config = ClientConfig::new(own.clone(), server.parse()?, deployment, vec![root]);
     let store = Arc::new(SqliteStore::open(file).await?);
 
-    // How this user's provider vouches for the device.
-    let (url, user) = (token_url.clone(), own.local().to_owned());
-    let tokens = move |noise_public: [u8; 32]| {
-        let (url, user) = (url.clone(), user.clone());
-        async move {
-            let request = serde_json::json!({ "user": user, "noise_key": URL_SAFE_NO_PAD.encode(noise_public) });
-            let answer = reqwest::Client::new()
-                .post(&url)
-                .header("content-type", "application/json")
-                .body(request.to_string())
-                .send()
-                .await?
-                .error_for_status()?;
-            let answer: serde_json::Value = serde_json::from_slice(&answer.bytes().await?)?;
-            Ok(answer["token"].as_str().ok_or("the answer has no token")?.to_owned())
-        }
-    };
+    // How this user's provider vouches for the device. A real provider has a `TokenSource` of its own, which also knows that it
+    // is the user who asks.
+    let tokens = ProviderTokens::new(token_url, own.local())?;
 
     let (client, mut events) = Client::open(config, store, Arc::new(tokens)).await?;
     let device = client.enlist().await.context("enlist")?;
