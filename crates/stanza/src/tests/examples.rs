@@ -145,7 +145,17 @@ const DEFAULTS: &[(&str, &str, &[&str])] = &[
     ("routing", "one in 30 s", &["push_interval_ms: 30_000"]),
     ("routing", "for 3 days", &["push_give_up_ms: 3 * DAY_MS"]),
     ("key-directory", "fewer than 10 |", &["prekeys_low: 10,"]),
-    ("key-directory", "| 6, then one in 10 min |", &["claim_burst: 6", "claim_interval_ms: 10 * 60 * 1_000"]),
+    ("key-directory", "| 16, then one in 5 min |", &["claim_burst: 16", "claim_interval_ms: 5 * 60 * 1_000"]),
+    (
+        "key-directory",
+        "| 60, then one in 3 min |",
+        &["claim_provider_burst: 60", "claim_provider_interval_ms: 3 * 60 * 1_000"],
+    ),
+    (
+        "key-directory",
+        "| 200, then one in 30 s |",
+        &["claim_target_burst: 200", "claim_target_interval_ms: 30 * 1_000"],
+    ),
     ("key-directory", "| 20, then one in 10 s |", &["publish_burst: 20", "publish_interval_ms: 10 * 1_000"]),
     ("key-directory", "| 6, then one in 20 s |", &["enlist_burst: 6", "enlist_interval_ms: 20 * 1_000"]),
     (
@@ -156,7 +166,13 @@ const DEFAULTS: &[(&str, &str, &[&str])] = &[
     ("media-relay", "media ciphertext | 100 MiB", &["max_blob_bytes: 100 * 1024 * 1024"]),
     ("media-relay", "in a day | 2 GiB", &["daily_upload_bytes: 2 * 1024 * 1024 * 1024"]),
     ("media-relay", "10 min; 64 uses", &["ticket_ttl_s: 600", "max_ticket_uses: 64"]),
-    ("media-relay", "transfers at a time | 256", &["max_transfers: 256"]),
+    ("media-relay", "| 60, then one a second |", &["ticket_burst: 60", "tickets_per_minute: 60"]),
+    (
+        "media-relay",
+        "transfers at a time; of one account | 256; 8",
+        &["max_transfers: 256", "max_transfers_per_account: 8"],
+    ),
+    ("media-relay", "| 1 KiB a second over 30 s |", &["min_bytes_per_s: 1_024"]),
     ("media-relay", "| 15 s; 15 min |", &["idle_timeout_ms: 15_000", "transfer_timeout_ms: 900_000"]),
     ("media-relay", "are kept | 35 days", &["retention_days: 35"]),
 ];
