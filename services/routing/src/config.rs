@@ -43,7 +43,8 @@ pub struct RoutingConfig {
     /// Messages that may wait for the decision of one recipient's actor (8 to 65 536). Default 512; more are
     /// `rate-limited`.
     pub recipient_queue: usize,
-    /// Recipients in memory at a time (16 to 10 000 000). Default 200 000; messages to more are `rate-limited`.
+    /// Recipients in memory at a time (16 to 10 000 000). Default 200 000; messages to more are `rate-limited`. A tenth of
+    /// them is only for those who attach.
     pub max_recipients: usize,
     /// A recipient without sessions and work is forgotten after this time (1 000 to 86 400 000). Default 600 000. Until
     /// then its actor knows the outcome of repeats.

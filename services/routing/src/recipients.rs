@@ -17,6 +17,8 @@ use crate::records::Change;
 use crate::session::Session;
 
 const SHARDS: usize = 64;
+/// One place in so many is only for addresses that attach.
+const RESERVED_PART: usize = 10;
 /// When more than half of the places are taken, who is idle for so long makes room.
 const CROWDED_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -26,6 +28,8 @@ pub(crate) struct Recipients {
     hasher: RandomState,
     count: AtomicUsize,
     limit: usize,
+    /// So many of them for messages; the rest is for addresses that attach, so that no stranger keeps anybody out.
+    limit_for_messages: usize,
     queue: usize,
     policy: DevicePolicy,
     shared: OnceLock<Arc<Shared>>,
@@ -55,6 +59,7 @@ impl Recipients {
             hasher: RandomState::new(),
             count: AtomicUsize::new(0),
             limit,
+            limit_for_messages: limit - (limit / RESERVED_PART).max(1).min(limit),
             queue,
             policy,
             shared: OnceLock::new(),
@@ -76,7 +81,8 @@ impl Recipients {
     pub(crate) fn submit(self: &Arc<Self>, job: Job) -> Result<(), Refused> {
         let address = job.submission.to.clone();
         let mut shard = self.shard(&address);
-        let Some(handle) = self.handle(&mut shard, &address) else { return Err(self.refused(job)) };
+        let handle = self.handle(&mut shard, &address, self.limit_for_messages);
+        let Some(handle) = handle else { return Err(self.refused(job)) };
         handle.jobs.try_send(job).map_err(|error| Refused::Full(Box::new(error.into_inner())))
     }
 
@@ -84,7 +90,7 @@ impl Recipients {
     pub(crate) fn attach(self: &Arc<Self>, session: &Arc<Session>) -> bool {
         let address = &session.device.address;
         let mut shard = self.shard(address);
-        let Some(handle) = self.handle(&mut shard, address) else { return false };
+        let Some(handle) = self.handle(&mut shard, address, self.limit) else { return false };
         session.own(handle.control.clone());
         handle.control.send(Control::Attach(Arc::clone(session))).is_ok()
     }
@@ -92,7 +98,8 @@ impl Recipients {
     /// Tells the actor of an address of a change, if it is in memory or should be; true if one has been told.
     pub(crate) fn tell(self: &Arc<Self>, address: &Address, change: Change, load: bool) -> bool {
         let mut shard = self.shard(address);
-        let handle = if load { self.handle(&mut shard, address) } else { shard.get(address).cloned() };
+        let handle =
+            if load { self.handle(&mut shard, address, self.limit_for_messages) } else { shard.get(address).cloned() };
         handle.is_some_and(|handle| handle.control.send(Control::Changed(change)).is_ok())
     }
 
@@ -161,13 +168,19 @@ impl Recipients {
         usize::try_from(hash % SHARDS as u64).unwrap_or(0)
     }
 
-    /// The actor of an address, started if need be. `None`: there are too many, or no more are started.
-    fn handle(self: &Arc<Self>, shard: &mut HashMap<Address, Handle>, address: &Address) -> Option<Handle> {
+    /// The actor of an address, started if need be and if there are less than `limit`. `None`: there are too many, or no
+    /// more are started.
+    fn handle(
+        self: &Arc<Self>,
+        shard: &mut HashMap<Address, Handle>,
+        address: &Address,
+        limit: usize,
+    ) -> Option<Handle> {
         if let Some(handle) = shard.get(address).filter(|handle| !handle.jobs.is_closed()) {
             return Some(handle.clone());
         }
         // Under the lock of the shard: `drain` comes to this shard after it has set the flag.
-        if self.draining.load(Ordering::Acquire) || self.count.load(Ordering::Acquire) >= self.limit {
+        if self.draining.load(Ordering::Acquire) || self.count.load(Ordering::Acquire) >= limit {
             return None;
         }
         let shared = self.shared.get()?;

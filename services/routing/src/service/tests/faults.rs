@@ -202,3 +202,29 @@ async fn a_drain_keeps_what_is_not_acknowledged_and_tells_so() {
         assert_eq!(number(&bo.take().await.id), id);
     }
 }
+
+#[tokio::test]
+async fn strangers_take_no_place_that_somebody_needs_to_attach() {
+    let net = Deployment::with(&[1], &[1], |config| config.max_recipients = 16).await;
+    let edge = net.edge().await;
+    let mut ada = edge.attach(ADA, 1, 1).await;
+    // Whoever does not exist is not kept: many of them one after the other find room.
+    for id in 0..50 {
+        let outcome = ada.tell(chat(id, &format!("nobody{id}@home.example"), &[1])).await;
+        assert_rejected(&outcome, Rejection::NotAvailable);
+    }
+    net.directory.set_up(false);
+    net.directory.lost_by_follower().await;
+    for id in 50..70 {
+        ada.submit(chat(id, &format!("nobody{id}@home.example"), &[1])).await;
+    }
+    for _ in 0..6 {
+        assert_rejected(&ada.outcome().await, Rejection::RateLimited);
+    }
+    let mut bo = edge.start(BO, 2, 1, 101).await;
+    net.directory.set_up(true);
+    assert_eq!(bo.attached().await, 0);
+    for _ in 0..14 {
+        assert_rejected(&ada.outcome().await, Rejection::NotAvailable);
+    }
+}
