@@ -63,7 +63,7 @@ fn live(history: Vec<Step>, planted: Option<Planted>) {
 #[test]
 fn planted_bugs_are_found() {
     for bug in Planted::ALL {
-        let config = ProptestConfig { cases: 3_000, max_shrink_iters: 0, failure_persistence: None, ..at_least(1) };
+        let config = ProptestConfig { cases: 30_000, max_shrink_iters: 0, failure_persistence: None, ..at_least(1) };
         let mut runner = TestRunner::new(config);
         let found = runner.run(&histories(), |history| {
             live(history, Some(bug));
