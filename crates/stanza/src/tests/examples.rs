@@ -139,6 +139,13 @@ const DEFAULTS: &[(&str, &str, &[&str])] = &[
     ("routing", "2000 a second, 4000 at once", &["provider_per_s: 2_000", "provider_burst: 4_000"]),
     ("routing", "about one recipient | 512", &["recipient_queue: 512", "retry_ms: 1_000"]),
     ("routing", "256 MiB; 200000", &["memory_bytes: 256 * 1024 * 1024", "max_recipients: 200_000"]),
+    ("routing", "its answer `not-available` | 20 ms", &["refusal_delay_ms: 20,"]),
+    ("routing", "200 at once, then 200 an hour", &["account_refusal_burst: 200,", "account_refusals_per_hour: 200,"]),
+    (
+        "routing",
+        "5000 at once, then 5000 an hour",
+        &["provider_refusal_burst: 5_000,", "provider_refusals_per_hour: 5_000,"],
+    ),
     ("routing", "10000 messages; 64 MiB", &["mailbox_messages: 10_000", "mailbox_bytes: 64 * 1024 * 1024"]),
     ("routing", "`rate-limited`, 60 s", &["mailbox_full_retry_ms: 60_000"]),
     ("routing", "30 days; 60 s", &["chat_expiry_ms: 30 * DAY_MS", "call_expiry_ms: 60_000"]),
