@@ -222,14 +222,18 @@ impl Chat {
 
     async fn send(&mut self, content: Content) -> anyhow::Result<()> {
         let Some(to) = self.to.clone() else {
-            return self.complain("say first whom to write to: /to ADDRESS");
+            self.rejected += 1;
+            return self.complain("not sent: say first whom to write to, with --to or /to ADDRESS");
         };
         match self.client.send(&to, content).await {
             Ok(id) => {
                 self.sent.insert(id);
                 Ok(())
             }
-            Err(error @ (ClientError::Content(_) | ClientError::QueueFull)) => self.complain(&error.to_string()),
+            Err(error @ (ClientError::Content(_) | ClientError::QueueFull)) => {
+                self.rejected += 1;
+                self.complain(&error.to_string())
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -242,7 +246,7 @@ impl Chat {
                 if let Some(media) = message.content.as_media() {
                     match self.files.download(&self.client, media).await {
                         Ok(Some(path)) => self.print(&format!("saved as {}", path.display()))?,
-                        Ok(None) => {}
+                        Ok(None) => self.note("not saved: start with --downloads DIR to save files")?,
                         Err(error) => self.complain(&format!("{error:#}"))?,
                     }
                 }
@@ -272,7 +276,11 @@ impl Chat {
                 self.note(&format!("{} after {} ms", show::outcome(outcome.result), outcome.latency.as_millis()))
             }
             EventKind::Disconnected(lost) => {
-                self.note(&format!("connection lost; trying again in {} ms", lost.retry_in.as_millis()))
+                let why = show::lost(&lost.reason);
+                self.note(&format!(
+                    "no connection ({why}); trying again in {} ms; what you type waits",
+                    lost.retry_in.as_millis()
+                ))
             }
             EventKind::Ended(ended) => bail!("{}", ended_sentence(ended)),
             _ => Ok(()),

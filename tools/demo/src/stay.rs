@@ -26,11 +26,11 @@ pub(crate) async fn run(folder: &Path) -> anyhow::Result<()> {
     let text = format!(
         "Causeway is running, with the providers {HOME} (the operator's own) and {THIRD} (a third party).\n\n\
          Chat from two terminals:\n\n  \
-           target/debug/causewayctl chat --profile {ada} --opt-in --to bo@{HOME}\n  \
-           target/debug/causewayctl chat --profile {bo} --opt-in --to ada@{THIRD}\n\n\
+           target/debug/causewayctl chat --profile {ada} --opt-in --downloads {folder}/ada-files --to bo@{HOME}\n  \
+           target/debug/causewayctl chat --profile {bo} --opt-in --downloads {folder}/bo-files --to ada@{THIRD}\n\n\
          Run the SDK's example as another user:\n\n  \
            cargo run -p causeway-client --example first_message -- {server} {deployment} {root} {token_url} \
-           eve@{THIRD} bo@{HOME} {folder}/eve.db\n\n\
+           eve@{THIRD} bo@{HOME} {folder}/eve.db \"hello from eve\"\n\n\
          Look at the providers:\n\n  \
            target/debug/causewayctl provider --operator-token-file {token} list\n\n\
          Data and logs: {folder}. Ctrl-C stops everything.",

@@ -1,7 +1,7 @@
 //! What arrives, as lines for a terminal or a pipe. Everything that others wrote is cleaned first: a message must not
 //! move the cursor, forge another line or turn the reading direction.
 
-use causeway_client::{Body, Content, Message, ProviderKind, RejectReason, Rejection, SendResult};
+use causeway_client::{Body, Content, DisconnectReason, Message, ProviderKind, RejectReason, Rejection, SendResult};
 
 /// Longest piece of foreign text on a line, in characters.
 const MAX_TEXT: usize = 4_000;
@@ -51,6 +51,22 @@ pub(crate) fn outcome(result: SendResult) -> String {
         SendResult::Stored => "stored until a device fetches it".to_owned(),
         SendResult::Dropped => "dropped: nobody was there".to_owned(),
         SendResult::Rejected(reason) => format!("NOT SENT: {}", rejected(reason)),
+    }
+}
+
+/// Why there is no connection.
+pub(crate) fn lost(reason: &DisconnectReason) -> String {
+    match reason {
+        DisconnectReason::Network(_) => "the server is not there".to_owned(),
+        DisconnectReason::Timeout => "the server does not answer".to_owned(),
+        DisconnectReason::Login(reason) => format!("the server refuses the login: {}", reason.as_str()),
+        DisconnectReason::Server(reason) => format!("the server ended it: {}", reason.as_str()),
+        DisconnectReason::Overloaded => "the server is overloaded".to_owned(),
+        DisconnectReason::Token(_) => "the provider gives no token".to_owned(),
+        DisconnectReason::Certificate(error) => error.to_string(),
+        DisconnectReason::Handshake(_) | DisconnectReason::Protocol(_) => {
+            "the server speaks another protocol".to_owned()
+        }
     }
 }
 
