@@ -41,10 +41,11 @@ pub(crate) async fn run(folder: &Path) -> anyhow::Result<()> {
         token = folder.join("server/keys/operator.token").display(),
         folder = folder.display(),
     );
+    let stop = stop_signal();
     writeln!(std::io::stdout(), "{text}").context("write to standard output")?;
     tokio::select! {
         ended = world.watch() => return ended,
-        signal = stop_signal() => signal.context("wait for Ctrl-C")?,
+        signal = stop => signal.context("wait for Ctrl-C")?,
     }
     world.stop().await
 }

@@ -75,6 +75,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     let config = SandboxConfig { data_dir: data, domain, listen, audience, alg };
     let sandbox = Sandbox::build(config, Arc::new(SystemClock)).await?;
+    // From before the ready line on: whoever reads it may send a signal at once.
+    let stop = stop_signal();
     writeln!(std::io::stdout(), "{}", ready(&sandbox.provider())).context("standard output is closed")?;
 
     let life = Lifecycle::new();
@@ -84,7 +86,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Ok::<(), std::convert::Infallible>(())
     });
     let signal = async {
-        if let Err(error) = stop_signal().await {
+        if let Err(error) = stop.await {
             tracing::error!(%error, "cannot listen for stop signals; leaving");
         }
     };
