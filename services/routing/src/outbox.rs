@@ -151,7 +151,7 @@ impl Outbox {
             session_id: Bytes::copy_from_slice(session.as_bytes()),
             event: Some(encode::event(event)),
         });
-        Poll::Ready(Some(ToEdge { events: events.collect() }))
+        Poll::Ready(Some(ToEdge { events: events.collect(), ..ToEdge::default() }))
     }
 }
 

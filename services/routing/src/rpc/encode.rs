@@ -13,7 +13,7 @@ use crate::session::Notice;
 /// An event for a session.
 pub(crate) fn event(event: Event) -> Wire {
     match event {
-        Event::Attached { waiting } => Wire::Attached(pb::Attached { waiting }),
+        Event::Attached { waiting } => Wire::Attached(pb::Attached { waiting, number: 0 }),
         Event::Deliver { tag, envelope } => Wire::Deliver(delivery(tag, envelope)),
         Event::Outcome { outcome, id, to } => {
             Wire::Outcome(wire::Outcome { id: Bytes::copy_from_slice(id.as_bytes()), to: to.0, ..answer(outcome) })

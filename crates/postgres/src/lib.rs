@@ -1,0 +1,1 @@
+//! How services use PostgreSQL: configuration, connections, migrations, what may be retried.

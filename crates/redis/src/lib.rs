@@ -1,0 +1,1 @@
+//! How services use Redis: configuration, one connection over single, Sentinel and Cluster, health.

@@ -1,0 +1,1 @@
+//! The ledger test: load, faults on purpose, and the checker of the delivery contract.

@@ -1,0 +1,1 @@
+//! Deterministic simulation of delivery: real edge and routing code, simulated network and time.
