@@ -253,6 +253,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
             FromRouting::Outcome(outcome) => Input::Outcome(outcome),
             FromRouting::Notify(notification) => Input::Notify(notification),
             FromRouting::End(end) => Input::RoutingEnd(end),
+            FromRouting::Moved(_) => Input::RoutingLost,
         });
     }
 

@@ -162,6 +162,8 @@ pub(super) fn attach(admitted: &Admitted, device: &Device) -> routing::Attach {
         registration_id: device.registration_id,
         address: admitted.user.address.as_str().to_owned(),
         provider_domain: admitted.user.provider.domain.as_str().to_owned(),
+        submits_only: false,
+        number: 0,
     }
 }
 

@@ -312,7 +312,7 @@ async fn records_that_come_early_wait_for_success_and_die_with_a_failure() {
         client.send(FromClient::Ping(4)).await;
         let (session, _) = rig.routing.attached().await;
         assert!(rig.routing.is_quiet(), "not submitted before success");
-        rig.routing.say(session, ToEdge::Attached(routing::Attached { waiting: 0 })).await;
+        rig.routing.say(session, ToEdge::Attached(routing::Attached { waiting: 0, number: 1 })).await;
         assert!(matches!(client.first().await, First::Success(_)));
         assert_eq!(client.next().await, Some(FromServer::Pong(4)));
         assert!(matches!(rig.routing.next().await, (id, FromEdge::Submit(_)) if id == session));

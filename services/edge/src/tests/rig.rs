@@ -521,7 +521,7 @@ impl Routing {
     pub(super) async fn say_all(&self, session: SessionId, events: impl IntoIterator<Item = ToEdge>) {
         let (link, _) = self.link.lock().unwrap().clone().unwrap();
         let events = events.into_iter().flat_map(|event| to_edge(session, event).events).collect();
-        soon(link.send(Ok(routing::ToEdge { events }))).await.unwrap();
+        soon(link.send(Ok(routing::ToEdge { events, ..routing::ToEdge::default() }))).await.unwrap();
     }
 
     pub(super) fn break_link(&self) {
@@ -533,7 +533,10 @@ impl Routing {
 
 fn to_edge(session: SessionId, event: ToEdge) -> routing::ToEdge {
     let session_id = Bytes::copy_from_slice(session.as_bytes());
-    routing::ToEdge { events: vec![routing::RoutingEvent { session_id, event: Some(event) }] }
+    routing::ToEdge {
+        events: vec![routing::RoutingEvent { session_id, event: Some(event) }],
+        ..routing::ToEdge::default()
+    }
 }
 
 #[tonic::async_trait]
@@ -558,7 +561,7 @@ impl routing::routing_server::Routing for Routing {
                     let attach = matches!(event, FromEdge::Attach(_));
                     seen.send((id, event)).unwrap();
                     if attach && answers {
-                        let answer = ToEdge::Attached(routing::Attached { waiting: 3 });
+                        let answer = ToEdge::Attached(routing::Attached { waiting: 3, number: 1 });
                         let _gone = sender.send(Ok(to_edge(id, answer))).await;
                     }
                 }
