@@ -1,5 +1,7 @@
 //! gRPC between services. In one process the same clients talk over an in-memory pipe, so that there is one interface.
 
+mod endpoints;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::server::Router;
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 
+pub use self::endpoints::{Endpoints, check_addresses, connect_any};
 use crate::lifecycle::Lifecycle;
 
 /// Largest gRPC message; a batch of stanzas stays well below it.
@@ -18,14 +21,17 @@ pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 const PIPE_BYTES: usize = 256 * 1024;
-const KEEPALIVE: Duration = Duration::from_secs(5);
+/// A peer that stops answering is noticed after this and [`PATIENCE`]: it may be stopped, or cut off, with its connection open.
+const KEEPALIVE: Duration = Duration::from_secs(1);
+/// Long enough for a busy machine, short enough for those who wait.
+const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// A server with the bounds that all of Causeway's gRPC servers have. Streams live as long as their connection; unary
 /// handlers set their own deadlines by way of [`CALL_TIMEOUT`] in the client.
 pub fn server() -> Server {
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(PATIENCE))
         .http2_max_pending_accept_reset_streams(Some(64))
         .max_concurrent_streams(Some(4_096))
         .initial_stream_window_size(Some(1024 * 1024))
@@ -36,8 +42,13 @@ pub fn server() -> Server {
 #[derive(Debug, thiserror::Error)]
 pub enum GrpcError {
     /// Not a URI.
-    #[error("{0} is no gRPC address: write it as http://host:port")]
+    #[error(
+        "{0} is no gRPC address: write it as http://host:port, or dns+http://name:port for all addresses of a name"
+    )]
     Address(String),
+    /// A service without addresses.
+    #[error("no address is given: write one as http://host:port")]
+    NoAddress,
     /// The server could not serve.
     #[error("gRPC server: {0}")]
     Serve(#[from] tonic::transport::Error),
@@ -51,14 +62,6 @@ pub fn connect(address: &str) -> Result<Channel, GrpcError> {
     Ok(tune(endpoint(address)?).connect_lazy())
 }
 
-/// Checks the form of a peer's address.
-///
-/// # Errors
-/// [`GrpcError::Address`].
-pub fn check_address(address: &str) -> Result<(), GrpcError> {
-    endpoint(address).map(drop)
-}
-
 fn endpoint(address: &str) -> Result<Endpoint, GrpcError> {
     let wrong = || GrpcError::Address(address.to_owned());
     let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| wrong())?;
@@ -70,7 +73,7 @@ fn tune(endpoint: Endpoint) -> Endpoint {
     endpoint
         .connect_timeout(Duration::from_secs(5))
         .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_timeout(PATIENCE)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(Some(1024 * 1024))
         .initial_connection_window_size(Some(8 * 1024 * 1024))

@@ -2,6 +2,7 @@
 //!
 //! - [`config`]: one typed, checked structure a service, from a TOML file and the environment;
 //! - [`clock`]: time as an argument, so that tests can set it;
+//! - [`health`]: what works, for probes and people;
 //! - [`lifecycle`]: tracked tasks, drain, deadline;
 //! - [`grpc`]: gRPC over TCP or, in one process, over an in-memory pipe, with the same client type;
 //! - [`secret_file`]: secrets come from files that only their owner reads;
@@ -11,6 +12,7 @@
 pub mod clock;
 pub mod config;
 pub mod grpc;
+pub mod health;
 pub mod lifecycle;
 pub mod secret_file;
 pub mod sentence;

@@ -9,6 +9,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::health::Health;
+
 /// Shared by all services of a process; cloning gives another handle.
 #[derive(Debug, Clone, Default)]
 pub struct Lifecycle {
@@ -16,6 +18,7 @@ pub struct Lifecycle {
     drain: CancellationToken,
     abort: CancellationToken,
     failed: Arc<AtomicBool>,
+    health: Health,
 }
 
 /// How a process ended.
@@ -43,7 +46,13 @@ impl Lifecycle {
             drain: CancellationToken::new(),
             abort: CancellationToken::new(),
             failed: Arc::clone(&self.failed),
+            health: self.health.clone(),
         }
+    }
+
+    /// The health of the process, one for all stages.
+    pub fn health(&self) -> &Health {
+        &self.health
     }
 
     /// Resolves when the service should accept nothing new and finish what is open.
@@ -113,6 +122,7 @@ impl Lifecycle {
 
     /// Drains and waits for at most `grace`.
     pub async fn finish(&self, grace: Duration) -> Ended {
+        self.health.draining();
         self.drain.cancel();
         self.tasks.close();
         let clean = tokio::time::timeout(grace, self.tasks.wait()).await.is_ok();

@@ -1,0 +1,310 @@
+//! Where the replicas of another service are: a list, or the addresses of a DNS name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::{GrpcError, connect, endpoint, tune};
+use crate::lifecycle::Lifecycle;
+
+/// How often DNS names are looked up.
+const LOOK_UP_EVERY: Duration = Duration::from_secs(2);
+/// A look-up that takes longer counts as failed; what was known before stays.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
+/// One replica of several that does not take a connection within this is passed over.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Replicas of one service that are used; what DNS has beyond it is left out.
+const MAX_REPLICAS: usize = 256;
+const DNS_SCHEME: &str = "dns+";
+
+/// One configured address: a replica, or a name that stands for several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Address {
+    /// `http://host:port`.
+    One(String),
+    /// `dns+http://name:port`: each of the name's addresses is a replica.
+    Name { scheme: String, host: String, port: u16 },
+}
+
+impl Address {
+    fn parse(address: &str) -> Result<Self, GrpcError> {
+        let Some(url) = address.strip_prefix(DNS_SCHEME) else {
+            return endpoint(address).map(|_| Self::One(address.to_owned()));
+        };
+        let uri = endpoint(url).map_err(|_| GrpcError::Address(address.to_owned()))?.uri().clone();
+        match (uri.scheme_str(), uri.host(), uri.port_u16()) {
+            (Some(scheme), Some(host), Some(port)) => {
+                Ok(Self::Name { scheme: scheme.to_owned(), host: host.to_owned(), port })
+            }
+            _ => Err(GrpcError::Address(address.to_owned())),
+        }
+    }
+
+    /// The URLs of the replicas now; `None` when the name cannot be looked up.
+    async fn resolve(&self) -> Option<BTreeSet<String>> {
+        match self {
+            Self::One(url) => Some(BTreeSet::from([url.clone()])),
+            Self::Name { scheme, host, port } => {
+                let looked_up = tokio::time::timeout(LOOK_UP_TIMEOUT, tokio::net::lookup_host((host.as_str(), *port)));
+                match looked_up.await {
+                    Ok(Ok(found)) => Some(found.map(|address| format!("{scheme}://{address}")).collect()),
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "a service's name could not be looked up");
+                        None
+                    }
+                    Err(_elapsed) => None,
+                }
+            }
+        }
+    }
+}
+
+fn parse_all(addresses: &[String]) -> Result<Vec<Address>, GrpcError> {
+    addresses.iter().map(|address| Address::parse(address)).collect()
+}
+
+/// Checks the form of the configured addresses of a service: at least one, each `http://host:port` or
+/// `dns+http://name:port`.
+///
+/// # Errors
+/// [`GrpcError::Address`], [`GrpcError::NoAddress`].
+pub fn check_addresses(addresses: &[String]) -> Result<(), GrpcError> {
+    if addresses.is_empty() {
+        return Err(GrpcError::NoAddress);
+    }
+    parse_all(addresses).map(drop)
+}
+
+/// The replicas of a service that can be spoken to one by one, by URL. Cheap to clone; each clone sees changes for itself.
+#[derive(Clone)]
+pub struct Endpoints {
+    current: watch::Receiver<Arc<BTreeMap<String, Channel>>>,
+}
+
+impl fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.current.borrow().keys()).finish()
+    }
+}
+
+impl Endpoints {
+    /// Replicas that never change.
+    pub fn fixed(replicas: impl IntoIterator<Item = (String, Channel)>) -> Self {
+        // The last value stays readable when the sender is gone.
+        Self { current: watch::channel(Arc::new(replicas.into_iter().collect())).1 }
+    }
+
+    /// Replicas at these addresses; names are looked up again every two seconds until `life` ends. A name that cannot be looked
+    /// up keeps the replicas that it had.
+    ///
+    /// # Errors
+    /// [`GrpcError::Address`], [`GrpcError::NoAddress`].
+    pub fn discover(addresses: &[String], life: &Lifecycle) -> Result<Self, GrpcError> {
+        check_addresses(addresses)?;
+        let addresses = parse_all(addresses)?;
+        let fixed: BTreeSet<String> = addresses
+            .iter()
+            .filter_map(|address| match address {
+                Address::One(url) => Some(url.clone()),
+                Address::Name { .. } => None,
+            })
+            .collect();
+        let first = with_channels(&fixed, &BTreeMap::new());
+        let (sender, current) = watch::channel(Arc::new(first));
+        if addresses.iter().any(|address| matches!(address, Address::Name { .. })) {
+            let drained = life.drain_token();
+            life.spawn(async move {
+                tokio::select! {
+                    () = look_up(addresses, sender) => {}
+                    () = drained.cancelled_owned() => {}
+                }
+            });
+        }
+        Ok(Self { current })
+    }
+
+    /// The replicas now.
+    pub fn current(&self) -> Arc<BTreeMap<String, Channel>> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// Resolves when there are other replicas than when this clone looked last; never, when they cannot change any more.
+    pub async fn changed(&mut self) {
+        if self.current.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn look_up(addresses: Vec<Address>, sender: watch::Sender<Arc<BTreeMap<String, Channel>>>) {
+    let mut known: Vec<BTreeSet<String>> = vec![BTreeSet::new(); addresses.len()];
+    loop {
+        for (address, known) in addresses.iter().zip(&mut known) {
+            if let Some(found) = address.resolve().await {
+                *known = found;
+            }
+        }
+        let urls: BTreeSet<String> = known.iter().flatten().take(MAX_REPLICAS).cloned().collect();
+        sender.send_if_modified(|current| {
+            let same = current.keys().eq(urls.iter());
+            if !same {
+                *current = Arc::new(with_channels(&urls, current));
+            }
+            !same
+        });
+        tokio::time::sleep(LOOK_UP_EVERY).await;
+    }
+}
+
+/// A channel for each URL, the one there was where there was one.
+fn with_channels(urls: &BTreeSet<String>, before: &BTreeMap<String, Channel>) -> BTreeMap<String, Channel> {
+    let channel = |url: &String| match before.get(url) {
+        Some(channel) => Some(channel.clone()),
+        // Each has the form of an address: it was checked, or made from one that was.
+        None => connect(url).ok(),
+    };
+    urls.iter().filter_map(|url| Some((url.clone(), channel(url)?))).collect()
+}
+
+/// A channel to whichever replica is there: it stays with one while that answers, and goes on to the next when the
+/// connection breaks or the replica stops. For calls that any replica can answer.
+///
+/// # Errors
+/// [`GrpcError::Address`], [`GrpcError::NoAddress`].
+pub fn connect_any(addresses: &[String]) -> Result<Channel, GrpcError> {
+    check_addresses(addresses)?;
+    let replicas = Arc::new(AnyOf { addresses: parse_all(addresses)?, next: AtomicUsize::new(first_choice()) });
+    // The address is never resolved: the connector chooses.
+    Ok(tune(Endpoint::from_static("http://any-replica")).connect_with_connector_lazy(tower::service_fn(
+        move |_: Uri| {
+            let replicas = Arc::clone(&replicas);
+            async move { replicas.connect().await.map(TokioIo::new) }
+        },
+    )))
+}
+
+struct AnyOf {
+    addresses: Vec<Address>,
+    /// Where to begin: behind the replica that was used last, which has just failed or stopped.
+    next: AtomicUsize,
+}
+
+impl AnyOf {
+    async fn connect(&self) -> std::io::Result<TcpStream> {
+        let mut urls = BTreeSet::new();
+        for address in &self.addresses {
+            urls.extend(address.resolve().await.unwrap_or_default());
+        }
+        let urls: Vec<String> = urls.into_iter().take(MAX_REPLICAS).collect();
+        let mut failed = std::io::Error::new(std::io::ErrorKind::NotFound, "no replica is known");
+        for _ in 0..urls.len() {
+            let chosen = &urls[self.next.fetch_add(1, Ordering::Relaxed) % urls.len()];
+            match dial(chosen).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+}
+
+async fn dial(url: &str) -> std::io::Result<TcpStream> {
+    let wrong = || std::io::Error::new(std::io::ErrorKind::InvalidInput, "no host and port in a replica's address");
+    let uri: Uri = url.parse().map_err(|_| wrong())?;
+    let authority = uri.authority().ok_or_else(wrong)?;
+    let port = authority.port_u16().unwrap_or(80);
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port)))
+        .await
+        .map_err(|_elapsed| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Spreads the processes of a deployment over the replicas.
+fn first_choice() -> usize {
+    use std::hash::{BuildHasher as _, RandomState};
+    // Any number that differs from process to process will do.
+    usize::try_from(RandomState::new().hash_one(0) >> 33).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::net::TcpListener;
+    use tonic::Code;
+    use tonic::service::Routes;
+
+    use super::*;
+    use crate::grpc;
+
+    fn list(addresses: &[&str]) -> Vec<String> {
+        addresses.iter().map(|address| (*address).to_owned()).collect()
+    }
+
+    #[test]
+    fn addresses_have_one_of_two_forms() {
+        for good in ["http://10.0.0.1:7450", "http://[::1]:7450", "dns+http://routing.causeway.svc:7451"] {
+            check_addresses(&list(&[good])).unwrap();
+        }
+        for bad in ["", "routing:7451", "dns+routing:7451", "dns+http://routing", "dns+", "x y"] {
+            let error = check_addresses(&list(&["http://127.0.0.1:1", bad])).unwrap_err().to_string();
+            assert!(error.contains("http://host:port"), "{bad}: {error}");
+        }
+        assert!(matches!(check_addresses(&[]), Err(GrpcError::NoAddress)));
+    }
+
+    #[tokio::test]
+    async fn a_name_stands_for_all_of_its_addresses() {
+        let life = Lifecycle::new();
+        let mut endpoints = Endpoints::discover(&list(&["dns+http://localhost:7451"]), &life).unwrap();
+        endpoints.changed().await;
+        assert!(endpoints.current().keys().any(|url| url == "http://127.0.0.1:7451"), "{endpoints:?}");
+    }
+
+    /// A server without services, which answers each call with `Unimplemented`.
+    async fn serve(life: &Lifecycle) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (router, of_server) = (grpc::server().add_routes(Routes::default()), life.clone());
+        tokio::spawn(async move { grpc::serve(router, listener, &of_server).await.unwrap() });
+        address
+    }
+
+    async fn answers(channel: &Channel) -> Code {
+        let mut client = tonic::client::Grpc::new(channel.clone());
+        if client.ready().await.is_err() {
+            return Code::Unavailable;
+        }
+        let path = http::uri::PathAndQuery::from_static("/causeway.Nothing/Nothing");
+        let codec = tonic_prost::ProstCodec::<(), ()>::default();
+        client.unary(grpc::call(()), path, codec).await.map_or_else(|status| status.code(), |_| Code::Ok)
+    }
+
+    #[tokio::test]
+    async fn a_channel_to_any_goes_on_to_the_next_replica() {
+        let (first, second) = (Lifecycle::new(), Lifecycle::new());
+        let nobody = {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            listener.local_addr().unwrap()
+        };
+        let addresses = [nobody, serve(&first).await, serve(&second).await].map(|address| format!("http://{address}"));
+        let channel = connect_any(&addresses).unwrap();
+        assert_eq!(answers(&channel).await, Code::Unimplemented);
+        first.drain();
+        // Either it was at the second already, or it finds it after at most one call on the connection that ended.
+        let after = [answers(&channel).await, answers(&channel).await];
+        assert_eq!(after[1], Code::Unimplemented, "{after:?}");
+        second.drain();
+        let last = async { while answers(&channel).await == Code::Unimplemented {} };
+        tokio::time::timeout(Duration::from_secs(10), last).await.expect("nobody is there any more");
+    }
+}
