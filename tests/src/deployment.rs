@@ -156,7 +156,7 @@ impl Deployment {
             // Held until all are chosen, so that no two are the same.
             held.push(listener);
             self.settings.insert(format!("server.{service}_listen"), format!("\"{address}\""));
-            self.settings.insert(format!("server.{service}_url"), format!("\"http://{address}\""));
+            self.settings.insert(format!("server.{service}_urls"), format!("[\"http://{address}\"]"));
         }
         Ok(())
     }

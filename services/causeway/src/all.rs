@@ -10,12 +10,12 @@ use causeway_key_directory::KeyDirectory;
 use causeway_media_relay::MediaRelay;
 use causeway_routing::Routing;
 use causeway_runtime::clock::{SharedClock, SystemClock};
-use causeway_runtime::grpc;
+use causeway_runtime::grpc::{self, Endpoints};
 use causeway_runtime::lifecycle::{Ended, Lifecycle, stop_signal};
 use tokio::net::TcpListener;
 
 use crate::config::Config;
-use crate::first_start;
+use crate::{first_start, health};
 
 /// Runs until a stop signal or a failure. Stops from the outside in, so that what is open can finish: edge, routing,
 /// then the rest.
@@ -33,6 +33,7 @@ pub(crate) async fn run(config: Config, data: &Path) -> anyhow::Result<Ended> {
     let front = Lifecycle::new();
     let middle = front.later_stage();
     let back = front.later_stage();
+    health::serve(&config.server, &front).await?;
 
     let directory = KeyDirectory::build(config.directory, Arc::clone(&clock)).await?;
     let directory_channel = grpc::in_process(directory.internal_router(), &back);
@@ -49,7 +50,8 @@ pub(crate) async fn run(config: Config, data: &Path) -> anyhow::Result<Ended> {
     let routing = Routing::build(config.routing, directory_channel.clone(), Arc::clone(&clock)).await?;
     let routing_channel = grpc::in_process(routing.router(), &middle);
 
-    let deps = EdgeDeps { directory: directory_channel, routing: routing_channel, media: media_channel };
+    let routing_replicas = Endpoints::fixed([("in-process".to_owned(), routing_channel)]);
+    let deps = EdgeDeps { directory: directory_channel, routing: routing_replicas, media: media_channel };
     let edge = Edge::build(config.edge, deps, clock).await?;
     let (edge_address, websocket_address) = (edge.local_addr(), edge.websocket_addr());
 
@@ -58,6 +60,11 @@ pub(crate) async fn run(config: Config, data: &Path) -> anyhow::Result<Ended> {
     let back_of_operator = back.clone();
     back.spawn_vital("operator API", async move { grpc::serve(operator_router, operator, &back_of_operator).await });
     middle.spawn_vital("routing", routing.serve(middle.clone()));
+    let (ready, of_process) = (edge.ready(), front.health().clone());
+    front.spawn(async move {
+        ready.await;
+        of_process.ready();
+    });
     front.spawn_vital("edge", edge.serve(front.clone()));
 
     let root = root.map_or_else(|| "offline".to_owned(), |root| root.to_string());

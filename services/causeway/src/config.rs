@@ -33,18 +33,23 @@ pub(crate) struct ServerConfig {
     pub(crate) operator_listen: SocketAddr,
     /// Each stage of a stop (edge, then routing, then the rest) has this long (100 to 600 000). Default 15 000.
     pub(crate) shutdown_grace_ms: u64,
+    /// Where probes are answered over HTTP: `/live`, `/ready`, `/health`. Default none.
+    pub(crate) health_listen: Option<SocketAddr>,
     /// Where a key-directory on its own serves the other services. Default `127.0.0.1:7450`.
     pub(crate) directory_listen: SocketAddr,
     /// Where a routing on its own serves edges. Default `127.0.0.1:7451`.
     pub(crate) routing_listen: SocketAddr,
     /// Where a media-relay on its own serves edges. Default `127.0.0.1:7452`.
     pub(crate) media_listen: SocketAddr,
-    /// Where services on their own find key-directory. Default `http://127.0.0.1:7450`.
-    pub(crate) directory_url: String,
-    /// Where an edge on its own finds routing. Default `http://127.0.0.1:7451`.
-    pub(crate) routing_url: String,
-    /// Where an edge on its own finds media-relay. Default `http://127.0.0.1:7452`.
-    pub(crate) media_url: String,
+    /// Where services on their own find key-directory: `http://host:port` of each replica, or `dns+http://name:port` for all addresses of a name.
+    /// Default `["http://127.0.0.1:7450"]`.
+    pub(crate) directory_urls: Vec<String>,
+    /// Where an edge on its own finds routing: `http://host:port` of each replica, or `dns+http://name:port` for all addresses of a name.
+    /// Default `["http://127.0.0.1:7451"]`.
+    pub(crate) routing_urls: Vec<String>,
+    /// Where an edge on its own finds media-relay: `http://host:port` of each replica, or `dns+http://name:port` for all addresses of a name.
+    /// Default `["http://127.0.0.1:7452"]`.
+    pub(crate) media_urls: Vec<String>,
     /// The services' own interfaces are plain text: off this machine they are refused unless this says so, for networks
     /// that encrypt by themselves. Default false.
     pub(crate) allow_plaintext_grpc: bool,
@@ -66,12 +71,13 @@ impl Default for ServerConfig {
         Self {
             operator_listen: local(7444),
             shutdown_grace_ms: 15_000,
+            health_listen: None,
             directory_listen: local(7450),
             routing_listen: local(7451),
             media_listen: local(7452),
-            directory_url: "http://127.0.0.1:7450".to_owned(),
-            routing_url: "http://127.0.0.1:7451".to_owned(),
-            media_url: "http://127.0.0.1:7452".to_owned(),
+            directory_urls: vec!["http://127.0.0.1:7450".to_owned()],
+            routing_urls: vec!["http://127.0.0.1:7451".to_owned()],
+            media_urls: vec!["http://127.0.0.1:7452".to_owned()],
             allow_plaintext_grpc: false,
         }
     }
@@ -113,12 +119,13 @@ impl ServerConfig {
     }
 
     fn check_urls(&self) -> Result<(), ConfigError> {
-        for (field, url) in [
-            ("server.directory_url", &self.directory_url),
-            ("server.routing_url", &self.routing_url),
-            ("server.media_url", &self.media_url),
+        for (field, urls) in [
+            ("server.directory_urls", &self.directory_urls),
+            ("server.routing_urls", &self.routing_urls),
+            ("server.media_urls", &self.media_urls),
         ] {
-            ensure(field, grpc::check_address(url).is_ok(), url, "write it as http://host:port")?;
+            let fix = "give at least one, each as http://host:port or dns+http://name:port";
+            ensure(field, grpc::check_addresses(urls).is_ok(), urls.join(", "), fix)?;
         }
         Ok(())
     }
@@ -192,8 +199,9 @@ mod tests {
     fn every_part_is_checked() {
         let defaults = || Config::load(Path::new("data"), None).unwrap();
         type Spoil = fn(&mut Config);
-        let wrong: [(&str, Spoil); 7] = [
-            ("server.media_url", |config| config.server.media_url = "x y".to_owned()),
+        let wrong: [(&str, Spoil); 8] = [
+            ("server.media_urls", |config| config.server.media_urls = vec!["x y".to_owned()]),
+            ("server.routing_urls", |config| config.server.routing_urls.clear()),
             ("log.filter", |config| config.log.filter = "info,=,".to_owned()),
             ("directory.fetch", |config| config.directory.fetch.connect_timeout_ms = 1),
             ("routing.fetch", |config| config.routing.fetch.idle_timeout_ms = 0),

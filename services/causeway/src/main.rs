@@ -7,6 +7,7 @@
 mod all;
 mod config;
 mod first_start;
+mod health;
 mod single;
 
 use std::io::Write as _;

@@ -10,53 +10,66 @@ use causeway_key_directory::KeyDirectory;
 use causeway_media_relay::MediaRelay;
 use causeway_routing::Routing;
 use causeway_runtime::clock::SystemClock;
-use causeway_runtime::grpc;
+use causeway_runtime::grpc::{self, Endpoints};
 use causeway_runtime::lifecycle::{Ended, Lifecycle, stop_signal};
 use tokio::net::TcpListener;
 use tonic::transport::server::Router;
 
 use crate::config::Config;
+use crate::health;
 
 pub(crate) async fn edge(config: Config) -> anyhow::Result<Ended> {
     let stopped = stop_signal();
+    let life = Lifecycle::new();
+    health::serve(&config.server, &life).await?;
     let deps = EdgeDeps {
-        directory: grpc::connect(&config.server.directory_url).context("server.directory_url")?,
-        routing: grpc::connect(&config.server.routing_url).context("server.routing_url")?,
-        media: grpc::connect(&config.server.media_url).context("server.media_url")?,
+        directory: grpc::connect_any(&config.server.directory_urls).context("server.directory_urls")?,
+        routing: Endpoints::discover(&config.server.routing_urls, &life).context("server.routing_urls")?,
+        media: grpc::connect_any(&config.server.media_urls).context("server.media_urls")?,
     };
     let edge = Edge::build(config.edge, deps, Arc::new(SystemClock)).await?;
     tracing::info!(listen = %edge.local_addr(), "edge is ready");
-    let life = Lifecycle::new();
+    let (ready, health) = (edge.ready(), life.health().clone());
+    life.spawn(async move {
+        ready.await;
+        health.ready();
+    });
     life.spawn_vital("edge", edge.serve(life.clone()));
     Ok(until_stopped(&life, stopped, config.server.shutdown_grace()).await)
 }
 
 pub(crate) async fn routing(config: Config) -> anyhow::Result<Ended> {
     let stopped = stop_signal();
-    let directory = grpc::connect(&config.server.directory_url).context("server.directory_url")?;
-    let routing = Routing::build(config.routing, directory, Arc::new(SystemClock)).await?;
     let life = Lifecycle::new();
+    health::serve(&config.server, &life).await?;
+    let directory = grpc::connect_any(&config.server.directory_urls).context("server.directory_urls")?;
+    let routing = Routing::build(config.routing, directory, Arc::new(SystemClock)).await?;
     listen(&life, "server.routing_listen", config.server.routing_listen, routing.router()).await?;
     life.spawn_vital("routing", routing.serve(life.clone()));
+    life.health().ready();
     Ok(until_stopped(&life, stopped, config.server.shutdown_grace()).await)
 }
 
 pub(crate) async fn key_directory(config: Config) -> anyhow::Result<Ended> {
     let stopped = stop_signal();
-    let directory = KeyDirectory::build(config.directory, Arc::new(SystemClock)).await?;
     let life = Lifecycle::new();
+    health::serve(&config.server, &life).await?;
+    let directory = KeyDirectory::build(config.directory, Arc::new(SystemClock)).await?;
     listen(&life, "server.directory_listen", config.server.directory_listen, directory.internal_router()).await?;
     listen(&life, "server.operator_listen", config.server.operator_listen, directory.operator_router()).await?;
     life.spawn_vital("key-directory", directory.serve(life.clone()));
+    life.health().ready();
     Ok(until_stopped(&life, stopped, config.server.shutdown_grace()).await)
 }
 
 pub(crate) async fn media_relay(config: Config) -> anyhow::Result<Ended> {
     let stopped = stop_signal();
-    let media = MediaRelay::build(config.media, Arc::new(SystemClock)).await?;
     let life = Lifecycle::new();
+    health::serve(&config.server, &life).await?;
+    let media = MediaRelay::build(config.media, Arc::new(SystemClock)).await?;
     listen(&life, "server.media_listen", config.server.media_listen, media.router()).await?;
     life.spawn_vital("media-relay", media.serve(life.clone()));
+    life.health().ready();
     Ok(until_stopped(&life, stopped, config.server.shutdown_grace()).await)
 }
 

@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use causeway_runtime::clock::SharedClock;
 use causeway_runtime::config::Check as _;
+use causeway_runtime::grpc::Endpoints;
 use causeway_runtime::lifecycle::Lifecycle;
 use rand::TryRngCore as _;
 use tokio::net::TcpListener;
@@ -63,8 +64,8 @@ use self::session::Rules;
 pub struct EdgeDeps {
     /// key-directory's internal services.
     pub directory: Channel,
-    /// routing.
-    pub routing: Channel,
+    /// The replicas of routing.
+    pub routing: Endpoints,
     /// media-relay's tickets.
     pub media: Channel,
 }
@@ -161,7 +162,10 @@ impl Edge {
         life.spawn(services.track_future(certificate));
         let stop_counting = stop.clone();
         life.spawn(services.track_future(async move { report.count(stop_counting).await }));
-        life.spawn(services.track_future(self.link.run(self.deps.routing, stop.clone())));
+        let routing = self.deps.routing.current().values().next().cloned();
+        if let Some(routing) = routing {
+            life.spawn(services.track_future(self.link.run(routing, stop.clone())));
+        }
 
         let acceptor = Acceptor::new(shared, life, connections.clone());
         let plain = acceptor.clone().run(self.listener, Wrapping::Plain);

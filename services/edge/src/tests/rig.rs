@@ -22,6 +22,7 @@ use causeway_proto::routing::v1::routing_event::Event as ToEdge;
 use causeway_proto::wire::v1 as pb;
 use causeway_runtime::clock::ManualClock;
 use causeway_runtime::grpc;
+use causeway_runtime::grpc::Endpoints;
 use causeway_runtime::lifecycle::{Ended, Lifecycle};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -96,10 +97,13 @@ impl Rig {
         let routing = Arc::new(Routing::new());
         let deps = EdgeDeps {
             directory: grpc::in_process(directory_router(&directory), &others),
-            routing: grpc::in_process(
-                grpc::server().add_service(routing::routing_server::RoutingServer::from_arc(Arc::clone(&routing))),
-                &others,
-            ),
+            routing: Endpoints::fixed([(
+                "http://routing".to_owned(),
+                grpc::in_process(
+                    grpc::server().add_service(routing::routing_server::RoutingServer::from_arc(Arc::clone(&routing))),
+                    &others,
+                ),
+            )]),
             media: grpc::in_process(
                 grpc::server().add_service(media::tickets_server::TicketsServer::new(Tickets)),
                 &others,
