@@ -1,13 +1,18 @@
-//! Where messages wait until their devices have them. To add a backend: a sibling file that implements [`Mailbox`] and
-//! passes every test of `suite`.
+//! Where messages wait until their devices have them, and who may write there (docs/replicas.md). To add a backend: a
+//! sibling file that implements [`Mailbox`] and passes every test of `suite`, and if several processes may share it, of
+//! `shared_suite`.
 //!
 //! Every operation names the account first, so that the tables distribute by it.
 
+#[cfg(test)]
+pub(crate) mod shared_suite;
 pub(crate) mod sqlite;
 #[cfg(test)]
 pub(crate) mod suite;
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use causeway_identity::{AccountId, DeviceId};
 use futures::future::BoxFuture;
@@ -19,23 +24,42 @@ pub(crate) type Commit<T> = BoxFuture<'static, Result<T, StoreError>>;
 
 /// Durable queues, one a device.
 ///
-/// The operations `put`, `forget`, `drop_device`, `drop_account`, `expire` and `usage` are queued when the method
-/// returns and take effect in the order of the calls, whether or not anybody waits for their results.
+/// The operations `claim`, `release`, `put`, `forget`, `drop_device`, `drop_account`, `expire` and `usage` are queued
+/// when the method returns. Those of one account take effect in the order of the calls, whether or not anybody waits for
+/// their results.
+///
+/// `put`, `forget`, `drop_device` and `drop_account` write for the replica that has claimed the account; of any other's
+/// nothing happens, and the result is [`StoreError::Fenced`]. A backend of one process need not look.
 pub(crate) trait Mailbox: Send + Sync + 'static {
+    /// Makes the replica the owner of an account if nobody is, or if its owner's lease has ended. The replica's own
+    /// lease must hold, else [`StoreError::Fenced`]. What the usage counts is final: nothing that was asked for before the
+    /// claim, by whichever replica and also by this one, takes effect after it, not even what was told as
+    /// [`StoreError::Unknown`].
+    fn claim(&self, replica: ReplicaId, account: AccountId) -> Commit<Claimed>;
+
+    /// Gives an account up, behind everything that was queued for it before. It is no error if it was not the replica's.
+    fn release(&self, replica: ReplicaId, account: AccountId) -> Commit<()>;
+
     /// Keeps a message for the devices that `put` names, all or none. Durable when this resolves. What a device has
     /// already from the same sender device under the same id is not kept a second time.
-    fn put(&self, put: Put) -> Commit<PutOutcome>;
+    fn put(&self, replica: ReplicaId, put: Put) -> Commit<PutOutcome>;
 
     /// Erases a device's entries up to and including `upto`; tells what that was. To forget twice is no error.
-    fn forget(&self, account: AccountId, device: DeviceId, upto: Seq) -> Commit<Usage>;
+    fn forget(&self, replica: ReplicaId, account: AccountId, device: DeviceId, upto: Seq) -> Commit<Usage>;
 
     /// Erases a device's entries but those for registration `keep`; tells what that was.
-    fn drop_device(&self, account: AccountId, device: DeviceId, keep: Option<u32>) -> Commit<Usage>;
+    fn drop_device(
+        &self,
+        replica: ReplicaId,
+        account: AccountId,
+        device: DeviceId,
+        keep: Option<u32>,
+    ) -> Commit<Usage>;
 
     /// Erases everything of an account.
-    fn drop_account(&self, account: AccountId) -> Commit<()>;
+    fn drop_account(&self, replica: ReplicaId, account: AccountId) -> Commit<()>;
 
-    /// Erases at most `limit` entries that have expired at `now_ms`; tells how many.
+    /// Erases at most `limit` entries that have expired at `now_ms`; tells how many. Whoever owns their accounts.
     fn expire(&self, now_ms: u64, limit: u32) -> Commit<u64>;
 
     /// What waits for each device of an account that has entries, counting all operations queued before.
@@ -48,6 +72,66 @@ pub(crate) trait Mailbox: Send + Sync + 'static {
     /// A device's entries after `after`, in order; see [`PageRequest`]. Sees at least what has been reported durable
     /// before the call.
     fn page(&self, request: PageRequest) -> Commit<Page>;
+
+    /// Says that the replica lives, and will for as long as it `lasts`, by the store's clock. The first call registers
+    /// it. A lease that has ended, or that was given up, is never renewed: [`StoreError::Fenced`].
+    fn renew(&self, replica: &Replica, lasts: Duration) -> Commit<()>;
+
+    /// Ends the replica's lease: everything that it owns is free.
+    fn leave(&self, replica: ReplicaId) -> Commit<()>;
+
+    /// The replicas whose leases hold.
+    fn replicas(&self) -> Commit<Vec<Replica>>;
+}
+
+/// One start of one routing process; 16 random bytes, never used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ReplicaId([u8; 16]);
+
+impl ReplicaId {
+    pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "for backends that several processes share"))]
+    pub(crate) const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A routing process, and where the others reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Replica {
+    pub(crate) id: ReplicaId,
+    /// Of its gRPC service `Peers`; empty if it has no others.
+    pub(crate) url: String,
+}
+
+/// What became of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Claimed {
+    /// Nobody else writes this account's mailbox until it is released or this replica's lease ends.
+    Ours {
+        /// What waits for each of its devices.
+        usage: Vec<DeviceUsage>,
+        /// Who owned it until now: also the replica itself, and also one whose lease has ended. `None`: nobody, since it
+        /// was released last.
+        before: Option<ReplicaId>,
+    },
+    /// A replica whose lease holds has it.
+    Held(Replica),
 }
 
 /// A message to keep.
@@ -134,18 +218,24 @@ pub(crate) struct Bounds {
     pub(crate) bytes: u64,
 }
 
-/// Why an operation did not happen; nothing of it did.
+/// Why an operation did not happen; nothing of it did, unless a variant says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StoreError {
     /// Too much is queued before it.
     #[error("the mailbox has too much to write")]
     Busy,
-    /// The mailbox has been closed.
+    /// The mailbox has been closed. What was queued before may have happened.
     #[error("the mailbox is closed")]
     Closed,
-    /// The disk, or what is on it, failed.
+    /// The disk, or what is on it, or the way to it failed: it did not happen.
     #[error("the mailbox failed: {0}")]
     Failed(String),
+    /// It may have happened, or may happen yet.
+    #[error("the mailbox did not say what became of it: {0}")]
+    Unknown(String),
+    /// The account is not, or not any more, the replica's; or the replica's lease has ended.
+    #[error("another replica may have taken over")]
+    Fenced,
 }
 
 impl StoreError {
@@ -155,6 +245,8 @@ impl StoreError {
             Self::Busy => "busy",
             Self::Closed => "closed",
             Self::Failed(_) => "failed",
+            Self::Unknown(_) => "unknown",
+            Self::Fenced => "fenced",
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::config::RoutingConfig;
 use crate::error::RoutingError;
 use crate::limits::{Budget, Limits};
 use crate::mailbox::sqlite::SqliteMailbox;
-use crate::mailbox::{Bounds, Mailbox};
+use crate::mailbox::{Bounds, Mailbox, ReplicaId};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::push::Pusher;
@@ -73,6 +73,7 @@ impl Routing {
         let recipients = Recipients::new(config.max_recipients, config.recipient_queue, config.device_policy());
         let shared = Arc::new(Shared {
             mailbox,
+            replica: ReplicaId::from_bytes([0; 16]),
             records,
             limits: Limits::new(config),
             strangers: Strangers::new(config),
@@ -205,7 +206,7 @@ async fn clean_up(
 async fn clean(leftover: Leftover, shared: &Shared, recipients: &Arc<Recipients>) {
     match leftover {
         Leftover::Account(account) => {
-            while let Err(error) = shared.mailbox.drop_account(account).await {
+            while let Err(error) = shared.mailbox.drop_account(shared.replica, account).await {
                 tracing::warn!(%account, %error, "what a withdrawn account has left could not be erased yet");
                 tokio::time::sleep(ERASE_AGAIN).await;
             }

@@ -17,7 +17,10 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::RoutingError;
-use crate::mailbox::{Bounds, Commit, DeviceUsage, Mailbox, Page, PageRequest, Put, PutOutcome, StoreError, Usage};
+use crate::mailbox::{
+    Bounds, Claimed, Commit, DeviceUsage, Mailbox, Page, PageRequest, Put, PutOutcome, Replica, ReplicaId, StoreError,
+    Usage,
+};
 use crate::message::{MessageKey, Seq, weight};
 use crate::metrics::Metrics;
 
@@ -103,21 +106,37 @@ impl SqliteMailbox {
     }
 }
 
+/// The file is locked for this process: whoever claims an account owns it, and nothing is fenced.
 impl Mailbox for SqliteMailbox {
-    fn put(&self, put: Put) -> Commit<PutOutcome> {
+    fn claim(&self, _: ReplicaId, account: AccountId) -> Commit<Claimed> {
+        let usage = self.usage(account);
+        async move { usage.await.map(|usage| Claimed::Ours { usage, before: None }) }.boxed()
+    }
+
+    fn release(&self, _: ReplicaId, _: AccountId) -> Commit<()> {
+        futures::future::ready(Ok(())).boxed()
+    }
+
+    fn put(&self, _: ReplicaId, put: Put) -> Commit<PutOutcome> {
         let bytes = put.parts.iter().map(weight).sum();
         self.queue(bytes, |reply| Op::Put(put, reply))
     }
 
-    fn forget(&self, account: AccountId, device: DeviceId, upto: Seq) -> Commit<Usage> {
+    fn forget(&self, _: ReplicaId, account: AccountId, device: DeviceId, upto: Seq) -> Commit<Usage> {
         self.queue(0, |reply| Op::Forget { account, device, upto, reply })
     }
 
-    fn drop_device(&self, account: AccountId, device: DeviceId, keep: Option<u32>) -> Commit<Usage> {
+    fn drop_device(
+        &self,
+        _: ReplicaId,
+        account: AccountId,
+        device: DeviceId,
+        keep: Option<u32>,
+    ) -> Commit<Usage> {
         self.queue(0, |reply| Op::DropDevice { account, device, keep, reply })
     }
 
-    fn drop_account(&self, account: AccountId) -> Commit<()> {
+    fn drop_account(&self, _: ReplicaId, account: AccountId) -> Commit<()> {
         self.queue(0, |reply| Op::DropAccount { account, reply })
     }
 
@@ -137,6 +156,18 @@ impl Mailbox for SqliteMailbox {
     fn page(&self, request: PageRequest) -> Commit<Page> {
         let readers = Arc::clone(&self.readers);
         async move { readers.read(move |connection| rows::page(connection, &request)).await }.boxed()
+    }
+
+    fn renew(&self, _: &Replica, _: Duration) -> Commit<()> {
+        futures::future::ready(Ok(())).boxed()
+    }
+
+    fn leave(&self, _: ReplicaId) -> Commit<()> {
+        futures::future::ready(Ok(())).boxed()
+    }
+
+    fn replicas(&self) -> Commit<Vec<Replica>> {
+        futures::future::ready(Ok(Vec::new())).boxed()
     }
 }
 
@@ -250,7 +281,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::mailbox::suite::{self, BOUNDS, account, device, enc, header, model, put, request};
+    use crate::mailbox::suite::{self, BOUNDS, ONE, account, device, enc, header, model, put, request};
 
     fn open(dir: &Path) -> SqliteMailbox {
         SqliteMailbox::open(dir, BOUNDS, Metrics::new()).unwrap()
@@ -298,7 +329,7 @@ mod tests {
         // Taken by the writer on its own, or together with the others.
         let first = mailbox.usage(account(9));
         let puts: Vec<_> =
-            (1..=100_u8).map(|n| mailbox.put(put(n, header(n.into(), 9, n), vec![enc(1, 101, b"a")]))).collect();
+            (1..=100_u8).map(|n| mailbox.put(ONE, put(n, header(n.into(), 9, n), vec![enc(1, 101, b"a")]))).collect();
         let before = mailbox.commits();
         drop(held);
         first.await.unwrap();
@@ -312,14 +343,14 @@ mod tests {
     async fn a_commit_that_fails_fails_its_operations_and_no_others() {
         let dir = TempDir::new().unwrap();
         let mailbox = open(dir.path());
-        mailbox.put(put(1, header(1, 9, 1), vec![enc(1, 101, b"a")])).await.unwrap();
+        mailbox.put(ONE, put(1, header(1, 9, 1), vec![enc(1, 101, b"a")])).await.unwrap();
         mailbox.fail_commits(true);
-        let lost = mailbox.put(put(1, header(2, 9, 2), vec![enc(1, 101, b"a")]));
-        let not_forgotten = mailbox.forget(account(1), device(1), Seq(9));
+        let lost = mailbox.put(ONE, put(1, header(2, 9, 2), vec![enc(1, 101, b"a")]));
+        let not_forgotten = mailbox.forget(ONE, account(1), device(1), Seq(9));
         assert!(matches!(lost.await, Err(StoreError::Failed(_))));
         assert!(matches!(not_forgotten.await, Err(StoreError::Failed(_))));
         mailbox.fail_commits(false);
-        mailbox.put(put(1, header(3, 9, 3), vec![enc(1, 101, b"a")])).await.unwrap();
+        mailbox.put(ONE, put(1, header(3, 9, 3), vec![enc(1, 101, b"a")])).await.unwrap();
         let page = mailbox.page(request(1, 1, 0)).await.unwrap();
         let seqs: Vec<u64> = page.entries.iter().map(|entry| entry.header.seq.0).collect();
         assert_eq!(seqs, [1, 3]);
@@ -330,7 +361,7 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let mailbox = open(&dir.path().join("live"));
         for n in 1..=BOUNDS.messages {
-            mailbox.put(put(1, header(n, 9, n as u8), vec![enc(1, 101, b"a")])).await.unwrap();
+            mailbox.put(ONE, put(1, header(n, 9, n as u8), vec![enc(1, 101, b"a")])).await.unwrap();
             let copy = dir.path().join(n.to_string());
             copy_as_after_a_kill(&dir.path().join("live"), &copy);
             let page = open(&copy).page(request(1, 1, 0)).await.unwrap();
@@ -342,7 +373,7 @@ mod tests {
     async fn dropping_it_writes_what_is_queued() {
         let dir = TempDir::new().unwrap();
         let mailbox = open(dir.path());
-        let queued = mailbox.put(put(1, header(1, 9, 1), vec![enc(1, 101, b"a")]));
+        let queued = mailbox.put(ONE, put(1, header(1, 9, 1), vec![enc(1, 101, b"a")]));
         drop(mailbox);
         queued.await.unwrap();
         assert_eq!(open(dir.path()).page(request(1, 1, 0)).await.unwrap().entries.len(), 1);
@@ -378,7 +409,7 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let mailbox = open(dir.path());
         for n in 1..=3 {
-            mailbox.put(put(1, header(n, 9, n as u8), vec![enc(1, 101, b"a")])).await.unwrap();
+            mailbox.put(ONE, put(1, header(n, 9, n as u8), vec![enc(1, 101, b"a")])).await.unwrap();
         }
         let raw = Connection::open(dir.path().join("mailbox.sqlite")).unwrap();
         raw.execute("UPDATE entries SET class = 9 WHERE seq = 2", []).unwrap();

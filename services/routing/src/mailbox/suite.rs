@@ -4,30 +4,47 @@
 pub(crate) mod model;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use causeway_identity::{AccountId, DeviceId, MessageId};
 
-use super::{Bounds, Mailbox, Page, PageRequest, Put, PutOutcome, Usage};
+use super::{Bounds, Claimed, Mailbox, Page, PageRequest, Put, PutOutcome, Replica, ReplicaId, Usage};
 use crate::message::{Class, Enc, EncType, Envelope, Header, Inbox, Kind, MessageKey, Origin, Seq};
 
 /// Bounds of the mailboxes that the suite is run on.
 pub(crate) const BOUNDS: Bounds = Bounds { messages: 8, bytes: 8 * 300 };
 
 pub(crate) async fn suite<M: Mailbox>(fresh: impl AsyncFn() -> M) {
-    what_was_put_comes_back_as_it_was(&fresh().await).await;
-    a_repeat_is_one_entry(&fresh().await).await;
-    one_id_of_two_senders_is_two_entries(&fresh().await).await;
-    a_repeat_for_another_registration_is_another_entry(&fresh().await).await;
-    it_knows_what_it_holds(&fresh().await).await;
-    pages_are_in_order_and_bounded(&fresh().await).await;
-    forget_takes_exactly_the_prefix(&fresh().await).await;
-    other_registrations_are_not_shown_and_can_be_dropped(&fresh().await).await;
-    a_put_is_whole_or_not_at_all(&fresh().await).await;
-    room_comes_back(&fresh().await).await;
-    what_has_expired_is_not_shown_and_is_swept(&fresh().await).await;
-    accounts_do_not_see_each_other(&fresh().await).await;
-    operations_take_effect_in_the_order_of_the_calls(&fresh().await).await;
+    what_was_put_comes_back_as_it_was(&owned(fresh().await).await).await;
+    a_repeat_is_one_entry(&owned(fresh().await).await).await;
+    one_id_of_two_senders_is_two_entries(&owned(fresh().await).await).await;
+    a_repeat_for_another_registration_is_another_entry(&owned(fresh().await).await).await;
+    it_knows_what_it_holds(&owned(fresh().await).await).await;
+    pages_are_in_order_and_bounded(&owned(fresh().await).await).await;
+    forget_takes_exactly_the_prefix(&owned(fresh().await).await).await;
+    other_registrations_are_not_shown_and_can_be_dropped(&owned(fresh().await).await).await;
+    a_put_is_whole_or_not_at_all(&owned(fresh().await).await).await;
+    room_comes_back(&owned(fresh().await).await).await;
+    what_has_expired_is_not_shown_and_is_swept(&owned(fresh().await).await).await;
+    accounts_do_not_see_each_other(&owned(fresh().await).await).await;
+    operations_take_effect_in_the_order_of_the_calls(&owned(fresh().await).await).await;
+    a_claim_tells_what_waits(&owned(fresh().await).await).await;
+}
+
+/// The replica that writes; it owns accounts 1 to 9.
+pub(crate) const ONE: ReplicaId = ReplicaId::from_bytes([1; 16]);
+/// So long that it does not end during a test.
+pub(crate) const LONG: Duration = Duration::from_secs(300);
+
+/// A mailbox in which [`ONE`] has claimed what tests write to.
+pub(crate) async fn owned<M: Mailbox>(mailbox: M) -> M {
+    mailbox.renew(&Replica { id: ONE, url: String::new() }, LONG).await.unwrap();
+    for n in 1..10 {
+        let claimed = mailbox.claim(ONE, account(n)).await.unwrap();
+        assert!(matches!(claimed, Claimed::Ours { before: None, .. }), "{claimed:?}");
+    }
+    mailbox
 }
 
 pub(crate) fn account(n: u8) -> AccountId {
@@ -97,7 +114,7 @@ async fn what_was_put_comes_back_as_it_was(mailbox: &impl Mailbox) {
     sent.origin.inbox = Inbox::Main;
     let mut part = enc(1, 101, b"\x00secret\xff");
     part.kind = EncType::Prekey;
-    assert_eq!(mailbox.put(put(1, sent, vec![part.clone()])).await.unwrap(), stored());
+    assert_eq!(mailbox.put(ONE, put(1, sent, vec![part.clone()])).await.unwrap(), stored());
     let page = mailbox.page(request(1, 1, 0)).await.unwrap();
     let Envelope { header: got, enc } = &page.entries[0];
     let want = header(7, 9, 1);
@@ -111,9 +128,9 @@ async fn what_was_put_comes_back_as_it_was(mailbox: &impl Mailbox) {
 }
 
 async fn a_repeat_is_one_entry(mailbox: &impl Mailbox) {
-    mailbox.put(put(1, header(1, 9, 1), vec![enc(1, 101, b"a")])).await.unwrap();
+    mailbox.put(ONE, put(1, header(1, 9, 1), vec![enc(1, 101, b"a")])).await.unwrap();
     let again = put(1, header(5, 9, 1), vec![enc(1, 101, b"other"), enc(2, 102, b"b")]);
-    let outcome = mailbox.put(again).await.unwrap();
+    let outcome = mailbox.put(ONE, again).await.unwrap();
     assert_eq!(outcome, PutOutcome::Stored { repeats: vec![device(1)] });
     assert_eq!(all(mailbox, 1, 1).await, [1]);
     assert_eq!(all(mailbox, 1, 2).await, [5]);
@@ -121,17 +138,17 @@ async fn a_repeat_is_one_entry(mailbox: &impl Mailbox) {
 }
 
 async fn one_id_of_two_senders_is_two_entries(mailbox: &impl Mailbox) {
-    mailbox.put(put(1, header(1, 8, 1), vec![enc(1, 101, b"a")])).await.unwrap();
-    mailbox.put(put(1, header(2, 9, 1), vec![enc(1, 101, b"b")])).await.unwrap();
+    mailbox.put(ONE, put(1, header(1, 8, 1), vec![enc(1, 101, b"a")])).await.unwrap();
+    mailbox.put(ONE, put(1, header(2, 9, 1), vec![enc(1, 101, b"b")])).await.unwrap();
     let mut other_device = header(3, 9, 1);
     other_device.key.device = device(4);
-    mailbox.put(put(1, other_device, vec![enc(1, 101, b"c")])).await.unwrap();
+    mailbox.put(ONE, put(1, other_device, vec![enc(1, 101, b"c")])).await.unwrap();
     assert_eq!(all(mailbox, 1, 1).await, [1, 2, 3]);
 }
 
 async fn a_repeat_for_another_registration_is_another_entry(mailbox: &impl Mailbox) {
-    mailbox.put(put(1, header(1, 9, 1), vec![enc(1, 77, b"for the device before")])).await.unwrap();
-    let outcome = mailbox.put(put(1, header(2, 9, 1), vec![enc(1, 101, b"for this one")])).await.unwrap();
+    mailbox.put(ONE, put(1, header(1, 9, 1), vec![enc(1, 77, b"for the device before")])).await.unwrap();
+    let outcome = mailbox.put(ONE, put(1, header(2, 9, 1), vec![enc(1, 101, b"for this one")])).await.unwrap();
     assert_eq!(outcome, stored());
     assert_eq!(all(mailbox, 1, 1).await, [2]);
 }
@@ -139,18 +156,18 @@ async fn a_repeat_for_another_registration_is_another_entry(mailbox: &impl Mailb
 async fn it_knows_what_it_holds(mailbox: &impl Mailbox) {
     let key = header(1, 9, 1).key;
     assert!(!mailbox.holds(account(1), key).await.unwrap());
-    mailbox.put(put(1, header(1, 9, 1), vec![enc(2, 102, b"a")])).await.unwrap();
+    mailbox.put(ONE, put(1, header(1, 9, 1), vec![enc(2, 102, b"a")])).await.unwrap();
     assert!(mailbox.holds(account(1), key).await.unwrap());
     assert!(!mailbox.holds(account(2), key).await.unwrap());
     assert!(!mailbox.holds(account(1), MessageKey { device: device(4), ..key }).await.unwrap());
     assert!(!mailbox.holds(account(1), MessageKey { account: account(8), ..key }).await.unwrap());
-    mailbox.forget(account(1), device(2), Seq(1)).await.unwrap();
+    mailbox.forget(ONE, account(1), device(2), Seq(1)).await.unwrap();
     assert!(!mailbox.holds(account(1), key).await.unwrap());
 }
 
 async fn pages_are_in_order_and_bounded(mailbox: &impl Mailbox) {
     for seq in [3, 1, 2, 5] {
-        mailbox.put(put(1, header(seq, 9, seq as u8), vec![enc(1, 101, b"0123456789")])).await.unwrap();
+        mailbox.put(ONE, put(1, header(seq, 9, seq as u8), vec![enc(1, 101, b"0123456789")])).await.unwrap();
     }
     let two = PageRequest { messages: 2, ..request(1, 1, 0) };
     let page = mailbox.page(two).await.unwrap();
@@ -166,57 +183,57 @@ async fn pages_are_in_order_and_bounded(mailbox: &impl Mailbox) {
 
 async fn forget_takes_exactly_the_prefix(mailbox: &impl Mailbox) {
     for seq in 1..=4 {
-        mailbox.put(put(1, header(seq, 9, seq as u8), vec![enc(1, 101, b"a"), enc(2, 102, b"a")])).await.unwrap();
+        mailbox.put(ONE, put(1, header(seq, 9, seq as u8), vec![enc(1, 101, b"a"), enc(2, 102, b"a")])).await.unwrap();
     }
-    assert_eq!(mailbox.forget(account(1), device(1), Seq(2)).await.unwrap(), Usage { messages: 2, bytes: 2 * 257 });
+    assert_eq!(mailbox.forget(ONE, account(1), device(1), Seq(2)).await.unwrap(), Usage { messages: 2, bytes: 2 * 257 });
     assert_eq!(all(mailbox, 1, 1).await, [3, 4]);
     assert_eq!(all(mailbox, 1, 2).await, [1, 2, 3, 4], "the other device's are its own");
-    assert_eq!(mailbox.forget(account(1), device(1), Seq(2)).await.unwrap(), Usage::default(), "twice is no error");
-    assert_eq!(mailbox.forget(account(1), device(7), Seq(9)).await.unwrap(), Usage::default());
+    assert_eq!(mailbox.forget(ONE, account(1), device(1), Seq(2)).await.unwrap(), Usage::default(), "twice is no error");
+    assert_eq!(mailbox.forget(ONE, account(1), device(7), Seq(9)).await.unwrap(), Usage::default());
     assert_eq!(usage(mailbox, 1, 1).await, Usage { messages: 2, bytes: 2 * 257 });
 }
 
 async fn other_registrations_are_not_shown_and_can_be_dropped(mailbox: &impl Mailbox) {
-    mailbox.put(put(1, header(1, 9, 1), vec![enc(1, 77, b"a")])).await.unwrap();
-    mailbox.put(put(1, header(2, 9, 2), vec![enc(1, 101, b"a")])).await.unwrap();
+    mailbox.put(ONE, put(1, header(1, 9, 1), vec![enc(1, 77, b"a")])).await.unwrap();
+    mailbox.put(ONE, put(1, header(2, 9, 2), vec![enc(1, 101, b"a")])).await.unwrap();
     assert_eq!(all(mailbox, 1, 1).await, [2]);
-    assert_eq!(mailbox.drop_device(account(1), device(1), Some(101)).await.unwrap().messages, 1);
+    assert_eq!(mailbox.drop_device(ONE, account(1), device(1), Some(101)).await.unwrap().messages, 1);
     assert_eq!(all(mailbox, 1, 1).await, [2]);
-    assert_eq!(mailbox.drop_device(account(1), device(1), None).await.unwrap().messages, 1);
+    assert_eq!(mailbox.drop_device(ONE, account(1), device(1), None).await.unwrap().messages, 1);
     assert_eq!(all(mailbox, 1, 1).await, Vec::<u64>::new());
     assert!(mailbox.usage(account(1)).await.unwrap().is_empty());
 }
 
 async fn a_put_is_whole_or_not_at_all(mailbox: &impl Mailbox) {
     for seq in 1..=BOUNDS.messages {
-        let outcome = mailbox.put(put(1, header(seq, 9, seq as u8), vec![enc(1, 101, b"")])).await.unwrap();
+        let outcome = mailbox.put(ONE, put(1, header(seq, 9, seq as u8), vec![enc(1, 101, b"")])).await.unwrap();
         assert_eq!(outcome, stored());
     }
     let both = put(1, header(50, 9, 50), vec![enc(2, 102, b""), enc(1, 101, b"")]);
-    assert_eq!(mailbox.put(both).await.unwrap(), PutOutcome::Full);
+    assert_eq!(mailbox.put(ONE, both).await.unwrap(), PutOutcome::Full);
     assert_eq!(all(mailbox, 1, 2).await, Vec::<u64>::new());
     let heavy = put(1, header(51, 9, 51), vec![enc(2, 102, &[0; BOUNDS.bytes as usize])]);
-    assert_eq!(mailbox.put(heavy).await.unwrap(), PutOutcome::Full);
+    assert_eq!(mailbox.put(ONE, heavy).await.unwrap(), PutOutcome::Full);
     let again = put(1, header(60, 9, 1), vec![enc(1, 101, b"")]);
-    assert_eq!(mailbox.put(again).await.unwrap(), PutOutcome::Stored { repeats: vec![device(1)] }, "it is there");
+    assert_eq!(mailbox.put(ONE, again).await.unwrap(), PutOutcome::Stored { repeats: vec![device(1)] }, "it is there");
     assert_eq!(usage(mailbox, 1, 1).await.messages, BOUNDS.messages);
 }
 
 async fn room_comes_back(mailbox: &impl Mailbox) {
     for seq in 1..=BOUNDS.messages {
-        mailbox.put(put(1, header(seq, 9, seq as u8), vec![enc(1, 101, b"")])).await.unwrap();
+        mailbox.put(ONE, put(1, header(seq, 9, seq as u8), vec![enc(1, 101, b"")])).await.unwrap();
     }
     let one_more = |id| put(1, header(u64::from(id), 9, id), vec![enc(1, 101, b"")]);
-    assert_eq!(mailbox.put(one_more(50)).await.unwrap(), PutOutcome::Full);
-    mailbox.forget(account(1), device(1), Seq(1)).await.unwrap();
-    assert_eq!(mailbox.put(one_more(50)).await.unwrap(), stored());
-    assert_eq!(mailbox.put(one_more(51)).await.unwrap(), PutOutcome::Full);
+    assert_eq!(mailbox.put(ONE, one_more(50)).await.unwrap(), PutOutcome::Full);
+    mailbox.forget(ONE, account(1), device(1), Seq(1)).await.unwrap();
+    assert_eq!(mailbox.put(ONE, one_more(50)).await.unwrap(), stored());
+    assert_eq!(mailbox.put(ONE, one_more(51)).await.unwrap(), PutOutcome::Full);
 }
 
 async fn what_has_expired_is_not_shown_and_is_swept(mailbox: &impl Mailbox) {
     for (seq, expires_ms) in [(1, 9_999), (2, 10_000), (3, 10_001)] {
         let header = Header { expires_ms, ..header(seq, 9, seq as u8) };
-        mailbox.put(put(1, header, vec![enc(1, 101, b"a")])).await.unwrap();
+        mailbox.put(ONE, put(1, header, vec![enc(1, 101, b"a")])).await.unwrap();
     }
     assert_eq!(all(mailbox, 1, 1).await, [3]);
     assert_eq!(mailbox.expire(10_000, 1).await.unwrap(), 1);
@@ -227,21 +244,21 @@ async fn what_has_expired_is_not_shown_and_is_swept(mailbox: &impl Mailbox) {
 }
 
 async fn accounts_do_not_see_each_other(mailbox: &impl Mailbox) {
-    mailbox.put(put(1, header(1, 9, 1), vec![enc(1, 101, b"a"), enc(2, 102, b"a")])).await.unwrap();
-    mailbox.put(put(2, header(1, 9, 1), vec![enc(1, 101, b"a")])).await.unwrap();
-    mailbox.drop_account(account(1)).await.unwrap();
+    mailbox.put(ONE, put(1, header(1, 9, 1), vec![enc(1, 101, b"a"), enc(2, 102, b"a")])).await.unwrap();
+    mailbox.put(ONE, put(2, header(1, 9, 1), vec![enc(1, 101, b"a")])).await.unwrap();
+    mailbox.drop_account(ONE, account(1)).await.unwrap();
     assert_eq!(all(mailbox, 1, 1).await, Vec::<u64>::new());
     assert_eq!(all(mailbox, 2, 1).await, [1]);
     assert!(mailbox.usage(account(1)).await.unwrap().is_empty());
-    mailbox.drop_account(account(1)).await.unwrap();
+    mailbox.drop_account(ONE, account(1)).await.unwrap();
 }
 
 async fn operations_take_effect_in_the_order_of_the_calls(mailbox: &impl Mailbox) {
-    let first = mailbox.put(put(1, header(1, 9, 1), vec![enc(1, 101, b"a")]));
-    let forget = mailbox.forget(account(1), device(1), Seq(1));
-    let again = mailbox.put(put(1, header(2, 9, 1), vec![enc(1, 101, b"a")]));
+    let first = mailbox.put(ONE, put(1, header(1, 9, 1), vec![enc(1, 101, b"a")]));
+    let forget = mailbox.forget(ONE, account(1), device(1), Seq(1));
+    let again = mailbox.put(ONE, put(1, header(2, 9, 1), vec![enc(1, 101, b"a")]));
     let counted = mailbox.usage(account(1));
-    let drop_all = mailbox.drop_account(account(1));
+    let drop_all = mailbox.drop_account(ONE, account(1));
     // Waited for in another order, and one not at all.
     drop(drop_all);
     assert_eq!(counted.await.unwrap()[0].last, Seq(2));
@@ -249,4 +266,17 @@ async fn operations_take_effect_in_the_order_of_the_calls(mailbox: &impl Mailbox
     assert_eq!(forget.await.unwrap().messages, 1);
     assert_eq!(first.await.unwrap(), stored());
     assert!(mailbox.usage(account(1)).await.unwrap().is_empty());
+}
+
+async fn a_claim_tells_what_waits(mailbox: &impl Mailbox) {
+    let first = mailbox.put(ONE, put(1, header(1, 9, 1), vec![enc(1, 101, b"a")]));
+    // Behind what was queued before it.
+    let Claimed::Ours { usage, .. } = mailbox.claim(ONE, account(1)).await.unwrap() else { panic!("it is ours") };
+    assert_eq!((usage.len(), usage[0].device, usage[0].last), (1, device(1), Seq(1)));
+    first.await.unwrap();
+    mailbox.release(ONE, account(1)).await.unwrap();
+    let Claimed::Ours { usage, before } = mailbox.claim(ONE, account(1)).await.unwrap() else { panic!("it is ours") };
+    assert_eq!((usage.len(), before), (1, None));
+    mailbox.release(ONE, account(7)).await.unwrap();
+    mailbox.release(ONE, account(7)).await.unwrap();
 }

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::machine::{Attaching, Machine, Now, Output, Ticket, World};
 use super::{Control, Job, ReplyTo};
 use crate::limits::Limits;
-use crate::mailbox::{DeviceUsage, Mailbox, Page, PutOutcome, StoreError, Usage};
+use crate::mailbox::{DeviceUsage, Mailbox, Page, PutOutcome, ReplicaId, StoreError, Usage};
 use crate::message::{Ending, MessageKey, Outcome, Rejection, Sender, Seq};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
@@ -36,6 +36,8 @@ use crate::strangers::Strangers;
 /// What all actors share.
 pub(crate) struct Shared {
     pub(crate) mailbox: Arc<dyn Mailbox>,
+    /// As which this process writes there.
+    pub(crate) replica: ReplicaId,
     pub(crate) records: Records,
     pub(crate) limits: Limits,
     pub(crate) strangers: Strangers,

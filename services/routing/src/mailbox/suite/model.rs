@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{BOUNDS, account, device, enc, header, put};
+use super::{BOUNDS, ONE, account, device, enc, header, owned, put};
 use crate::mailbox::{Mailbox, PageRequest, PutOutcome, Usage};
 use crate::message::{Header, Seq};
 
@@ -76,7 +76,8 @@ struct Entry {
 type Model = BTreeMap<(u8, u32), Vec<Entry>>;
 
 /// Runs a history on a mailbox; `reopen` is what a crash and a new start make of it.
-pub(crate) async fn run<M: Mailbox>(mut mailbox: M, history: Vec<Step>, reopen: impl AsyncFn(M) -> M) {
+pub(crate) async fn run<M: Mailbox>(mailbox: M, history: Vec<Step>, reopen: impl AsyncFn(M) -> M) {
+    let mut mailbox = owned(mailbox).await;
     let mut model = Model::new();
     for (number, step) in history.into_iter().enumerate() {
         let seq = number as u64 + 1;
@@ -86,20 +87,20 @@ pub(crate) async fn run<M: Mailbox>(mut mailbox: M, history: Vec<Step>, reopen: 
                 let parts: Vec<_> = devices.iter().map(|&to| enc(to, registration, &vec![1; bytes])).collect();
                 let entry = Entry { seq, registration, sender, id, weight: bytes as u64 + 256, expires_ms };
                 let want = model_put(&mut model, to, &devices, &entry);
-                assert_eq!(mailbox.put(put(to, header, parts)).await.unwrap(), want);
+                assert_eq!(mailbox.put(ONE, put(to, header, parts)).await.unwrap(), want);
             }
             Step::Forget { account: to, device: of, share } => {
                 let upto = seq * u64::from(share) / 100;
                 let want = erase(&mut model, to, of, |entry| entry.seq <= upto);
-                assert_eq!(mailbox.forget(account(to), device(of), Seq(upto)).await.unwrap(), want);
+                assert_eq!(mailbox.forget(ONE, account(to), device(of), Seq(upto)).await.unwrap(), want);
             }
             Step::DropDevice { account: to, device: of, keep } => {
                 let want = erase(&mut model, to, of, |entry| keep.is_none_or(|keep| entry.registration != keep));
-                assert_eq!(mailbox.drop_device(account(to), device(of), keep).await.unwrap(), want);
+                assert_eq!(mailbox.drop_device(ONE, account(to), device(of), keep).await.unwrap(), want);
             }
             Step::DropAccount { account: to } => {
                 model.retain(|(account, _), _| *account != to);
-                mailbox.drop_account(account(to)).await.unwrap();
+                mailbox.drop_account(ONE, account(to)).await.unwrap();
             }
             Step::Expire { now_ms, limit } => {
                 let due = model.values().flatten().filter(|entry| entry.expires_ms <= now_ms).count() as u64;

@@ -39,20 +39,20 @@ impl Actor {
             Output::Answer { reply, id, outcome } => self.answer(reply, id, outcome),
             Output::Fail { reply } => self.fail(&reply),
             Output::Put { ticket, put } => {
-                let done = mailbox.put(put);
+                let done = mailbox.put(self.shared.replica, put);
                 self.results.push_back(Box::pin(done.map(move |result| Finished::Put(ticket, result))));
             }
             Output::Forget { account, device, upto } => {
-                let done = mailbox.forget(account, device, upto);
+                let done = mailbox.forget(self.shared.replica, account, device, upto);
                 let forgotten = done.map(move |result| Finished::Forgotten(device, upto, result));
                 self.results.push_back(Box::pin(forgotten));
             }
             Output::DropDevice { account, device, keep } => {
-                let done = mailbox.drop_device(account, device, keep);
+                let done = mailbox.drop_device(self.shared.replica, account, device, keep);
                 self.results.push_back(Box::pin(done.map(move |result| Finished::DroppedDevice(device, result))));
             }
             Output::DropAccount { account } => {
-                let done = mailbox.drop_account(account);
+                let done = mailbox.drop_account(self.shared.replica, account);
                 let dropped = done.map(move |result| Finished::DroppedAccount(account, result));
                 self.results.push_back(Box::pin(dropped));
             }

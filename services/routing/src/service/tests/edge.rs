@@ -74,6 +74,7 @@ impl Edge {
             registration_id,
             address: address.to_owned(),
             provider_domain: address.rsplit('@').next().unwrap().to_owned(),
+            ..Attach::default()
         };
         phone.send(ToRouting::Attach(attach)).await;
         phone

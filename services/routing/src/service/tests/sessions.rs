@@ -202,6 +202,7 @@ async fn a_session_id_that_comes_twice_is_a_new_session() {
         registration_id: 101,
         address: BO.to_owned(),
         provider_domain: "home.example".to_owned(),
+        ..causeway_proto::routing::v1::Attach::default()
     };
     ada.submit(chat(1, BO, &[1])).await;
     let mut bo = bo;
