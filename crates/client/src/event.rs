@@ -243,6 +243,8 @@ pub enum Ended {
     Replaced,
     /// The server will refuse every further attempt of this device.
     Login(FailureReason),
+    /// The provider's tokens are those of another user than the configured address.
+    OtherAddress,
     /// The local store failed; nothing was lost, but nothing more can be done.
     Store,
 }

@@ -1,7 +1,7 @@
 //! What the server says first: the login succeeded or failed.
 
 use bytes::Bytes;
-use causeway_identity::{AccountId, DeviceId, SessionId};
+use causeway_identity::{AccountId, Address, DeviceId, SessionId};
 use causeway_proto::wire::v1 as pb;
 
 use crate::error::{At, Problem, StanzaError};
@@ -11,6 +11,8 @@ use crate::error::{At, Problem, StanzaError};
 pub struct Success {
     /// New for each session.
     pub session: SessionId,
+    /// The user whom the token names. A client that expects another one must not go on.
+    pub address: Address,
     /// Who this device is; `None` for a session that has not enlisted yet.
     pub enlisted: Option<Enlisted>,
     /// Devices of the account.
@@ -44,6 +46,7 @@ impl TryFrom<pb::Success> for Success {
         };
         Ok(Self {
             session: SessionId::try_from(&success.session_id[..]).at("session_id")?,
+            address: success.address.parse().at("address")?,
             enlisted,
             device_count: success.device_count,
             prekeys_low: success.prekeys_low,
@@ -61,6 +64,7 @@ impl From<Success> for pb::Success {
             device_count: success.device_count,
             prekeys_low: success.prekeys_low,
             waiting: success.waiting,
+            address: success.address.as_str().to_owned(),
         }
     }
 }

@@ -49,6 +49,7 @@ static SUCCESS: Shape = shape(
         Field::attr(4, "device_count", "devices", U32),
         Field::attr(5, "prekeys_low", "prekeys-low", Bool),
         Field::attr(6, "waiting", "waiting", U64),
+        Field::attr(7, "address", "address", Text),
     ],
 );
 

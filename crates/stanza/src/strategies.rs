@@ -122,9 +122,10 @@ pub fn response() -> impl Strategy<Value = Response> {
 }
 
 fn success() -> impl Strategy<Value = Success> {
-    (any::<[u8; 16]>(), option::of(enlisted()), any::<u32>(), any::<bool>(), any::<u64>()).prop_map(
-        |(session, enlisted, device_count, prekeys_low, waiting)| Success {
+    (any::<[u8; 16]>(), address(), option::of(enlisted()), any::<u32>(), any::<bool>(), any::<u64>()).prop_map(
+        |(session, address, enlisted, device_count, prekeys_low, waiting)| Success {
             session: SessionId::from_bytes(session),
+            address,
             enlisted,
             device_count,
             prekeys_low,

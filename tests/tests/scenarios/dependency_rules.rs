@@ -129,6 +129,8 @@ fn dangerous_libraries_have_one_home() -> anyhow::Result<()> {
         ("reqwest", &["causeway-fetch", "causeway-client", "causeway-tests", "causeway-demo", "causewayctl"]),
         ("jsonwebtoken", &["causeway-identity", "causeway-sandbox"]),
         ("rusqlite", &["causeway-client", "causeway-key-directory", "causeway-routing"]),
+        ("redis", &["causeway-redis"]),
+        ("deadpool-postgres", &["causeway-postgres"]),
     ] {
         for (name, package) in &packages {
             let used = package.uses.contains(library);
@@ -155,10 +157,13 @@ fn only_the_sdk_holds_signal_sessions() -> anyhow::Result<()> {
 #[test]
 fn only_backend_files_name_a_database_client() -> anyhow::Result<()> {
     for (path, text) in all_sources()? {
-        let backend =
-            path.components().any(|part| part.as_os_str().to_string_lossy().trim_end_matches(".rs") == "sqlite");
-        for client in ["rusqlite::", "sqlx::", "tokio_postgres::"] {
-            assert!(backend || !text.contains(client), "{} names {client}", path.display());
+        // `crates/postgres` and `crates/redis` are those homes for connections, the rest are stores' backends.
+        let inside = |home: &str| {
+            path.components().any(|part| part.as_os_str().to_string_lossy().trim_end_matches(".rs") == home)
+        };
+        for (client, home) in [("rusqlite::", "sqlite"), ("tokio_postgres::", "postgres"), ("redis::", "redis")] {
+            let named = text.split(client).skip(1).count() > text.split(&format!("causeway_{client}")).skip(1).count();
+            assert!(inside(home) || !named, "{} names {client}", path.display());
         }
     }
     Ok(())

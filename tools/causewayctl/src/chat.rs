@@ -134,6 +134,9 @@ fn ended_sentence(ended: &Ended) -> String {
         Ended::DeviceRemoved => "this device was removed from the account: use a fresh state file".to_owned(),
         Ended::Withdrawn => "the account has left the network: use a fresh state file".to_owned(),
         Ended::Login(reason) => format!("the server refuses this device: {}", reason.as_str()),
+        Ended::OtherAddress => {
+            "the token is another user's: let address and token_url in the profile be those of one user".to_owned()
+        }
         Ended::Store => "the state file failed: is the disk full?".to_owned(),
         Ended::Shutdown => "the client was stopped".to_owned(),
     }

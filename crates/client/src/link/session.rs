@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::dial::{Dial, DialError, Dialled, Io};
 use super::{LinkEvent, Over, Runner, Up, after_end, after_failure};
-use crate::event::DisconnectReason;
+use crate::event::{DisconnectReason, Ended};
 
 /// Bytes that may wait for the network before no more stanzas are taken.
 const WRITE_AHEAD: usize = 256 * 1024;
@@ -86,6 +86,10 @@ impl Runner {
         let Dialled { connection, server_key, resumed, clock_ahead_ms, max_record, ping_interval } = dialled;
         let mut session = Session { connection, encoding: self.config.encoding, ping_interval };
         match session.read().await.map_err(LogInError::Over)? {
+            FromServer::Success(success) if success.address != self.config.address => {
+                session.say_goodbye().await;
+                Err(LogInError::Over(Over::Never(Ended::OtherAddress)))
+            }
             FromServer::Success(success) => {
                 self.generation += 1;
                 let generation = self.generation;

@@ -200,3 +200,13 @@ async fn the_last_handle_says_goodbye() {
     ada.next(|kind| matches!(kind, EventKind::Ended(Ended::Shutdown)).then_some(())).await;
     assert!(ada.events.next().await.is_none());
 }
+
+#[tokio::test]
+async fn a_token_of_another_user_stops_the_client_before_it_enlists() {
+    let server = Server::start().await;
+    let source = |_| async { Ok(token_for(&address("eve"), 1, 4_000_000_000)) };
+    let opened = Client::open(config(&server, "ada"), Arc::new(MemoryStore::new()), Arc::new(source)).await;
+    let (client, _events) = opened.unwrap();
+    assert!(matches!(client.enlist().await, Err(crate::ClientError::Ended(Ended::OtherAddress))));
+    assert!(server.state().accounts.is_empty(), "nobody was enlisted");
+}

@@ -94,7 +94,7 @@ fn xx() {
     assert_eq!(received, client_hello);
 
     let success = success();
-    assert_eq!(success.len(), 174);
+    assert_eq!(success.len(), 202);
     assert_eq!(sealed(&mut server, success.as_bytes()), success_frame);
     assert_eq!(opened(&mut client, success_frame), success);
     let ping = block("### 12.1 ", "hex ping-record");

@@ -119,6 +119,7 @@ pub(super) fn server() -> Vec<(&'static str, FromServer)> {
             "success",
             FromServer::Success(Success {
                 session: SessionId::from_bytes([0xc0; 16]),
+                address: address("ada@birdy.example"),
                 enlisted: Some(Enlisted { account: AccountId::from_bytes([0xa1; 16]), device: device(7) }),
                 device_count: 2,
                 prekeys_low: false,
@@ -129,6 +130,7 @@ pub(super) fn server() -> Vec<(&'static str, FromServer)> {
             "success-not-enlisted",
             FromServer::Success(Success {
                 session: SessionId::from_bytes([0xc1; 16]),
+                address: address("ada@birdy.example"),
                 enlisted: None,
                 device_count: 0,
                 prekeys_low: false,

@@ -46,6 +46,7 @@ impl Transport {
         let enlisted = admitted.device.map(|device| Enlisted { account: device.account, device: device.id });
         let success = Success {
             session: self.id,
+            address: admitted.user.address.clone(),
             enlisted,
             device_count: admitted.device_count,
             prekeys_low: admitted.prekeys_low,

@@ -107,6 +107,7 @@ impl State {
         };
         FromServer::Success(Success {
             session: SessionId::from_bytes([7; 16]),
+            address: session.address.clone(),
             enlisted: enlisted.as_ref().map(|(_, _, enlisted)| *enlisted),
             device_count: enlisted.as_ref().map_or(0, |(account, _, _)| u32::try_from(account.devices.len()).unwrap()),
             prekeys_low: enlisted.as_ref().is_some_and(|(_, device, _)| device.ec.len() < 20),
