@@ -1,0 +1,155 @@
+//! A primary, a replica, and sentinels that make the one the other when it fails.
+
+use std::time::Duration;
+
+use crate::process::wait_for;
+use crate::redis::Kind;
+use crate::{Redis, RedisOptions, ServerError};
+
+/// Redis watched by sentinels. What calls the primary is told so by the sentinels; it changes.
+#[derive(Debug)]
+pub struct Sentinel {
+    sentinels: Vec<Redis>,
+    /// First the one that was the primary at the start.
+    servers: [Redis; 2],
+}
+
+impl Sentinel {
+    /// What the primary is called.
+    pub const NAME: &'static str = "causeway";
+
+    /// Starts two servers and one sentinel, and waits until a failover could happen.
+    ///
+    /// # Errors
+    /// Redis is not installed, or does not start.
+    pub fn start() -> Result<Self, ServerError> {
+        Self::start_with(1)
+    }
+
+    /// As [`start`](Self::start) with this many sentinels, of which more than half decide.
+    ///
+    /// # Errors
+    /// Redis is not installed, or does not start.
+    pub fn start_with(sentinels: usize) -> Result<Self, ServerError> {
+        let primary = Redis::start()?;
+        let setting = |name: &str, value: String| (name.to_owned(), value);
+        let replica = Redis::start_with(RedisOptions {
+            settings: vec![setting("replicaof", format!("127.0.0.1 {}", primary.port()))],
+        })?;
+        let (name, quorum) = (Self::NAME, sentinels / 2 + 1);
+        let mut watching = Vec::new();
+        for _ in 0..sentinels {
+            let settings = vec![
+                setting("sentinel", format!("monitor {name} 127.0.0.1 {} {quorum}", primary.port())),
+                setting("sentinel", format!("down-after-milliseconds {name} 1000")),
+                setting("sentinel", format!("failover-timeout {name} 1000")),
+            ];
+            let mut sentinel = Redis::prepare(Kind::Sentinel, RedisOptions { settings })?;
+            sentinel.start_again()?;
+            watching.push(sentinel);
+        }
+        let started = Self { sentinels: watching, servers: [primary, replica] };
+        let ready = wait_for(PATIENCE, || started.is_ready());
+        if ready { Ok(started) } else { Err(ServerError::Answer("the sentinels do not see the replica".to_owned())) }
+    }
+
+    /// `redis://127.0.0.1:PORT` of each sentinel.
+    pub fn urls(&self) -> Vec<String> {
+        self.sentinels.iter().map(Redis::url).collect()
+    }
+
+    /// The sentinels.
+    pub fn sentinels(&mut self) -> &mut [Redis] {
+        &mut self.sentinels
+    }
+
+    /// The two servers; the first was the primary at the start.
+    pub fn servers(&mut self) -> &mut [Redis; 2] {
+        &mut self.servers
+    }
+
+    /// The port of the server that the first sentinel calls the primary.
+    ///
+    /// # Errors
+    /// The sentinel is gone.
+    pub fn primary_port(&self) -> Result<u16, ServerError> {
+        let [sentinel, ..] = &self.sentinels[..] else { return Err(ServerError::Answer("no sentinel".to_owned())) };
+        let reply = sentinel.call(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", Self::NAME])?;
+        let crate::Reply::List(address) = &reply else { return Err(ServerError::Answer(format!("{reply:?}"))) };
+        let port = address.get(1).and_then(|port| port.text().parse().ok());
+        port.ok_or_else(|| ServerError::Answer(format!("{reply:?}")))
+    }
+
+    /// The server that is the primary now.
+    ///
+    /// # Errors
+    /// The sentinel is gone.
+    pub fn primary(&mut self) -> Result<&mut Redis, ServerError> {
+        let port = self.primary_port()?;
+        let server = self.servers.iter_mut().find(|server| server.port() == port);
+        server.ok_or_else(|| ServerError::Answer(format!("no server has port {port}")))
+    }
+
+    /// Makes the replica the primary; returns when the sentinels say so.
+    ///
+    /// # Errors
+    /// The sentinels refuse, or it does not happen.
+    pub fn failover(&mut self) -> Result<(), ServerError> {
+        let before = self.primary_port()?;
+        // A sentinel that has just seen a failover answers that there is no good replica yet.
+        let mut refused = None;
+        let asked = wait_for(PATIENCE, || {
+            let answer = self.sentinels[0].call(&["SENTINEL", "FAILOVER", Self::NAME]);
+            refused = answer.err();
+            refused.is_none()
+        });
+        if let Some(error) = refused.filter(|_| !asked) {
+            return Err(error);
+        }
+        let moved = wait_for(PATIENCE, || self.primary_port().is_ok_and(|port| port != before));
+        if moved { Ok(()) } else { Err(ServerError::Answer("the failover does not end".to_owned())) }
+    }
+
+    fn is_ready(&self) -> bool {
+        let synced = self.servers[1].call(&["INFO", "replication"]);
+        let others = format!("num-other-sentinels,{}", self.sentinels.len() - 1);
+        synced.is_ok_and(|info| info.text().contains("master_link_status:up"))
+            && self.sentinels.iter().all(|sentinel| {
+                let state = sentinel.call(&["SENTINEL", "MASTER", Self::NAME]).map(|reply| flat(&reply));
+                state.is_ok_and(|state| state.contains("num-slaves,1,") && state.contains(&others))
+            })
+    }
+}
+
+fn flat(reply: &crate::Reply) -> String {
+    match reply {
+        crate::Reply::List(list) => list.iter().map(|reply| format!("{},", flat(reply))).collect(),
+        other => other.text().to_owned(),
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_replica_takes_over_when_it_is_told_and_when_the_primary_is_killed() {
+        let mut redis = Sentinel::start().unwrap();
+        redis.primary().unwrap().call(&["SET", "a", "1"]).unwrap();
+        let first = redis.primary_port().unwrap();
+        redis.failover().unwrap();
+        let second = redis.primary_port().unwrap();
+        assert_ne!(first, second);
+
+        let primary = redis.primary().unwrap();
+        assert_eq!(primary.call(&["GET", "a"]).unwrap().text(), "1");
+        // The one that was first has to be a replica before it can be the primary again.
+        assert!(wait_for(PATIENCE, || redis.servers()[0]
+            .call(&["INFO", "replication"])
+            .is_ok_and(|info| info.text().contains("master_link_status:up"))));
+        redis.primary().unwrap().kill().unwrap();
+        assert!(wait_for(PATIENCE, || redis.primary_port().is_ok_and(|port| port == first)));
+    }
+}
