@@ -73,6 +73,8 @@ fn to_proto(next: Next) -> pb::FollowedMessage {
         Next::Change(number, Change::Provider { domain }) => {
             (number, Followed::Provider(pb::ProviderChanged { domain: domain.to_string() }))
         }
+        // Not for followers; whoever gets it all the same acknowledges it.
+        Next::Change(number, Change::TokenKeys { .. }) => return pb::FollowedMessage { number, change: None },
         Next::Change(number, Change::Record { address, account, what }) => {
             let (what, device_id, left) = match what {
                 What::Devices => (pb::RecordChange::Devices, 0, KeyCounts::default()),

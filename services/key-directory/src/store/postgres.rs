@@ -1,0 +1,3 @@
+//! [`Store`](super::Store) on PostgreSQL.
+
+pub(crate) mod change_log;
