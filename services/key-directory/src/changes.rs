@@ -12,6 +12,8 @@
 //! [`TRANSIT`]. Several directories on one store would share
 //! numbers and followers through the store; the interface here would stay.
 
+pub(crate) mod payload;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,26 +23,53 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::KeyCounts;
+use crate::store::{KeyCounts, Logged};
 
 /// A lease may arrive this much later than it was made.
 pub(crate) const TRANSIT: Duration = Duration::from_secs(1);
 
 /// What of an account changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum What {
+pub enum What {
+    /// A device came or went.
     Devices,
+    /// What the user allows.
     Consent,
+    /// It is no more.
     Withdrawn,
-    PrekeysLow { device: DeviceId, left: KeyCounts },
+    /// A device has few one-time keys left.
+    PrekeysLow {
+        /// Of the account.
+        device: DeviceId,
+        /// What it has.
+        left: KeyCounts,
+    },
+    /// A device's push token.
     Push,
 }
 
 /// What followers are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Change {
-    Record { address: Address, account: AccountId, what: What },
-    Provider { domain: Domain },
+pub enum Change {
+    /// Of an account.
+    Record {
+        /// Whom it is known by.
+        address: Address,
+        /// Whose it is.
+        account: AccountId,
+        /// What changed.
+        what: What,
+    },
+    /// Of a provider: settings, status, or that it is there.
+    Provider {
+        /// Its domain.
+        domain: Domain,
+    },
+    /// Other keys of a provider were fetched: of interest to other key-directories, not to followers of records.
+    TokenKeys {
+        /// Its domain.
+        domain: Domain,
+    },
 }
 
 /// The next message of a follower's stream.
@@ -153,6 +182,12 @@ impl Changes {
             follower.wake.notify_one();
         }
         Published { number, shared: Arc::clone(&self.shared) }
+    }
+
+    /// The same for what the store gave with an outcome. Confirmed when all of it is.
+    pub(crate) fn publish_all(&self, logged: &Logged) -> Published {
+        let last = logged.changes.iter().map(|change| self.publish(change)).last();
+        last.unwrap_or_else(|| Published { number: self.shared.lock().last_number, shared: Arc::clone(&self.shared) })
     }
 
     /// A new follower, which has cached nothing yet.

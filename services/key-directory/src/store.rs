@@ -5,9 +5,11 @@
 //! changes but the configuration that picks it.
 //!
 //! For all methods: when a change returns `Ok`, it is on disk; when it returns an error, it may or may not have
-//! happened, so every change is safe to repeat. Each method is one atomic step: others see all of it or nothing. What a
+//! happened, so every change is safe to repeat. What followers of records must be told is committed with what changed,
+//! and comes with the outcome. Each method is one atomic step: others see all of it or nothing. What a
 //! caller is expected to handle is a value; an error means that the store could not answer.
 
+mod postgres;
 mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -16,6 +18,8 @@ use async_trait::async_trait;
 use causeway_identity::{AccountId, Address, DeviceId, Domain, NoiseKey, ProviderId};
 
 pub use sqlite::{OpenError, SqliteStore};
+
+pub use crate::changes::{Change, What};
 
 use crate::accounts::{PushToken, Record};
 use crate::consent::Consent;
@@ -49,6 +53,38 @@ pub enum StoreError {
     /// What is stored is not what was written.
     #[error("the store holds a malformed {0}")]
     Corrupt(&'static str),
+}
+
+/// The outcome of a change, and what followers of records must be told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written<T> {
+    /// What the method gives.
+    pub outcome: T,
+    /// Committed together with what changed.
+    pub logged: Logged,
+}
+
+/// Changes that the store has committed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[must_use = "followers must be told"]
+pub struct Logged {
+    /// In order; empty if there is nothing to tell.
+    pub changes: Vec<Change>,
+    /// Number of the last of them in the store's log of changes; `None` from a store that one process has for itself,
+    /// which keeps no log.
+    pub number: Option<u64>,
+}
+
+impl<T> Written<T> {
+    /// There is nothing to tell.
+    pub fn silent(outcome: T) -> Self {
+        Self { outcome, logged: Logged::default() }
+    }
+
+    /// Followers must be told of one change.
+    pub fn told(outcome: T, change: Change) -> Self {
+        Self { outcome, logged: Logged { changes: vec![change], number: None } }
+    }
 }
 
 /// Whose record is asked for.
@@ -183,23 +219,48 @@ pub struct Bundle {
     pub taken: (bool, bool),
 }
 
+impl Bundle {
+    /// True if with this bundle a kind of one-time keys fell below `low`, or its last key has gone; not in between.
+    pub fn runs_low(&self, low: u32) -> bool {
+        let fell = |taken: bool, left: u32| taken && (left + 1 == low || left == 0);
+        fell(self.taken.0, self.left.ec) || fell(self.taken.1, self.left.kyber)
+    }
+}
+
+/// What followers must be told of devices that run low.
+fn low_prekeys(account: AccountId, address: &Address, bundles: &[Bundle], low: u32) -> Vec<Change> {
+    let change = |bundle: &Bundle| {
+        let what = What::PrekeysLow { device: bundle.device, left: bundle.left };
+        Change::Record { address: address.clone(), account, what }
+    };
+    bundles.iter().filter(|bundle| bundle.runs_low(low)).map(change).collect()
+}
+
 /// The directory's durable state; see the module for what holds for every method.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Adds a provider with its first token keys, unless `limit` providers exist already.
-    async fn register_provider(&self, new: &Provider, keys: &TokenKeySet, limit: u32)
-    -> Result<Registered, StoreError>;
+    async fn register_provider(
+        &self,
+        new: &Provider,
+        keys: &TokenKeySet,
+        limit: u32,
+    ) -> Result<Written<Registered>, StoreError>;
 
     /// Replaces the settings of the provider with this domain, and its token keys by those fetched under them; the
     /// revision rises, id, status, kind and domain stay.
-    async fn update_provider(&self, settings: &ProviderSettings, keys: &TokenKeySet) -> Result<Updated, StoreError>;
+    async fn update_provider(
+        &self,
+        settings: &ProviderSettings,
+        keys: &TokenKeySet,
+    ) -> Result<Written<Updated>, StoreError>;
 
     /// Sets the status and gives the provider as it is now; `None`: no provider has this domain.
     async fn set_provider_status(
         &self,
         domain: &Domain,
         status: ProviderStatus,
-    ) -> Result<Option<Provider>, StoreError>;
+    ) -> Result<Written<Option<Provider>>, StoreError>;
 
     /// The provider with this domain.
     async fn provider(&self, domain: &Domain) -> Result<Option<Provider>, StoreError>;
@@ -223,10 +284,11 @@ pub trait Store: Send + Sync + 'static {
     async fn record(&self, who: &Who) -> Result<Option<Record>, StoreError>;
 
     /// Adds a device and, if the address has none, its account, with default consent. The same Noise key with the same
-    /// identity and registration id again changes nothing and gives the same ids. Device ids that the account never
+    /// identity and registration id again changes nothing and gives the same ids; followers are told again, as whoever
+    /// asked may not have heard the first answer. Device ids that the account never
     /// used are given first, lowest first; then those whose device was removed longest ago. The key of a device that is
     /// no more is refused until [`RETIRED_MS`] are over.
-    async fn enlist(&self, enlistment: &Enlistment) -> Result<Enlisted, StoreError>;
+    async fn enlist(&self, enlistment: &Enlistment) -> Result<Written<Enlisted>, StoreError>;
 
     /// Removes a device with all its keys, and retires its Noise key. `by` is the device of the account that asks.
     async fn remove_device(
@@ -235,12 +297,12 @@ pub trait Store: Send + Sync + 'static {
         by: DeviceId,
         device: DeviceId,
         now_ms: u64,
-    ) -> Result<Removed, StoreError>;
+    ) -> Result<Written<Removed>, StoreError>;
 
     /// Erases the account: address, devices, keys, consent. Its id is remembered and never given again; its devices'
     /// Noise keys are retired. `by` is the device of the account that asks; false, and nothing changed: there is no such
     /// account or device.
-    async fn withdraw(&self, account: AccountId, by: DeviceId, now_ms: u64) -> Result<bool, StoreError>;
+    async fn withdraw(&self, account: AccountId, by: DeviceId, now_ms: u64) -> Result<Written<bool>, StoreError>;
 
     /// Sets or drops a device's push token; false: there is no such device.
     async fn set_push(
@@ -248,11 +310,16 @@ pub trait Store: Send + Sync + 'static {
         account: AccountId,
         device: DeviceId,
         token: Option<&PushToken>,
-    ) -> Result<bool, StoreError>;
+    ) -> Result<Written<bool>, StoreError>;
 
     /// Replaces the consent. `by` is the device of the account that asks; false, and nothing changed: there is no such
     /// account or device.
-    async fn set_consent(&self, account: AccountId, by: DeviceId, consent: &Consent) -> Result<bool, StoreError>;
+    async fn set_consent(
+        &self,
+        account: AccountId,
+        by: DeviceId,
+        consent: &Consent,
+    ) -> Result<Written<bool>, StoreError>;
 
     /// Replaces the signed and the last-resort prekey where given, and adds one-time keys behind those in store. A
     /// one-time key that is in store, or among the last [`REMEMBERED_PREKEYS`] handed out, is passed over; a stored
@@ -270,8 +337,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// A bundle for each of these devices that exists, in the order given. From each, the one-time key of either kind
     /// that was uploaded first is taken; it is never given again, not even when this call's answer gets lost. Without
-    /// `one_time`, none is taken, and the bundles are those of devices that have none left.
-    async fn claim(&self, account: AccountId, devices: &[DeviceId], one_time: bool) -> Result<Vec<Bundle>, StoreError>;
+    /// `one_time`, none is taken, and the bundles are those of devices that have none left. Followers are told of each
+    /// device that [runs low](Bundle::runs_low) with this.
+    async fn claim(
+        &self,
+        account: AccountId,
+        devices: &[DeviceId],
+        one_time: bool,
+        low: u32,
+    ) -> Result<Written<Vec<Bundle>>, StoreError>;
 
     /// Resolves when this store can never answer again, so that the process should leave.
     async fn lost(&self);

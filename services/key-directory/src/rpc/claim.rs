@@ -10,7 +10,6 @@ use causeway_proto::wire::v1::ErrorCode;
 use super::discover::reachable;
 use super::{Refused, account_id, device_id};
 use crate::accounts::Record;
-use crate::changes::{Change, What};
 use crate::directory::Directory;
 use crate::error::CallError;
 use crate::keys::{EcPublicKey, KyberPublicKey, SignedPrekey};
@@ -60,26 +59,16 @@ async fn take(
     devices: &[DeviceId],
     one_time: bool,
 ) -> Result<wire::KeyBundles, CallError> {
-    let bundles = directory.store.claim(to.account, devices, one_time).await?;
-    for bundle in &bundles {
+    let claimed = directory.store.claim(to.account, devices, one_time, directory.config.prekeys_low).await?;
+    // Who runs low is not confirmed: nobody relies on it.
+    drop(directory.changes.publish_all(&claimed.logged));
+    for bundle in &claimed.outcome {
         directory.metrics.bundle_claimed(bundle.taken.0, bundle.taken.1);
-        if runs_low(bundle, directory.config.prekeys_low) {
-            let what = What::PrekeysLow { device: bundle.device, left: bundle.left };
-            let change = Change::Record { address: to.address.clone(), account: to.account, what };
-            // Not confirmed: nobody relies on it.
-            drop(directory.changes.publish(&change));
-        }
     }
     Ok(wire::KeyBundles {
         account_id: to.account.as_bytes().to_vec().into(),
-        bundles: bundles.into_iter().map(to_proto).collect(),
+        bundles: claimed.outcome.into_iter().map(to_proto).collect(),
     })
-}
-
-/// Said when a kind falls below the threshold, and again when the last key of it has gone, not in between.
-fn runs_low(bundle: &Bundle, low: u32) -> bool {
-    let fell = |taken: bool, left: u32| taken && (left + 1 == low || left == 0);
-    fell(bundle.taken.0, bundle.left.ec) || fell(bundle.taken.1, bundle.left.kyber)
 }
 
 fn to_proto(bundle: Bundle) -> wire::KeyBundle {

@@ -7,7 +7,6 @@ use causeway_proto::wire::v1 as wire;
 use causeway_proto::wire::v1::ErrorCode;
 
 use super::{Refused, account_id, device_id};
-use crate::changes::{Change, What};
 use crate::consent::Consent;
 use crate::directory::Directory;
 use crate::error::CallError;
@@ -32,17 +31,11 @@ pub(super) async fn set(
         Ok(consent) => consent,
         Err(bad) => return Ok(Err(Refused::because(ErrorCode::BadRequest, &bad))),
     };
-    let Some(record) = directory.store.record(&Who::Account(account)).await? else {
-        return Ok(Err(Refused::not_enlisted()));
-    };
     let directory = Arc::clone(directory);
     Directory::to_the_end(async move {
-        if !directory.store.set_consent(account, by, &consent).await? {
-            return Ok(Err(Refused::not_enlisted()));
-        }
-        let change = Change::Record { address: record.address, account, what: What::Consent };
-        directory.changes.publish(&change).confirm().await;
-        Ok(Ok(consent.to_proto()))
+        let written = directory.store.set_consent(account, by, &consent).await?;
+        directory.changes.publish_all(&written.logged).confirm().await;
+        Ok(if written.outcome { Ok(consent.to_proto()) } else { Err(Refused::not_enlisted()) })
     })
     .await
 }

@@ -10,7 +10,6 @@ use rand::TryRngCore as _;
 use rand::rngs::OsRng;
 
 use super::Refused;
-use crate::changes::{Change, What};
 use crate::directory::Directory;
 use crate::error::{BadField, CallError};
 use crate::keys::verify_enlistment;
@@ -57,14 +56,11 @@ pub(super) async fn run(
 }
 
 async fn add(directory: Arc<Directory>, enlistment: Enlistment) -> Result<Result<wire::Enlisted, Refused>, CallError> {
-    let (account, device) = match directory.store.enlist(&enlistment).await? {
-        Enlisted::Added { account, device } => {
-            // Confirmed, so that nobody who has learnt of the device from its bundle is told that it does not exist.
-            let change = Change::Record { address: enlistment.address, account, what: What::Devices };
-            directory.changes.publish(&change).confirm().await;
-            (account, device)
-        }
-        Enlisted::Before { account, device } => (account, device),
+    let written = directory.store.enlist(&enlistment).await?;
+    // Confirmed, so that nobody who has learnt of the device from its bundle is told that it does not exist.
+    directory.changes.publish_all(&written.logged).confirm().await;
+    let (account, device) = match written.outcome {
+        Enlisted::Added { account, device } | Enlisted::Before { account, device } => (account, device),
         Enlisted::OtherKeys => {
             let detail = "this Noise key is enlisted with another identity key or registration id";
             return Ok(Err(Refused::because(ErrorCode::AlreadyEnlisted, detail)));

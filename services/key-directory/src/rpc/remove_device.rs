@@ -6,10 +6,9 @@ use causeway_identity::DeviceId;
 use causeway_proto::directory::v1 as pb;
 
 use super::{Refused, account_id, device_id};
-use crate::changes::{Change, What};
 use crate::directory::Directory;
 use crate::error::CallError;
-use crate::store::{Removed, Who};
+use crate::store::Removed;
 
 pub(super) async fn run(
     directory: &Arc<Directory>,
@@ -18,19 +17,15 @@ pub(super) async fn run(
     let (account, by) = (account_id(&request.account_id)?, device_id(request.from_device_id)?);
     // The number comes from the client: one that names no device is as good as one that nobody has.
     let Ok(device) = DeviceId::new(request.device_id) else { return Ok(Err(Refused::not_available())) };
-    let Some(record) = directory.store.record(&Who::Account(account)).await? else {
-        return Ok(Err(Refused::not_enlisted()));
-    };
     let directory = Arc::clone(directory);
     Directory::to_the_end(async move {
-        match directory.store.remove_device(account, by, device, directory.clock.now_ms()).await? {
-            Removed::Done => {}
-            Removed::NoDevice => return Ok(Err(Refused::not_available())),
-            Removed::NotEnlisted => return Ok(Err(Refused::not_enlisted())),
-        }
-        let change = Change::Record { address: record.address, account, what: What::Devices };
-        directory.changes.publish(&change).confirm().await;
-        Ok(Ok(pb::Done {}))
+        let written = directory.store.remove_device(account, by, device, directory.clock.now_ms()).await?;
+        directory.changes.publish_all(&written.logged).confirm().await;
+        Ok(match written.outcome {
+            Removed::Done => Ok(pb::Done {}),
+            Removed::NoDevice => Err(Refused::not_available()),
+            Removed::NotEnlisted => Err(Refused::not_enlisted()),
+        })
     })
     .await
 }

@@ -7,10 +7,8 @@ use causeway_proto::wire::v1::ErrorCode;
 
 use super::{Refused, account_id, device_id};
 use crate::accounts::PushToken;
-use crate::changes::{Change, What};
 use crate::directory::Directory;
 use crate::error::CallError;
-use crate::store::Who;
 
 pub(super) async fn run(
     directory: &Arc<Directory>,
@@ -25,17 +23,12 @@ pub(super) async fn run(
         let detail = format!("token: at most {} bytes are allowed", PushToken::MAX_BYTES);
         return Ok(Err(Refused::because(ErrorCode::BadRequest, &detail)));
     };
-    let Some(record) = directory.store.record(&Who::Account(account)).await? else {
-        return Ok(Err(Refused::not_enlisted()));
-    };
     let directory = Arc::clone(directory);
     Directory::to_the_end(async move {
-        if !directory.store.set_push(account, device, token.as_ref()).await? {
-            return Ok(Err(Refused::not_enlisted()));
-        }
+        let written = directory.store.set_push(account, device, token.as_ref()).await?;
         // Not confirmed: a webhook to the older token wakes nobody, or the same device.
-        drop(directory.changes.publish(&Change::Record { address: record.address, account, what: What::Push }));
-        Ok(Ok(pb::Done {}))
+        drop(directory.changes.publish_all(&written.logged));
+        Ok(if written.outcome { Ok(pb::Done {}) } else { Err(Refused::not_enlisted()) })
     })
     .await
 }

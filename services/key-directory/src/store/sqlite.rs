@@ -17,7 +17,9 @@ use async_trait::async_trait;
 use causeway_identity::{AccountId, DeviceId, Domain, ProviderId};
 
 use self::engine::Engine;
-use super::{Bundle, Enlisted, Enlistment, KeyCounts, Published, Registered, Removed, Store, StoreError, Updated, Who};
+use super::{
+    Bundle, Enlisted, Enlistment, KeyCounts, Published, Registered, Removed, Store, StoreError, Updated, Who, Written,
+};
 use crate::accounts::{PushToken, Record};
 use crate::consent::Consent;
 use crate::keys::VerifiedPrekeys;
@@ -79,12 +81,16 @@ impl Store for SqliteStore {
         new: &Provider,
         keys: &TokenKeySet,
         limit: u32,
-    ) -> Result<Registered, StoreError> {
+    ) -> Result<Written<Registered>, StoreError> {
         let (new, keys) = (new.clone(), keys.clone());
         self.engine.write(move |db| providers::register(db, &new, &keys, limit)).await
     }
 
-    async fn update_provider(&self, settings: &ProviderSettings, keys: &TokenKeySet) -> Result<Updated, StoreError> {
+    async fn update_provider(
+        &self,
+        settings: &ProviderSettings,
+        keys: &TokenKeySet,
+    ) -> Result<Written<Updated>, StoreError> {
         let (settings, keys) = (settings.clone(), keys.clone());
         self.engine.write(move |db| providers::update(db, &settings, &keys)).await
     }
@@ -93,7 +99,7 @@ impl Store for SqliteStore {
         &self,
         domain: &Domain,
         status: ProviderStatus,
-    ) -> Result<Option<Provider>, StoreError> {
+    ) -> Result<Written<Option<Provider>>, StoreError> {
         let domain = domain.clone();
         self.engine.write(move |db| providers::set_status(db, &domain, status)).await
     }
@@ -127,7 +133,7 @@ impl Store for SqliteStore {
         self.engine.read(move |db| accounts::record(db, &who)).await
     }
 
-    async fn enlist(&self, enlistment: &Enlistment) -> Result<Enlisted, StoreError> {
+    async fn enlist(&self, enlistment: &Enlistment) -> Result<Written<Enlisted>, StoreError> {
         let enlistment = enlistment.clone();
         self.engine.write(move |db| accounts::enlist(db, &enlistment)).await
     }
@@ -138,11 +144,11 @@ impl Store for SqliteStore {
         by: DeviceId,
         device: DeviceId,
         now_ms: u64,
-    ) -> Result<Removed, StoreError> {
+    ) -> Result<Written<Removed>, StoreError> {
         self.engine.write(move |db| accounts::remove_device(db, account, by, device, now_ms)).await
     }
 
-    async fn withdraw(&self, account: AccountId, by: DeviceId, now_ms: u64) -> Result<bool, StoreError> {
+    async fn withdraw(&self, account: AccountId, by: DeviceId, now_ms: u64) -> Result<Written<bool>, StoreError> {
         self.engine.write(move |db| accounts::withdraw(db, account, by, now_ms)).await
     }
 
@@ -151,12 +157,17 @@ impl Store for SqliteStore {
         account: AccountId,
         device: DeviceId,
         token: Option<&PushToken>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Written<bool>, StoreError> {
         let token = token.cloned();
         self.engine.write(move |db| accounts::set_push(db, account, device, token.as_ref())).await
     }
 
-    async fn set_consent(&self, account: AccountId, by: DeviceId, consent: &Consent) -> Result<bool, StoreError> {
+    async fn set_consent(
+        &self,
+        account: AccountId,
+        by: DeviceId,
+        consent: &Consent,
+    ) -> Result<Written<bool>, StoreError> {
         let consent = consent.clone();
         self.engine.write(move |db| accounts::set_consent(db, account, by, &consent)).await
     }
@@ -175,13 +186,19 @@ impl Store for SqliteStore {
         self.engine.read(move |db| prekeys::counts_if_enlisted(db, account, device)).await
     }
 
-    async fn claim(&self, account: AccountId, devices: &[DeviceId], one_time: bool) -> Result<Vec<Bundle>, StoreError> {
+    async fn claim(
+        &self,
+        account: AccountId,
+        devices: &[DeviceId],
+        one_time: bool,
+        low: u32,
+    ) -> Result<Written<Vec<Bundle>>, StoreError> {
         let devices = devices.to_vec();
         if one_time {
-            self.engine.write(move |db| prekeys::claim(db, account, &devices, true)).await
+            self.engine.write(move |db| prekeys::claim(db, account, &devices, true, low)).await
         } else {
             // Takes nothing, so need not wait for a commit.
-            self.engine.read(move |db| prekeys::claim(db, account, &devices, false)).await
+            self.engine.read(move |db| prekeys::claim(db, account, &devices, false, low)).await
         }
     }
 

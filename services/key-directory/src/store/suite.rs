@@ -46,7 +46,7 @@ pub(crate) fn run<F: Fresh>(fresh: impl AsyncFn() -> F) {
 /// For tests of a backend that need something to be there.
 pub(crate) async fn an_account(store: &dyn Store) -> (AccountId, DeviceId) {
     store.register_provider(&provider(1), &token_keys(1), 10).await.unwrap();
-    added(store.enlist(&enlistment(1, 1)).await.unwrap())
+    added(store.enlist(&enlistment(1, 1)).await.unwrap().outcome)
 }
 
 fn provider(n: u8) -> Provider {
@@ -139,15 +139,21 @@ fn added(outcome: Enlisted) -> (AccountId, DeviceId) {
 }
 
 async fn a_provider_is_registered_once(store: &dyn Store) {
-    assert_eq!(store.register_provider(&provider(1), &token_keys(7), 2).await.unwrap(), Registered::Done);
+    assert_eq!(store.register_provider(&provider(1), &token_keys(7), 2).await.unwrap().outcome, Registered::Done);
     assert_eq!(store.provider(&provider(1).settings.domain).await.unwrap(), Some(provider(1)));
     assert_eq!(store.token_keys(provider(1).id).await.unwrap(), Some(token_keys(7)));
-    assert_eq!(store.register_provider(&provider(1), &token_keys(8), 2).await.unwrap(), Registered::DomainTaken);
+    assert_eq!(
+        store.register_provider(&provider(1), &token_keys(8), 2).await.unwrap().outcome,
+        Registered::DomainTaken
+    );
     let mut same_issuer = provider(2);
     same_issuer.settings.issuer = provider(1).settings.issuer;
-    assert_eq!(store.register_provider(&same_issuer, &token_keys(8), 2).await.unwrap(), Registered::IssuerTaken);
-    assert_eq!(store.register_provider(&provider(2), &token_keys(8), 2).await.unwrap(), Registered::Done);
-    assert_eq!(store.register_provider(&provider(3), &token_keys(8), 2).await.unwrap(), Registered::Full);
+    assert_eq!(
+        store.register_provider(&same_issuer, &token_keys(8), 2).await.unwrap().outcome,
+        Registered::IssuerTaken
+    );
+    assert_eq!(store.register_provider(&provider(2), &token_keys(8), 2).await.unwrap().outcome, Registered::Done);
+    assert_eq!(store.register_provider(&provider(3), &token_keys(8), 2).await.unwrap().outcome, Registered::Full);
     assert_eq!(store.token_keys(provider(1).id).await.unwrap(), Some(token_keys(7)), "as the first call left them");
 }
 
@@ -173,7 +179,7 @@ async fn settings_change_but_for_domain_and_kind(store: &dyn Store) {
     settings.webhook = None;
     let expected = Provider { settings: settings.clone(), revision: 1, ..provider(1) };
     assert_eq!(
-        store.update_provider(&settings, &token_keys(5)).await.unwrap(),
+        store.update_provider(&settings, &token_keys(5)).await.unwrap().outcome,
         Updated::Done(Box::new(expected.clone()))
     );
     assert_eq!(store.provider(&settings.domain).await.unwrap(), Some(expected.clone()));
@@ -181,11 +187,11 @@ async fn settings_change_but_for_domain_and_kind(store: &dyn Store) {
 
     let mut other_kind = settings.clone();
     other_kind.kind = ProviderKind::Home;
-    assert_eq!(store.update_provider(&other_kind, &token_keys(6)).await.unwrap(), Updated::OtherKind);
+    assert_eq!(store.update_provider(&other_kind, &token_keys(6)).await.unwrap().outcome, Updated::OtherKind);
     let mut taken = settings.clone();
     taken.issuer = provider(2).settings.issuer;
-    assert_eq!(store.update_provider(&taken, &token_keys(6)).await.unwrap(), Updated::IssuerTaken);
-    assert_eq!(store.update_provider(&provider(3).settings, &token_keys(6)).await.unwrap(), Updated::Unknown);
+    assert_eq!(store.update_provider(&taken, &token_keys(6)).await.unwrap().outcome, Updated::IssuerTaken);
+    assert_eq!(store.update_provider(&provider(3).settings, &token_keys(6)).await.unwrap().outcome, Updated::Unknown);
     assert_eq!(store.provider(&settings.domain).await.unwrap(), Some(expected));
 }
 
@@ -205,7 +211,7 @@ async fn a_record_shows_its_provider_as_it_is_now(store: &dyn Store) {
     assert_eq!(store.record(&Who::Account(account)).await.unwrap().unwrap(), by_address);
     assert_eq!((by_address.provider.clone(), by_address.consent), (provider(1).reference(), Consent::default()));
     let domain = provider(1).settings.domain;
-    let suspended = store.set_provider_status(&domain, ProviderStatus::Suspended).await.unwrap().unwrap();
+    let suspended = store.set_provider_status(&domain, ProviderStatus::Suspended).await.unwrap().outcome.unwrap();
     assert_eq!(suspended, Provider { status: ProviderStatus::Suspended, ..provider(1) });
     let record = store.record(&Who::Account(account)).await.unwrap().unwrap();
     assert_eq!(record.provider.status, ProviderStatus::Suspended);
@@ -218,41 +224,44 @@ async fn enlisting_again_changes_nothing(store: &dyn Store) {
     again.new_account = AccountId::from_bytes([99; 16]);
     again.now_ms += 1;
     again.keys.ec.push(one_time(1));
-    assert_eq!(store.enlist(&again).await.unwrap(), Enlisted::Before { account, device });
+    assert_eq!(store.enlist(&again).await.unwrap().outcome, Enlisted::Before { account, device });
     assert_eq!(store.record(&Who::Account(account)).await.unwrap(), before);
     assert_eq!(store.key_counts(account, device).await.unwrap(), Some(KeyCounts::default()));
 
     let mut other_identity = enlistment(1, 1);
     other_identity.keys.identity_key = ec(77);
-    assert_eq!(store.enlist(&other_identity).await.unwrap(), Enlisted::OtherKeys);
+    assert_eq!(store.enlist(&other_identity).await.unwrap().outcome, Enlisted::OtherKeys);
     let mut other_registration = enlistment(1, 1);
     other_registration.registration_id = RegistrationId::try_from(77).unwrap();
-    assert_eq!(store.enlist(&other_registration).await.unwrap(), Enlisted::OtherKeys);
+    assert_eq!(store.enlist(&other_registration).await.unwrap().outcome, Enlisted::OtherKeys);
     assert_eq!(store.record(&Who::Account(account)).await.unwrap(), before);
 }
 
 async fn an_account_has_at_most_sixteen_devices(store: &dyn Store) {
     let (account, _) = an_account(store).await;
     for phone in 2..=16 {
-        added(store.enlist(&enlistment(1, phone)).await.unwrap());
+        added(store.enlist(&enlistment(1, phone)).await.unwrap().outcome);
     }
-    assert_eq!(store.enlist(&enlistment(1, 17)).await.unwrap(), Enlisted::DeviceLimit);
+    assert_eq!(store.enlist(&enlistment(1, 17)).await.unwrap().outcome, Enlisted::DeviceLimit);
     let ids: Vec<u32> = record(store, account).await.devices.iter().map(|device| device.id.get()).collect();
     assert_eq!(ids, (1..=16).collect::<Vec<_>>());
-    assert!(matches!(store.enlist(&enlistment(1, 3)).await.unwrap(), Enlisted::Before { .. }), "a repeat still works");
+    assert!(
+        matches!(store.enlist(&enlistment(1, 3)).await.unwrap().outcome, Enlisted::Before { .. }),
+        "a repeat still works"
+    );
 }
 
 async fn device_ids_return_last_and_longest_removed_first(store: &dyn Store) {
     let (account, first) = an_account(store).await;
     let mut now_ms = 0;
     let remove = async |device: DeviceId, now_ms: u64| {
-        let removed = store.remove_device(account, device, device, now_ms).await.unwrap();
+        let removed = store.remove_device(account, device, device, now_ms).await.unwrap().outcome;
         assert_eq!(removed, Removed::Done, "a device may remove itself");
     };
     // One phone all the time, so each enlistment is late enough for its key.
     let mut enlist = async || {
         now_ms += RETIRED_MS;
-        let (_, device) = added(store.enlist(&Enlistment { now_ms, ..enlistment(1, 50) }).await.unwrap());
+        let (_, device) = added(store.enlist(&Enlistment { now_ms, ..enlistment(1, 50) }).await.unwrap().outcome);
         (device, now_ms)
     };
     remove(first, 0).await;
@@ -265,7 +274,7 @@ async fn device_ids_return_last_and_longest_removed_first(store: &dyn Store) {
         } else {
             let mut parked = enlistment(1, 50);
             parked.noise_key = noise(51);
-            let (_, spare) = added(store.enlist(&parked).await.unwrap());
+            let (_, spare) = added(store.enlist(&parked).await.unwrap().outcome);
             assert_eq!(spare.get(), 4);
             remove(device, now_ms).await;
             remove(spare, now_ms).await;
@@ -281,57 +290,57 @@ async fn device_ids_return_last_and_longest_removed_first(store: &dyn Store) {
 
 async fn a_key_of_a_device_that_is_no_more_waits(store: &dyn Store) {
     let (account, first) = an_account(store).await;
-    let (_, second) = added(store.enlist(&enlistment(1, 2)).await.unwrap());
-    assert_eq!(store.remove_device(account, first, second, 10_000).await.unwrap(), Removed::Done);
+    let (_, second) = added(store.enlist(&enlistment(1, 2)).await.unwrap().outcome);
+    assert_eq!(store.remove_device(account, first, second, 10_000).await.unwrap().outcome, Removed::Done);
     let at = |user: u8, phone: u8, now_ms: u64| {
         let new_account = AccountId::from_bytes([100 + user; 16]);
         Enlistment { new_account, now_ms, ..enlistment(user, phone) }
     };
     let end = 10_000 + RETIRED_MS;
-    assert_eq!(store.enlist(&at(1, 2, 10_000)).await.unwrap(), Enlisted::Retired);
-    assert_eq!(store.enlist(&at(1, 2, end - 1)).await.unwrap(), Enlisted::Retired);
-    let live = store.enlist(&at(1, 1, 10_000)).await.unwrap();
+    assert_eq!(store.enlist(&at(1, 2, 10_000)).await.unwrap().outcome, Enlisted::Retired);
+    assert_eq!(store.enlist(&at(1, 2, end - 1)).await.unwrap().outcome, Enlisted::Retired);
+    let live = store.enlist(&at(1, 1, 10_000)).await.unwrap().outcome;
     assert_eq!(live, Enlisted::Before { account, device: first }, "a live device asks again");
-    added(store.enlist(&at(2, 2, 10_000)).await.unwrap());
-    let (_, back) = added(store.enlist(&at(1, 2, end)).await.unwrap());
+    added(store.enlist(&at(2, 2, 10_000)).await.unwrap().outcome);
+    let (_, back) = added(store.enlist(&at(1, 2, end)).await.unwrap().outcome);
     assert_eq!(back.get(), 3);
 
-    assert!(store.withdraw(account, first, end).await.unwrap());
+    assert!(store.withdraw(account, first, end).await.unwrap().outcome);
     for phone in [1, 2] {
-        assert_eq!(store.enlist(&at(1, phone, end + RETIRED_MS - 1)).await.unwrap(), Enlisted::Retired);
+        assert_eq!(store.enlist(&at(1, phone, end + RETIRED_MS - 1)).await.unwrap().outcome, Enlisted::Retired);
     }
     assert_eq!(store.record(&Who::Address(address(1))).await.unwrap(), None, "who is refused makes no account");
-    added(store.enlist(&at(1, 3, end)).await.unwrap());
-    added(store.enlist(&at(1, 1, end + RETIRED_MS)).await.unwrap());
+    added(store.enlist(&at(1, 3, end)).await.unwrap().outcome);
+    added(store.enlist(&at(1, 1, end + RETIRED_MS)).await.unwrap().outcome);
 }
 
 async fn a_withdrawn_account_is_gone_and_its_id_stays_used(store: &dyn Store) {
     let (account, device) = an_account(store).await;
     store.publish(account, device, &one_time_keys(1, vec![1], vec![1])).await.unwrap();
-    assert!(store.withdraw(account, device, 9_000).await.unwrap());
-    assert!(!store.withdraw(account, device, 9_001).await.unwrap());
+    assert!(store.withdraw(account, device, 9_000).await.unwrap().outcome);
+    assert!(!store.withdraw(account, device, 9_001).await.unwrap().outcome);
     assert_eq!(store.record(&Who::Account(account)).await.unwrap(), None);
     assert_eq!(store.record(&Who::Address(address(1))).await.unwrap(), None);
     assert_eq!(store.key_counts(account, device).await.unwrap(), None);
-    assert!(store.claim(account, &[device], true).await.unwrap().is_empty());
+    assert!(store.claim(account, &[device], true, 0).await.unwrap().outcome.is_empty());
 
     assert!(store.enlist(&enlistment(1, 2)).await.is_err(), "an id is never given twice");
     let mut anew = enlistment(1, 2);
     anew.new_account = AccountId::from_bytes([42; 16]);
-    let (second, device) = added(store.enlist(&anew).await.unwrap());
+    let (second, device) = added(store.enlist(&anew).await.unwrap().outcome);
     assert_eq!((second, device.get()), (anew.new_account, 1));
     assert_eq!(store.key_counts(second, device).await.unwrap(), Some(KeyCounts::default()), "nothing of before");
 }
 
 async fn a_removed_device_changes_nothing(store: &dyn Store) {
     let (account, first) = an_account(store).await;
-    let (_, removed) = added(store.enlist(&enlistment(1, 2)).await.unwrap());
-    assert_eq!(store.remove_device(account, first, removed, 1).await.unwrap(), Removed::Done);
+    let (_, removed) = added(store.enlist(&enlistment(1, 2)).await.unwrap().outcome);
+    assert_eq!(store.remove_device(account, first, removed, 1).await.unwrap().outcome, Removed::Done);
     let before = record(store, account).await;
     let consent = Consent { interop: true, ..Consent::default() };
-    assert!(!store.set_consent(account, removed, &consent).await.unwrap());
-    assert!(!store.withdraw(account, removed, 2).await.unwrap());
-    assert_eq!(store.remove_device(account, removed, first, 2).await.unwrap(), Removed::NotEnlisted);
+    assert!(!store.set_consent(account, removed, &consent).await.unwrap().outcome);
+    assert!(!store.withdraw(account, removed, 2).await.unwrap().outcome);
+    assert_eq!(store.remove_device(account, removed, first, 2).await.unwrap().outcome, Removed::NotEnlisted);
     assert_eq!(record(store, account).await, before);
 }
 
@@ -341,16 +350,16 @@ async fn consent_and_push_are_replaced(store: &dyn Store) {
         Consent { interop: true, inbox: InboxSetting::Combined, reach: Reach::Nobody, ..Consent::default() };
     consent.rules.insert("p2.example".parse().unwrap(), false);
     consent.rules.insert("p3.example".parse().unwrap(), true);
-    assert!(store.set_consent(account, device, &consent).await.unwrap());
+    assert!(store.set_consent(account, device, &consent).await.unwrap().outcome);
     assert_eq!(record(store, account).await.consent, consent);
     consent.rules.remove(&"p2.example".parse().unwrap());
-    assert!(store.set_consent(account, device, &consent).await.unwrap());
+    assert!(store.set_consent(account, device, &consent).await.unwrap().outcome);
     assert_eq!(record(store, account).await.consent, consent);
 
     let token = PushToken::new(Bytes::from_static(b"wake me")).unwrap();
-    assert!(store.set_push(account, device, Some(&token)).await.unwrap());
+    assert!(store.set_push(account, device, Some(&token)).await.unwrap().outcome);
     assert_eq!(record(store, account).await.devices[0].push_token, Some(token));
-    assert!(store.set_push(account, device, None).await.unwrap());
+    assert!(store.set_push(account, device, None).await.unwrap().outcome);
     assert_eq!(record(store, account).await.devices[0].push_token, None);
 }
 
@@ -375,7 +384,7 @@ async fn keys_leave_in_the_order_of_upload(store: &dyn Store) {
 async fn a_claim_without_one_time_keys_takes_none(store: &dyn Store) {
     let (account, device) = an_account(store).await;
     store.publish(account, device, &one_time_keys(1, vec![1], vec![2])).await.unwrap();
-    let spare = store.claim(account, &[device], false).await.unwrap().pop().unwrap();
+    let spare = store.claim(account, &[device], false, 0).await.unwrap().outcome.pop().unwrap();
     assert_eq!((spare.ec, spare.kyber, spare.taken), (None, signed(9_999, kyber(3_000_000)), (false, false)));
     assert_eq!(spare.left, KeyCounts { ec: 1, kyber: 1 });
     let full = claim(store, account, device).await;
@@ -450,7 +459,8 @@ async fn concurrent_enlistments_make_one_account(store: &dyn Store) {
         .map(|phone| Enlistment { new_account: AccountId::from_bytes([phone + 100; 16]), ..enlistment(1, phone) })
         .collect();
     let outcomes = futures::future::join_all(enlistments.iter().map(|enlistment| store.enlist(enlistment))).await;
-    let (accounts, mut devices): (Vec<_>, Vec<_>) = outcomes.into_iter().map(|outcome| added(outcome.unwrap())).unzip();
+    let (accounts, mut devices): (Vec<_>, Vec<_>) =
+        outcomes.into_iter().map(|outcome| added(outcome.unwrap().outcome)).unzip();
     assert!(accounts.windows(2).all(|two| two[0] == two[1]));
     devices.sort_unstable();
     devices.dedup();
@@ -462,23 +472,23 @@ async fn nothing_is_found_where_nothing_is(store: &dyn Store) {
     let (nobody, no_device) = (AccountId::from_bytes([200; 16]), DeviceId::new(9).unwrap());
     let domain: Domain = "nobody.example".parse().unwrap();
     assert_eq!(store.provider(&domain).await.unwrap(), None);
-    assert_eq!(store.set_provider_status(&domain, ProviderStatus::Live).await.unwrap(), None);
+    assert_eq!(store.set_provider_status(&domain, ProviderStatus::Live).await.unwrap().outcome, None);
     assert_eq!(store.token_keys(ProviderId::from_bytes([9; 16])).await.unwrap(), None);
     assert!(!store.keep_token_keys(ProviderId::from_bytes([9; 16]), 0, &token_keys(1)).await.unwrap());
     assert_eq!(store.record(&Who::Address("x@p1.example".parse().unwrap())).await.unwrap(), None);
     for (account, device) in [(nobody, device), (account, no_device)] {
-        assert_eq!(store.remove_device(account, device, device, 1).await.unwrap(), Removed::NotEnlisted);
-        assert!(!store.set_push(account, device, None).await.unwrap());
+        assert_eq!(store.remove_device(account, device, device, 1).await.unwrap().outcome, Removed::NotEnlisted);
+        assert!(!store.set_push(account, device, None).await.unwrap().outcome);
         assert_eq!(
             store.publish(account, device, &one_time_keys(1, vec![1], vec![])).await.unwrap(),
             Published::NoDevice
         );
         assert_eq!(store.key_counts(account, device).await.unwrap(), None);
-        assert!(store.claim(account, &[device], true).await.unwrap().is_empty());
+        assert!(store.claim(account, &[device], true, 0).await.unwrap().outcome.is_empty());
     }
-    assert_eq!(store.remove_device(account, device, no_device, 1).await.unwrap(), Removed::NoDevice);
-    assert!(!store.set_consent(nobody, device, &Consent::default()).await.unwrap());
-    assert!(!store.withdraw(nobody, device, 1).await.unwrap());
+    assert_eq!(store.remove_device(account, device, no_device, 1).await.unwrap().outcome, Removed::NoDevice);
+    assert!(!store.set_consent(nobody, device, &Consent::default()).await.unwrap().outcome);
+    assert!(!store.withdraw(nobody, device, 1).await.unwrap().outcome);
 }
 
 async fn record(store: &dyn Store, account: AccountId) -> Record {
@@ -486,5 +496,5 @@ async fn record(store: &dyn Store, account: AccountId) -> Record {
 }
 
 async fn claim(store: &dyn Store, account: AccountId, device: DeviceId) -> Bundle {
-    store.claim(account, &[device], true).await.unwrap().pop().expect("the device is there")
+    store.claim(account, &[device], true, 0).await.unwrap().outcome.pop().expect("the device is there")
 }

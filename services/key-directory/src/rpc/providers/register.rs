@@ -8,7 +8,6 @@ use rand::rngs::OsRng;
 use rand::{RngCore as _, TryRngCore as _};
 
 use super::{issuer_taken, raw, to_proto};
-use crate::changes::Change;
 use crate::directory::Directory;
 use crate::error::CallError;
 use crate::providers::{BadSetting, Provider, ProviderSettings, ProviderStatus};
@@ -35,7 +34,8 @@ pub(in crate::rpc) async fn run(
     };
     let directory = Arc::clone(directory);
     Directory::to_the_end(async move {
-        match directory.store.register_provider(&provider, &keys, directory.config.max_providers).await? {
+        let written = directory.store.register_provider(&provider, &keys, directory.config.max_providers).await?;
+        match written.outcome {
             Registered::Done => {}
             Registered::DomainTaken => return Err(domain_taken()),
             Registered::IssuerTaken => return Err(issuer_taken()),
@@ -46,9 +46,8 @@ pub(in crate::rpc) async fn run(
             }
         }
         tracing::info!(provider = %provider.id, "provider registered");
-        let domain = provider.settings.domain.clone();
-        let published = directory.changes.publish(&Change::Provider { domain: domain.clone() });
-        let told = directory.token_keys.changed(&domain).await;
+        let published = directory.changes.publish_all(&written.logged);
+        let told = directory.token_keys.changed(&provider.settings.domain).await;
         published.confirm().await;
         told?;
         let keys = directory.token_keys.of(provider.id);

@@ -6,7 +6,6 @@ use causeway_identity::Domain;
 use causeway_proto::directory::v1 as pb;
 
 use super::{to_proto, unknown};
-use crate::changes::Change;
 use crate::directory::Directory;
 use crate::error::CallError;
 use crate::providers::{BadSetting, ProviderStatus};
@@ -25,11 +24,10 @@ pub(in crate::rpc) async fn run(
     let domain: Domain = request.domain.parse().map_err(|_| unknown(&request.domain))?;
     let directory = Arc::clone(directory);
     Directory::to_the_end(async move {
-        let Some(provider) = directory.store.set_provider_status(&domain, status).await? else {
-            return Err(unknown(domain.as_str()));
-        };
+        let written = directory.store.set_provider_status(&domain, status).await?;
+        let Some(provider) = written.outcome else { return Err(unknown(domain.as_str())) };
         tracing::info!(provider = %provider.id, ?status, "provider status set");
-        let published = directory.changes.publish(&Change::Provider { domain: domain.clone() });
+        let published = directory.changes.publish_all(&written.logged);
         let told = match status {
             ProviderStatus::Live => directory.token_keys.revived(&domain).await,
             ProviderStatus::Suspended => directory.token_keys.changed(&domain).await,

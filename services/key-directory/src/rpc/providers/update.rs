@@ -5,7 +5,6 @@ use std::sync::Arc;
 use causeway_proto::directory::v1 as pb;
 
 use super::{issuer_taken, raw, to_proto, unknown};
-use crate::changes::Change;
 use crate::directory::Directory;
 use crate::error::CallError;
 use crate::providers::{BadSetting, ProviderSettings};
@@ -30,7 +29,8 @@ pub(in crate::rpc) async fn run(
     let keys = directory.token_keys.fetch_first(&settings).await?;
     let directory = Arc::clone(directory);
     Directory::to_the_end(async move {
-        let provider = match directory.store.update_provider(&settings, &keys).await? {
+        let written = directory.store.update_provider(&settings, &keys).await?;
+        let provider = match written.outcome {
             Updated::Done(provider) => *provider,
             Updated::Unknown => return Err(unknown(settings.domain.as_str())),
             Updated::OtherKind => {
@@ -39,7 +39,7 @@ pub(in crate::rpc) async fn run(
             Updated::IssuerTaken => return Err(issuer_taken()),
         };
         tracing::info!(provider = %provider.id, "provider updated");
-        let published = directory.changes.publish(&Change::Provider { domain: settings.domain.clone() });
+        let published = directory.changes.publish_all(&written.logged);
         let told = directory.token_keys.changed(&settings.domain).await;
         published.confirm().await;
         told?;

@@ -14,7 +14,7 @@ use crate::accounts::{Device, PushToken, Record};
 use crate::consent::{Consent, InboxSetting, Reach};
 use crate::keys::{EcPublicKey, RegistrationId};
 use crate::providers::{ProviderKind, ProviderRef, ProviderStatus};
-use crate::store::{Enlisted, Enlistment, MAX_DEVICE_ID, Removed, StoreError, Who};
+use crate::store::{Change, Enlisted, Enlistment, MAX_DEVICE_ID, Removed, StoreError, What, Who, Written};
 
 pub(super) fn record(db: &Connection, who: &Who) -> Result<Option<Record>, StoreError> {
     let account = match who {
@@ -106,19 +106,23 @@ fn devices(db: &Connection, account: AccountId) -> Result<Vec<Device>, StoreErro
     Ok(devices)
 }
 
-pub(super) fn enlist(db: &Connection, new: &Enlistment) -> Result<Enlisted, StoreError> {
+pub(super) fn enlist(db: &Connection, new: &Enlistment) -> Result<Written<Enlisted>, StoreError> {
     let known = account_of(db, &new.address)?;
     let enlisted = known.map_or_else(|| Ok(Vec::new()), |account| devices(db, account))?;
     let same_key = enlisted.iter().find(|device| device.noise_key == new.noise_key);
     if let (Some(account), Some(device)) = (known, same_key) {
         let same = device.identity_key == new.keys.identity_key && device.registration_id == new.registration_id;
-        return Ok(if same { Enlisted::Before { account, device: device.id } } else { Enlisted::OtherKeys });
+        if !same {
+            return Ok(Written::silent(Enlisted::OtherKeys));
+        }
+        let change = Change::Record { address: new.address.clone(), account, what: What::Devices };
+        return Ok(Written::told(Enlisted::Before { account, device: device.id }, change));
     }
     if retired::holds(db, &new.address, &new.noise_key, new.now_ms)? {
-        return Ok(Enlisted::Retired);
+        return Ok(Written::silent(Enlisted::Retired));
     }
     if enlisted.len() >= DeviceId::MAX_PER_ACCOUNT {
-        return Ok(Enlisted::DeviceLimit);
+        return Ok(Written::silent(Enlisted::DeviceLimit));
     }
     let account = known.map_or_else(|| create(db, new), Ok)?;
     let device = free_device_id(db, account, &enlisted)?;
@@ -149,7 +153,8 @@ pub(super) fn enlist(db: &Connection, new: &Enlistment) -> Result<Enlisted, Stor
     )
     .map_err(failed)?;
     prekeys::add(db, account, device, &new.keys)?;
-    Ok(Enlisted::Added { account, device })
+    let change = Change::Record { address: new.address.clone(), account, what: What::Devices };
+    Ok(Written::told(Enlisted::Added { account, device }, change))
 }
 
 fn create(db: &Connection, new: &Enlistment) -> Result<AccountId, StoreError> {
@@ -212,9 +217,9 @@ pub(super) fn remove_device(
     by: DeviceId,
     device: DeviceId,
     now_ms: u64,
-) -> Result<Removed, StoreError> {
+) -> Result<Written<Removed>, StoreError> {
     if !is_enlisted(db, account, by)? {
-        return Ok(Removed::NotEnlisted);
+        return Ok(Written::silent(Removed::NotEnlisted));
     }
     let of_device = params![Column(account), device.get()];
     let names: Option<(String, Vec<u8>)> = db
@@ -226,7 +231,7 @@ pub(super) fn remove_device(
         )
         .optional()
         .map_err(failed)?;
-    let Some((address, noise_key)) = names else { return Ok(Removed::NoDevice) };
+    let Some((address, noise_key)) = names else { return Ok(Written::silent(Removed::NoDevice)) };
     retired::add(db, &address, &noise_key, now_ms)?;
     db.execute("DELETE FROM devices WHERE account_id = ?1 AND device_id = ?2", of_device).map_err(failed)?;
     db.execute("DELETE FROM one_time_prekeys WHERE account_id = ?1 AND device_id = ?2", of_device).map_err(failed)?;
@@ -235,27 +240,41 @@ pub(super) fn remove_device(
         of_device,
     )
     .map_err(failed)?;
-    Ok(Removed::Done)
+    told(Removed::Done, account, &address, What::Devices)
 }
 
-pub(super) fn withdraw(db: &Connection, account: AccountId, by: DeviceId, now_ms: u64) -> Result<bool, StoreError> {
+pub(super) fn withdraw(
+    db: &Connection,
+    account: AccountId,
+    by: DeviceId,
+    now_ms: u64,
+) -> Result<Written<bool>, StoreError> {
     if !is_enlisted(db, account, by)? {
-        return Ok(false);
+        return Ok(Written::silent(false));
     }
-    let address: Option<String> = db
-        .query_row("SELECT address FROM accounts WHERE account_id = ?1", [Column(account)], |row| row.get(0))
-        .optional()
-        .map_err(failed)?;
-    let Some(address) = address else { return Ok(false) };
+    let Some(address) = address_of(db, account)? else { return Ok(Written::silent(false)) };
     for device in devices(db, account)? {
         retired::add(db, &address, device.noise_key.as_bytes(), now_ms)?;
     }
-    db.execute("DELETE FROM addresses WHERE address = ?1", [address]).map_err(failed)?;
+    db.execute("DELETE FROM addresses WHERE address = ?1", [&address]).map_err(failed)?;
     for table in ["accounts", "devices", "freed_devices", "one_time_prekeys", "provider_rules"] {
         db.execute(&format!("DELETE FROM {table} WHERE account_id = ?1"), [Column(account)]).map_err(failed)?;
     }
     db.execute("INSERT INTO withdrawn VALUES (?1, ?2)", params![Column(account), Column(now_ms)]).map_err(failed)?;
-    Ok(true)
+    told(true, account, &address, What::Withdrawn)
+}
+
+pub(super) fn address_of(db: &Connection, account: AccountId) -> Result<Option<String>, StoreError> {
+    db.prepare_cached("SELECT address FROM accounts WHERE account_id = ?1")
+        .map_err(failed)?
+        .query_row([Column(account)], |row| row.get(0))
+        .optional()
+        .map_err(failed)
+}
+
+fn told<T>(outcome: T, account: AccountId, address: &str, what: What) -> Result<Written<T>, StoreError> {
+    let address = address.parse().map_err(corrupt("address"))?;
+    Ok(Written::told(outcome, Change::Record { address, account, what }))
 }
 
 pub(super) fn set_push(
@@ -263,14 +282,15 @@ pub(super) fn set_push(
     account: AccountId,
     device: DeviceId,
     token: Option<&PushToken>,
-) -> Result<bool, StoreError> {
+) -> Result<Written<bool>, StoreError> {
+    let Some(address) = address_of(db, account)? else { return Ok(Written::silent(false)) };
     let changed = db
         .execute(
             "UPDATE devices SET push_token = ?3 WHERE account_id = ?1 AND device_id = ?2",
             params![Column(account), device.get(), token.map(|token| token.as_bytes().as_ref())],
         )
         .map_err(failed)?;
-    Ok(changed == 1)
+    if changed == 0 { Ok(Written::silent(false)) } else { told(true, account, &address, What::Push) }
 }
 
 pub(super) fn set_consent(
@@ -278,23 +298,20 @@ pub(super) fn set_consent(
     account: AccountId,
     by: DeviceId,
     consent: &Consent,
-) -> Result<bool, StoreError> {
+) -> Result<Written<bool>, StoreError> {
     if !is_enlisted(db, account, by)? {
-        return Ok(false);
+        return Ok(Written::silent(false));
     }
-    let changed = db
-        .execute(
-            "UPDATE accounts SET interop = ?2, inbox = ?3, reach = ?4 WHERE account_id = ?1",
-            params![Column(account), consent.interop, Column(consent.inbox), Column(consent.reach)],
-        )
-        .map_err(failed)?;
-    if changed == 0 {
-        return Ok(false);
-    }
+    let Some(address) = address_of(db, account)? else { return Ok(Written::silent(false)) };
+    db.execute(
+        "UPDATE accounts SET interop = ?2, inbox = ?3, reach = ?4 WHERE account_id = ?1",
+        params![Column(account), consent.interop, Column(consent.inbox), Column(consent.reach)],
+    )
+    .map_err(failed)?;
     db.execute("DELETE FROM provider_rules WHERE account_id = ?1", [Column(account)]).map_err(failed)?;
     let mut insert = db.prepare_cached("INSERT INTO provider_rules VALUES (?1, ?2, ?3)").map_err(failed)?;
     for (provider, allow) in &consent.rules {
         insert.execute(params![Column(account), provider.as_str(), allow]).map_err(failed)?;
     }
-    Ok(true)
+    told(true, account, &address, What::Consent)
 }

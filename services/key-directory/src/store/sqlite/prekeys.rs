@@ -1,14 +1,17 @@
 //! Statements about prekeys.
 
 use aws_lc_rs::digest::{SHA256, digest};
-use causeway_identity::{AccountId, DeviceId};
+use causeway_identity::{AccountId, Address, DeviceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::accounts;
 use super::engine::failed;
 use super::rows::{Column, corrupt};
 use crate::keys::VerifiedPrekeys;
 use crate::keys::{EcPrekey, EcPublicKey, KyberPublicKey, PrekeyId, RegistrationId, Signature, SignedPrekey};
-use crate::store::{Bundle, KeyCounts, MAX_STORED_PREKEYS, Published, REMEMBERED_PREKEYS, StoreError};
+use crate::store::{
+    Bundle, KeyCounts, Logged, MAX_STORED_PREKEYS, Published, REMEMBERED_PREKEYS, StoreError, Written, low_prekeys,
+};
 
 /// Numbers on disk.
 #[derive(Clone, Copy)]
@@ -165,14 +168,21 @@ pub(super) fn claim(
     account: AccountId,
     devices: &[DeviceId],
     one_time: bool,
-) -> Result<Vec<Bundle>, StoreError> {
+    low: u32,
+) -> Result<Written<Vec<Bundle>>, StoreError> {
     let mut bundles = Vec::with_capacity(devices.len());
     for device in devices {
         if let Some(bundle) = claim_one(db, account, *device, one_time)? {
             bundles.push(bundle);
         }
     }
-    Ok(bundles)
+    let mut changes = Vec::new();
+    if bundles.iter().any(|bundle| bundle.runs_low(low)) {
+        let address = accounts::address_of(db, account)?.ok_or(StoreError::Corrupt("account"))?;
+        let address: Address = address.parse().map_err(corrupt("address"))?;
+        changes = low_prekeys(account, &address, &bundles, low);
+    }
+    Ok(Written { outcome: bundles, logged: Logged { changes, number: None } })
 }
 
 fn claim_one(

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::engine::failed;
 use super::rows::{Column, corrupt};
 use crate::providers::{Provider, ProviderKind, ProviderSettings, ProviderStatus, TokenKeySet, WebhookTarget};
-use crate::store::{Registered, StoreError, Updated};
+use crate::store::{Change, Registered, StoreError, Updated, Written};
 
 /// Settings that nothing is looked up by, as JSON in one column.
 #[derive(Serialize, Deserialize)]
@@ -23,17 +23,17 @@ pub(super) fn register(
     new: &Provider,
     keys: &TokenKeySet,
     limit: u32,
-) -> Result<Registered, StoreError> {
+) -> Result<Written<Registered>, StoreError> {
     let ProviderSettings { domain, kind, issuer, .. } = &new.settings;
     if exists(db, "SELECT 1 FROM providers WHERE domain = ?1", domain.as_str())? {
-        return Ok(Registered::DomainTaken);
+        return Ok(Written::silent(Registered::DomainTaken));
     }
     if exists(db, "SELECT 1 FROM providers WHERE issuer = ?1", issuer)? {
-        return Ok(Registered::IssuerTaken);
+        return Ok(Written::silent(Registered::IssuerTaken));
     }
     let count: u32 = db.query_row("SELECT count(*) FROM providers", [], |row| row.get(0)).map_err(failed)?;
     if count >= limit {
-        return Ok(Registered::Full);
+        return Ok(Written::silent(Registered::Full));
     }
     db.execute(
         "INSERT INTO providers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
@@ -52,13 +52,17 @@ pub(super) fn register(
         ],
     )
     .map_err(failed)?;
-    Ok(Registered::Done)
+    Ok(Written::told(Registered::Done, Change::Provider { domain: domain.clone() }))
 }
 
-pub(super) fn update(db: &Connection, settings: &ProviderSettings, keys: &TokenKeySet) -> Result<Updated, StoreError> {
-    let Some(before) = by_domain(db, &settings.domain)? else { return Ok(Updated::Unknown) };
+pub(super) fn update(
+    db: &Connection,
+    settings: &ProviderSettings,
+    keys: &TokenKeySet,
+) -> Result<Written<Updated>, StoreError> {
+    let Some(before) = by_domain(db, &settings.domain)? else { return Ok(Written::silent(Updated::Unknown)) };
     if before.settings.kind != settings.kind {
-        return Ok(Updated::OtherKind);
+        return Ok(Written::silent(Updated::OtherKind));
     }
     let taken: Option<i64> = db
         .query_row(
@@ -69,7 +73,7 @@ pub(super) fn update(db: &Connection, settings: &ProviderSettings, keys: &TokenK
         .optional()
         .map_err(failed)?;
     if taken.is_some() {
-        return Ok(Updated::IssuerTaken);
+        return Ok(Written::silent(Updated::IssuerTaken));
     }
     let after = Provider { settings: settings.clone(), revision: before.revision + 1, ..before };
     db.execute(
@@ -86,17 +90,20 @@ pub(super) fn update(db: &Connection, settings: &ProviderSettings, keys: &TokenK
         ],
     )
     .map_err(failed)?;
-    Ok(Updated::Done(Box::new(after)))
+    Ok(Written::told(Updated::Done(Box::new(after)), Change::Provider { domain: settings.domain.clone() }))
 }
 
 pub(super) fn set_status(
     db: &Connection,
     domain: &Domain,
     status: ProviderStatus,
-) -> Result<Option<Provider>, StoreError> {
+) -> Result<Written<Option<Provider>>, StoreError> {
     db.execute("UPDATE providers SET status = ?2 WHERE domain = ?1", params![domain.as_str(), Column(status)])
         .map_err(failed)?;
-    by_domain(db, domain)
+    Ok(match by_domain(db, domain)? {
+        Some(provider) => Written::told(Some(provider), Change::Provider { domain: domain.clone() }),
+        None => Written::silent(None),
+    })
 }
 
 pub(super) fn by_domain(db: &Connection, domain: &Domain) -> Result<Option<Provider>, StoreError> {

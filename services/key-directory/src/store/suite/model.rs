@@ -108,7 +108,7 @@ impl Model {
                     (true, false) => Removed::NoDevice,
                     (true, true) => Removed::Done,
                 };
-                assert_eq!(store.remove_device(account, by, device, self.now_ms).await.unwrap(), expected);
+                assert_eq!(store.remove_device(account, by, device, self.now_ms).await.unwrap().outcome, expected);
                 if expected == Removed::Done {
                     let known = self.users.get_mut(&user).unwrap();
                     let phone = known.devices.remove(&device.get()).unwrap();
@@ -119,7 +119,7 @@ impl Model {
             Change::Withdraw { user, by } => {
                 let (account, by) = self.device(user, by);
                 let known = if self.phone(user, by).is_some() { self.users.remove(&user) } else { None };
-                assert_eq!(store.withdraw(account, by, self.now_ms).await.unwrap(), known.is_some());
+                assert_eq!(store.withdraw(account, by, self.now_ms).await.unwrap().outcome, known.is_some());
                 for phone in known.iter().flat_map(|known| known.devices.values()) {
                     self.retired.insert((user, phone.number % 100), self.now_ms + RETIRED_MS);
                 }
@@ -144,7 +144,7 @@ impl Model {
                 let devices: BTreeSet<DeviceId> = devices.into_iter().map(|nth| self.device(user, nth).1).collect();
                 let devices: Vec<DeviceId> = devices.into_iter().collect();
                 let (account, _) = self.device(user, 0);
-                let bundles = store.claim(account, &devices, true).await.unwrap();
+                let bundles = store.claim(account, &devices, true, 0).await.unwrap().outcome;
                 let mut bundles = bundles.into_iter();
                 for device in devices {
                     if let Some(phone) = self.phone(user, device) {
@@ -156,7 +156,7 @@ impl Model {
             Change::Push { user, nth, token } => {
                 let (account, device) = self.device(user, nth);
                 let token = token.map(|byte| PushToken::new(Bytes::from(vec![byte; 3])).unwrap());
-                let set = store.set_push(account, device, token.as_ref()).await.unwrap();
+                let set = store.set_push(account, device, token.as_ref()).await.unwrap().outcome;
                 assert_eq!(set, self.phone(user, device).is_some());
                 if let Some(phone) = self.phone(user, device) {
                     phone.push = token;
@@ -167,14 +167,14 @@ impl Model {
                 let rules = rules.into_iter().map(|(n, allow)| (format!("p{n}.example").parse().unwrap(), allow));
                 let consent = Consent { interop, rules: rules.collect(), ..Consent::default() };
                 let may = self.phone(user, by).is_some();
-                assert_eq!(store.set_consent(account, by, &consent).await.unwrap(), may);
+                assert_eq!(store.set_consent(account, by, &consent).await.unwrap().outcome, may);
                 if may {
                     self.users.get_mut(&user).unwrap().consent = consent;
                 }
             }
             Change::Suspend { suspended } => {
                 let status = if suspended { ProviderStatus::Suspended } else { ProviderStatus::Live };
-                store.set_provider_status(&provider(1).settings.domain, status).await.unwrap().unwrap();
+                store.set_provider_status(&provider(1).settings.domain, status).await.unwrap().outcome.unwrap();
                 self.suspended = suspended;
             }
             Change::WaitThirdsOfRetirement(thirds) => self.now_ms += thirds * (RETIRED_MS / 3),
@@ -187,7 +187,7 @@ impl Model {
         asked.new_account = AccountId::from_bytes([self.enlistments; 16]);
         asked.now_ms = self.now_ms;
         asked.keys = one_time_keys(if other_identity { phone + 100 } else { phone }, keys.clone(), keys.clone());
-        let outcome = store.enlist(&asked).await.unwrap();
+        let outcome = store.enlist(&asked).await.unwrap().outcome;
 
         let lives = |known: &User| known.devices.values().any(|device| device.number % 100 == phone);
         let retired = self.retired.get(&(user, phone)).is_some_and(|end| *end > self.now_ms);
