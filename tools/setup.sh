@@ -20,6 +20,11 @@ if [ "$want" = test ]; then
     need python3 python3
     need node nodejs
     need npm npm
+    # Real stores for tests: they run from the installed programs, each in a folder of its own, never as system services.
+    compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || need postgres postgresql
+    need redis-server redis-server
+    need setpriv util-linux
+    need kill procps
 fi
 if [ ${#packages[@]} -gt 0 ]; then
     as_root=""
@@ -29,7 +34,26 @@ if [ ${#packages[@]} -gt 0 ]; then
     fi
     echo "setup: installing ${packages[*]}"
     $as_root apt-get update -qq
+    # Debian's packages start their servers as they are installed, unless this file says no. Left as it was afterwards.
+    policy=/usr/sbin/policy-rc.d
+    ours=no
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' | $as_root tee $policy >/dev/null
+        $as_root chmod +x $policy
+        ours=yes
+        trap '$as_root rm -f $policy' EXIT
+    fi
     DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+    if [ $ours = yes ]; then
+        # Nor are they to start with the machine.
+        for service in postgresql redis-server; do
+            case " ${packages[*]} " in
+                *" $service "*) $as_root systemctl disable --quiet $service >/dev/null 2>&1 || true ;;
+            esac
+        done
+        $as_root rm -f $policy
+        trap - EXIT
+    fi
 fi
 
 if [ "$want" = test ]; then
