@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -96,15 +97,28 @@ pub fn in_process(router: Router, life: &Lifecycle) -> Channel {
         let incoming = tokio_stream::StreamExt::map(ReceiverStream::new(incoming), Ok::<_, std::io::Error>);
         router.serve_with_incoming_shutdown(incoming, drain).await
     });
-    // The address is never resolved: the connector below hands out pipes.
-    tune(Endpoint::from_static("http://in-process")).connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+    connect_with(move || {
         let pipes = pipes.clone();
         async move {
             let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
             pipes.send(theirs).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))?;
-            Ok::<_, std::io::Error>(TokioIo::new(ours))
+            Ok(ours)
         }
-    }))
+    })
+}
+
+/// A channel over connections that `open` makes: one at a time, and another one when that has ended.
+pub fn connect_with<T, F>(open: impl Fn() -> F + Send + 'static) -> Channel
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    F: Future<Output = std::io::Result<T>> + Send + 'static,
+{
+    let connector = tower::service_fn(move |_: Uri| {
+        let opened = open();
+        async move { opened.await.map(TokioIo::new) }
+    });
+    // The address is never resolved.
+    tune(Endpoint::from_static("http://causeway")).connect_with_connector_lazy(connector)
 }
 
 /// A request with the deadline of unary calls.

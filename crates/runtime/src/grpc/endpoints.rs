@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Channel, Uri};
 
-use super::{GrpcError, connect, endpoint, tune};
+use super::{GrpcError, connect, connect_with, endpoint};
 use crate::lifecycle::Lifecycle;
 
 /// How often DNS names are looked up.
@@ -181,13 +180,10 @@ fn with_channels(urls: &BTreeSet<String>, before: &BTreeMap<String, Channel>) ->
 pub fn connect_any(addresses: &[String]) -> Result<Channel, GrpcError> {
     check_addresses(addresses)?;
     let replicas = Arc::new(AnyOf { addresses: parse_all(addresses)?, next: AtomicUsize::new(first_choice()) });
-    // The address is never resolved: the connector chooses.
-    Ok(tune(Endpoint::from_static("http://any-replica")).connect_with_connector_lazy(tower::service_fn(
-        move |_: Uri| {
-            let replicas = Arc::clone(&replicas);
-            async move { replicas.connect().await.map(TokioIo::new) }
-        },
-    )))
+    Ok(connect_with(move || {
+        let replicas = Arc::clone(&replicas);
+        async move { replicas.connect().await }
+    }))
 }
 
 struct AnyOf {

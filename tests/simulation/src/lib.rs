@@ -1,1 +1,0 @@
-//! Deterministic simulation of delivery: real edge and routing code, simulated network and time.

@@ -1,0 +1,2 @@
+//! Deterministic simulation of delivery.
+fn main() {}
