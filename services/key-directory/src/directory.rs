@@ -68,7 +68,7 @@ impl KeyDirectory {
         let loaded = TokenKeys::load(&config, Arc::clone(&store), fetcher, Arc::clone(&clock), metrics.clone()).await?;
         let closing = CancellationToken::new();
         let directory = Directory {
-            changes: Changes::new(config.lease(), config.follower_queue, closing.clone()),
+            changes: Changes::alone(config.lease(), config.follower_queue, closing.clone()),
             limits: Limits::new(&config),
             verifications: Arc::new(Semaphore::new(VERIFICATIONS)),
             token_keys: Arc::new(loaded),

@@ -166,7 +166,7 @@ impl pb::records_server::Records for Rpc {
         &self,
         request: Request<Streaming<pb::FollowerMessage>>,
     ) -> Result<Response<Self::FollowStream>, Status> {
-        Ok(Response::new(follow::run(&self.0, request.into_inner())))
+        follow::run(&self.0, request.into_inner()).map(Response::new)
     }
 
     async fn webhook(&self, request: Request<pb::GetWebhook>) -> Result<Response<pb::WebhookResponse>, Status> {

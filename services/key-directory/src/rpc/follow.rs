@@ -15,11 +15,11 @@ use crate::store::KeyCounts;
 pub(super) fn run(
     directory: &Arc<Directory>,
     messages: Streaming<pb::FollowerMessage>,
-) -> BoxStream<'static, Result<pb::FollowedMessage, Status>> {
-    let following = directory.changes.follow();
+) -> Result<BoxStream<'static, Result<pb::FollowedMessage, Status>>, Status> {
+    let following = directory.changes.follow().map_err(status)?;
     tokio::spawn(read(messages, following.ear(), Arc::clone(directory)));
     let metrics = directory.metrics.clone();
-    futures::stream::unfold(Some(following), move |following: Option<Following>| {
+    let stream = futures::stream::unfold(Some(following), move |following: Option<Following>| {
         let metrics = metrics.clone();
         async move {
             let following = following?;
@@ -33,8 +33,8 @@ pub(super) fn run(
                 }
             }
         }
-    })
-    .boxed()
+    });
+    Ok(stream.boxed())
 }
 
 /// Ends with the connection, or with the directory.
@@ -60,7 +60,7 @@ fn status(cut: Cut) -> Status {
         Cut::Behind => Status::resource_exhausted(text),
         Cut::BadAck => Status::invalid_argument(text),
         Cut::Left => Status::cancelled(text),
-        Cut::Closing => Status::unavailable(text),
+        Cut::Anew | Cut::Closing => Status::unavailable(text),
     }
 }
 
