@@ -176,29 +176,31 @@ impl Connector {
 
 impl Connection {
     pub(crate) async fn run(&self, command: &Cmd) -> RedisResult<Value> {
-        match self.clone() {
+        let answer = match self.clone() {
             Self::One(mut connection) => connection.req_packed_command(command).await,
             Self::Cluster(mut connection) => connection.req_packed_command(command).await,
-        }
+        };
+        // A refusal comes as a value.
+        answer?.extract_error()
     }
 
     /// The answers to all commands, in their order; an error of one of them is its answer.
-    pub(crate) async fn run_all(&self, commands: &[Cmd]) -> RedisResult<Vec<Value>> {
+    pub(crate) async fn run_all(&self, commands: Vec<Cmd>) -> RedisResult<Vec<Value>> {
         match self.clone() {
             Self::One(mut connection) => {
-                let mut pipeline = redis::pipe();
+                let (mut pipeline, count) = (redis::pipe(), commands.len());
                 for command in commands {
-                    pipeline.add_command(command.clone());
+                    pipeline.add_command(command);
                 }
-                connection.req_packed_commands(&pipeline, 0, commands.len()).await
+                connection.req_packed_commands(&pipeline, 0, count).await
             }
             // Each goes to the node of its key; the connection writes those of one node together.
             Self::Cluster(connection) => {
-                let answers = futures::stream::iter(commands.iter().map(|command| {
+                let answers = futures::stream::iter(commands.into_iter().map(|command| {
                     let mut connection = connection.clone();
                     async move {
-                        match connection.req_packed_command(command).await {
-                            Err(error) if matches!(error.kind(), redis::ErrorKind::Server(_)) => server_error(error),
+                        match connection.req_packed_command(&command).await {
+                            Err(error) => server_error(error),
                             answer => answer,
                         }
                     }
@@ -212,7 +214,7 @@ impl Connection {
     pub(crate) async fn probe(&self, key: &str) -> RedisResult<()> {
         if let Self::Cluster(mut connection) = self.clone() {
             let everywhere = (MultipleNodeRoutingInfo::AllMasters, Some(ResponsePolicy::AllSucceeded));
-            connection.route_command(redis::cmd("PING"), RoutingInfo::MultiNode(everywhere)).await?;
+            connection.route_command(redis::cmd("PING"), RoutingInfo::MultiNode(everywhere)).await?.extract_error()?;
         }
         let mut write = redis::cmd("SET");
         write.arg(key).arg(1).arg("PX").arg(PROBE_LASTS_MS);

@@ -140,7 +140,7 @@ impl Redis {
     ///
     /// # Errors
     /// [`RedisError`] when none was answered; else each has its own answer.
-    pub async fn run_all(&self, commands: &[Cmd]) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
+    pub async fn run_all(&self, commands: Vec<Cmd>) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
         self.execute_all(commands, self.deadline()).await
     }
 
@@ -155,7 +155,7 @@ impl Redis {
     ) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
         let deadline = self.deadline();
         let by_hash: Vec<Cmd> = calls.iter().map(|(key, args)| script.by_hash(key, args)).collect();
-        let mut answers = self.execute_all(&by_hash, deadline).await?;
+        let mut answers = self.execute_all(by_hash, deadline).await?;
         let unknown = |answer: &Result<Value, RedisError>| matches!(answer, Err(RedisError::Refused(text)) if is_unknown_script(text));
         let again: Vec<usize> = (0..answers.len()).filter(|&at| unknown(&answers[at])).collect();
         if again.is_empty() {
@@ -163,7 +163,7 @@ impl Redis {
         }
         let by_text = again.iter().filter_map(|&at| calls.get(at)).map(|(key, args)| script.by_text(key, args));
         let by_text: Vec<Cmd> = by_text.collect();
-        for (at, answer) in again.into_iter().zip(self.execute_all(&by_text, deadline).await?) {
+        for (at, answer) in again.into_iter().zip(self.execute_all(by_text, deadline).await?) {
             answers[at] = answer;
         }
         Ok(answers)
@@ -210,18 +210,18 @@ impl Redis {
 
     async fn execute_all(
         &self,
-        commands: &[Cmd],
+        commands: Vec<Cmd>,
         deadline: Instant,
     ) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-        let link = self.link()?;
+        let (link, count) = (self.link()?, commands.len());
         let Ok(Ok(_permit)) = timeout_at(deadline, self.0.permits.acquire()).await else {
             return Err(RedisError::Away);
         };
         match timeout_at(deadline, link.connection.run_all(commands)).await {
-            Ok(Ok(answers)) if answers.len() == commands.len() => {
+            Ok(Ok(answers)) if answers.len() == count => {
                 let judged = answers.into_iter().map(|answer| match answer.extract_error() {
                     Ok(answer) => Ok(answer),
                     Err(error) => Err(judge(&link, &error)),
@@ -255,16 +255,16 @@ const MAX_UNDER_WAY: usize = 1_024;
 
 /// What an error means for the command and for the connection.
 fn judge(link: &Link, error: &redis::RedisError) -> RedisError {
-    match error.kind() {
-        ErrorKind::Server(_) | ErrorKind::Extension => {
-            match error.code().unwrap_or_default() {
-                // It is no primary any more, is one no longer reachable, or wants us to log in again.
-                "READONLY" | "MASTERDOWN" | "LOADING" | "NOAUTH" => link.break_off(),
-                "CLUSTERDOWN" | "OOM" | "MISCONF" | "NOREPLICAS" | "TRYAGAIN" | "MOVED" => link.doubt(),
-                _ => {}
-            }
-            RedisError::Refused(format!("{} {}", error.code().unwrap_or("ERR"), error.detail().unwrap_or_default()))
+    if let Some([(_, refusal), ..]) = error.clone().into_server_errors().as_deref() {
+        match refusal.code() {
+            // It is no primary any more, is one no longer reachable, or wants us to log in again.
+            "READONLY" | "MASTERDOWN" | "LOADING" | "NOAUTH" => link.break_off(),
+            "CLUSTERDOWN" | "OOM" | "MISCONF" | "NOREPLICAS" | "TRYAGAIN" | "MOVED" => link.doubt(),
+            _ => {}
         }
+        return RedisError::Refused(format!("{} {}", refusal.code(), refusal.details().unwrap_or_default()));
+    }
+    match error.kind() {
         ErrorKind::ClusterConnectionNotFound => {
             link.doubt();
             RedisError::Away
