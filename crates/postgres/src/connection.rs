@@ -152,7 +152,7 @@ impl Connection {
         let Self { object, state } = self;
         let wire = &mut **object.as_mut().expect("only the destructor takes it");
         let limit = state.shared.answer_timeout;
-        let asking = wire.client.build_transaction().isolation_level(level).read_only(false).start();
+        let asking = wire.client.build_transaction().isolation_level(level).start();
         let inner = state.answer(Phase::Before, limit, asking).await?;
         let statements = &wire.statements;
         let warnings = &wire.warnings;

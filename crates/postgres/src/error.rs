@@ -125,6 +125,11 @@ impl PostgresError {
         {
             return Self::Unknown(describe(answer).to_string());
         }
+        // What was prepared on this connection is no more, or not what the tables are like now: nothing was done.
+        let stale_plan = answer.code() == &SqlState::FEATURE_NOT_SUPPORTED && answer.message().contains("cached plan");
+        if stale_plan || answer.code() == &SqlState::INVALID_SQL_STATEMENT_NAME {
+            return Self::Lost(describe(answer).to_string());
+        }
         if ends_connection(answer) { lost(describe(answer).to_string()) } else { Self::Database(describe(answer)) }
     }
 
@@ -148,11 +153,7 @@ impl PostgresError {
     pub(crate) fn spoils_connection(&self) -> bool {
         match self {
             Self::Lost(_) | Self::Unknown(_) => true,
-            Self::Database(error) => {
-                is_read_only(&error.code) || error.code == SqlState::INVALID_SQL_STATEMENT_NAME
-                // A cached plan that does not fit the tables any more.
-                || error.code == SqlState::FEATURE_NOT_SUPPORTED
-            }
+            Self::Database(error) => is_read_only(&error.code),
             _ => false,
         }
     }
@@ -178,8 +179,6 @@ fn is_passing(code: &SqlState) -> bool {
         SqlState::CANNOT_CONNECT_NOW,
         SqlState::ADMIN_SHUTDOWN,
         SqlState::CRASH_SHUTDOWN,
-        SqlState::INVALID_SQL_STATEMENT_NAME,
-        SqlState::FEATURE_NOT_SUPPORTED,
     ]
     .contains(code)
 }
