@@ -1,0 +1,3 @@
+//! `causeway-faults`: runs the ledger test, checks a finished run.
+
+fn main() {}
