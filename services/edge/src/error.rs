@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use causeway_identity::{NoiseKeyError, certificate::CertificateError};
+use causeway_redis::OpenError;
 use causeway_runtime::config::ConfigError;
 use causeway_runtime::secret_file::SecretFileError;
 
@@ -14,6 +15,9 @@ pub enum EdgeError {
     /// A setting is out of its range.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Redis cannot be set up.
+    #[error("edge.redis: {0}")]
+    Redis(#[from] OpenError),
     /// The file of the static key cannot be used.
     #[error("edge.noise_key_file: {0}")]
     KeyFile(#[from] SecretFileError),

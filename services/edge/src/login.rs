@@ -85,21 +85,21 @@ impl From<FailureReason> for Refusal {
 /// Decides about logins and fresh tokens.
 pub(crate) struct Login {
     providers: Providers,
-    spent: SpentTokens,
+    spent: Arc<dyn SpentTokens>,
     accounts: AccountsClient<Channel>,
     audience: String,
     clock: SharedClock,
 }
 
 impl Login {
-    pub(crate) fn new(config: &EdgeConfig, providers: Providers, directory: Channel, clock: SharedClock) -> Self {
-        Self {
-            providers,
-            spent: SpentTokens::new(config.replay_tokens, config.replay_tokens_per_provider),
-            accounts: AccountsClient::new(directory),
-            audience: config.deployment.clone(),
-            clock,
-        }
+    pub(crate) fn new(
+        config: &EdgeConfig,
+        spent: Arc<dyn SpentTokens>,
+        providers: Providers,
+        directory: Channel,
+        clock: SharedClock,
+    ) -> Self {
+        Self { providers, spent, accounts: AccountsClient::new(directory), audience: config.deployment.clone(), clock }
     }
 
     /// Resolves once providers are known.
@@ -122,7 +122,7 @@ impl Login {
 
     async fn let_in(&self, hello: &ClientHello, user: User, token: Token) -> Result<Admitted, FailureReason> {
         let spending = self.spending(&user, &token, hello.device);
-        self.spent.check(&spending)?;
+        self.spent.check(&spending, self.now_s()).await?;
         let suspended = user.provider.suspended.clone();
         let mut admitted =
             Admitted { user: Arc::new(user), token, device: None, device_count: 0, prekeys_low: false, suspended };
@@ -130,7 +130,7 @@ impl Login {
             self.look_up(&mut admitted, device).await?;
         }
         let spending = self.spending(&admitted.user, &admitted.token, hello.device);
-        self.spent.spend(&spending, self.now_s())?;
+        self.spent.spend(&spending, self.now_s()).await?;
         if admitted.suspended.is_cancelled() {
             return Err(FailureReason::ProviderSuspended);
         }
@@ -156,13 +156,13 @@ impl Login {
         if token.expires_ms <= expires_ms {
             return Err(FailureReason::TokenExpired);
         }
-        self.spent.spend(&self.spending(user, &token, device), self.now_s())?;
+        self.spent.spend(&self.spending(user, &token, device), self.now_s()).await?;
         Ok(token)
     }
 
     /// The device was removed or its account withdrawn: its token opens nothing any more.
     pub(crate) fn burn(&self, user: &User, token: &Token) {
-        self.spent.burn(user.provider.id, &token.jti);
+        self.spent.burn(user.provider.id, &token.jti, token.expires_ms / 1_000, self.now_s());
     }
 
     async fn verify(&self, text: &str, noise_key: NoiseKey) -> Result<(User, Token), Refusal> {
@@ -256,7 +256,7 @@ impl From<SpendError> for FailureReason {
     fn from(error: SpendError) -> Self {
         match error {
             SpendError::Replayed => Self::TokenReplayed,
-            SpendError::Full => Self::Overloaded,
+            SpendError::Full | SpendError::Away => Self::Overloaded,
         }
     }
 }
