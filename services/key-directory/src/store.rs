@@ -11,12 +11,14 @@
 
 mod postgres;
 mod sqlite;
+mod stored;
 #[cfg(test)]
 mod suite;
 
 use async_trait::async_trait;
 use causeway_identity::{AccountId, Address, DeviceId, Domain, NoiseKey, ProviderId};
 
+pub use postgres::PostgresStore;
 pub use sqlite::{OpenError, SqliteStore};
 
 pub use crate::changes::{Change, What};
@@ -47,6 +49,9 @@ pub enum StoreError {
     /// Too many changes wait; nothing happened.
     #[error("too many changes are waiting to be written")]
     Overloaded,
+    /// The backend cannot be reached, or somebody else kept it busy; nothing happened.
+    #[error("the store cannot be reached: {0}")]
+    Away(String),
     /// The backend failed; a change may or may not have happened.
     #[error("the store failed: {0}")]
     Failed(String),
@@ -335,7 +340,7 @@ pub trait Store: Send + Sync + 'static {
     /// How many one-time keys are in store; `None`: there is no such device.
     async fn key_counts(&self, account: AccountId, device: DeviceId) -> Result<Option<KeyCounts>, StoreError>;
 
-    /// A bundle for each of these devices that exists, in the order given. From each, the one-time key of either kind
+    /// A bundle for each of these devices that exists, in the order given, once for one that is named twice. From each, the one-time key of either kind
     /// that was uploaded first is taken; it is never given again, not even when this call's answer gets lost. Without
     /// `one_time`, none is taken, and the bundles are those of devices that have none left. Followers are told of each
     /// device that [runs low](Bundle::runs_low) with this.

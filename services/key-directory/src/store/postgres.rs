@@ -1,3 +1,184 @@
-//! [`Store`](super::Store) on PostgreSQL.
+//! [`Store`] on PostgreSQL, for several key-directories on one database.
+//!
+//! `schema` holds the tables, `statements` the texts, `step` runs a change in a transaction and says when it may be tried
+//! again; the others hold the steps by subject, a type each. A further change is a type that implements `Step`, and a
+//! line here. `change_log` is what key-directories tell each other.
 
+mod accounts;
 pub(crate) mod change_log;
+mod claim;
+mod enlist;
+mod leave;
+mod prekeys;
+mod providers;
+mod rows;
+mod schema;
+mod settings;
+mod statements;
+mod step;
+#[cfg(test)]
+mod tests;
+
+use async_trait::async_trait;
+use causeway_identity::{AccountId, DeviceId, Domain, ProviderId};
+use causeway_postgres::{Postgres, PostgresConfig, PostgresError};
+
+use self::claim::Claim;
+use self::enlist::Enlist;
+use self::leave::{Remove, Withdraw};
+use self::prekeys::Publish;
+use self::providers::{KeepTokenKeys, Register, SetStatus, Update};
+use self::settings::{SetConsent, SetPush};
+use super::{
+    Bundle, Enlisted, Enlistment, KeyCounts, Published, Registered, Removed, Store, StoreError, Updated, Who, Written,
+};
+use crate::accounts::{PushToken, Record};
+use crate::consent::Consent;
+use crate::keys::VerifiedPrekeys;
+use crate::providers::{Provider, ProviderSettings, ProviderStatus, TokenKeySet};
+
+/// The directory's state in PostgreSQL.
+///
+/// A call takes at most some seconds. While the database is away, calls fail with [`StoreError::Away`]; it is never lost.
+pub struct PostgresStore {
+    postgres: Postgres,
+}
+
+impl PostgresStore {
+    /// Connects, and makes or updates the tables, which any number of replicas may do at a time.
+    ///
+    /// # Errors
+    /// [`PostgresError`].
+    pub async fn open(config: &PostgresConfig) -> Result<Self, PostgresError> {
+        let postgres = Postgres::open(config, "causeway-key-directory", &[]).await?;
+        postgres.migrate("directory", schema::MIGRATIONS).await?;
+        Ok(Self { postgres })
+    }
+
+    /// Its connections.
+    pub(crate) const fn postgres(&self) -> &Postgres {
+        &self.postgres
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn register_provider(
+        &self,
+        new: &Provider,
+        keys: &TokenKeySet,
+        limit: u32,
+    ) -> Result<Written<Registered>, StoreError> {
+        step::take(&self.postgres, &Register { new, keys, limit }).await
+    }
+
+    async fn update_provider(
+        &self,
+        settings: &ProviderSettings,
+        keys: &TokenKeySet,
+    ) -> Result<Written<Updated>, StoreError> {
+        step::take(&self.postgres, &Update { settings, keys }).await
+    }
+
+    async fn set_provider_status(
+        &self,
+        domain: &Domain,
+        status: ProviderStatus,
+    ) -> Result<Written<Option<Provider>>, StoreError> {
+        step::take(&self.postgres, &SetStatus { domain, status }).await
+    }
+
+    async fn provider(&self, domain: &Domain) -> Result<Option<Provider>, StoreError> {
+        providers::by_domain(&self.postgres, domain).await
+    }
+
+    async fn providers(&self, after: Option<&Domain>, limit: u32) -> Result<Vec<Provider>, StoreError> {
+        providers::page(&self.postgres, after, limit).await
+    }
+
+    async fn keep_token_keys(
+        &self,
+        provider: ProviderId,
+        revision: u64,
+        keys: &TokenKeySet,
+    ) -> Result<bool, StoreError> {
+        Ok(step::take(&self.postgres, &KeepTokenKeys { provider, revision, keys }).await?.outcome)
+    }
+
+    async fn token_keys(&self, provider: ProviderId) -> Result<Option<TokenKeySet>, StoreError> {
+        providers::token_keys(&self.postgres, provider).await
+    }
+
+    async fn record(&self, who: &Who) -> Result<Option<Record>, StoreError> {
+        accounts::record(&self.postgres, who).await
+    }
+
+    async fn enlist(&self, enlistment: &Enlistment) -> Result<Written<Enlisted>, StoreError> {
+        step::take(&self.postgres, &Enlist(enlistment)).await
+    }
+
+    async fn remove_device(
+        &self,
+        account: AccountId,
+        by: DeviceId,
+        device: DeviceId,
+        now_ms: u64,
+    ) -> Result<Written<Removed>, StoreError> {
+        step::take(&self.postgres, &Remove { account, by, device, now_ms }).await
+    }
+
+    async fn withdraw(&self, account: AccountId, by: DeviceId, now_ms: u64) -> Result<Written<bool>, StoreError> {
+        step::take(&self.postgres, &Withdraw { account, by, now_ms }).await
+    }
+
+    async fn set_push(
+        &self,
+        account: AccountId,
+        device: DeviceId,
+        token: Option<&PushToken>,
+    ) -> Result<Written<bool>, StoreError> {
+        step::take(&self.postgres, &SetPush { account, device, token }).await
+    }
+
+    async fn set_consent(
+        &self,
+        account: AccountId,
+        by: DeviceId,
+        consent: &Consent,
+    ) -> Result<Written<bool>, StoreError> {
+        step::take(&self.postgres, &SetConsent { account, by, consent }).await
+    }
+
+    async fn publish(
+        &self,
+        account: AccountId,
+        device: DeviceId,
+        keys: &VerifiedPrekeys,
+    ) -> Result<Published, StoreError> {
+        Ok(step::take(&self.postgres, &Publish { account, device, keys }).await?.outcome)
+    }
+
+    async fn key_counts(&self, account: AccountId, device: DeviceId) -> Result<Option<KeyCounts>, StoreError> {
+        prekeys::counts(&self.postgres, account, device).await
+    }
+
+    async fn claim(
+        &self,
+        account: AccountId,
+        devices: &[DeviceId],
+        one_time: bool,
+        low: u32,
+    ) -> Result<Written<Vec<Bundle>>, StoreError> {
+        if one_time && !devices.is_empty() {
+            step::take(&self.postgres, &Claim { account, devices, low }).await
+        } else {
+            // Takes nothing, so need not wait for a commit.
+            Ok(Written::silent(claim::peek(&self.postgres, account, devices).await?))
+        }
+    }
+
+    /// A database that is away may come back.
+    async fn lost(&self) {
+        std::future::pending().await
+    }
+}

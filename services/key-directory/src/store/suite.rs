@@ -1,7 +1,8 @@
 //! The contract of [`Store`] as tests: one function a sentence, and `model`, which runs random changes against a simple
-//! model. A backend calls [`run`] with a way to make empty stores.
+//! model. A backend calls [`run`] with a way to make empty stores, and [`shared::run`] if several processes share it.
 
 mod model;
+pub(crate) mod shared;
 
 use bytes::Bytes;
 
@@ -39,6 +40,8 @@ pub(crate) fn run<F: Fresh>(fresh: impl AsyncFn() -> F) {
         concurrent_claims_get_each_key_once(fresh().await.store()).await;
         concurrent_enlistments_make_one_account(fresh().await.store()).await;
         nothing_is_found_where_nothing_is(fresh().await.store()).await;
+        followers_are_told_of_what_changed(fresh().await.store()).await;
+        a_device_named_twice_gives_one_key(fresh().await.store()).await;
     });
     model::any_changes_agree_with_the_model(&runtime, &fresh);
 }
@@ -489,6 +492,55 @@ async fn nothing_is_found_where_nothing_is(store: &dyn Store) {
     assert_eq!(store.remove_device(account, device, no_device, 1).await.unwrap().outcome, Removed::NoDevice);
     assert!(!store.set_consent(nobody, device, &Consent::default()).await.unwrap().outcome);
     assert!(!store.withdraw(nobody, device, 1).await.unwrap().outcome);
+}
+
+async fn followers_are_told_of_what_changed(store: &dyn Store) {
+    let domain = provider(1).settings.domain;
+    let of_provider = vec![Change::Provider { domain: domain.clone() }];
+    let changes = |logged: Logged| logged.changes;
+    let registered = store.register_provider(&provider(1), &token_keys(1), 10).await.unwrap();
+    assert_eq!(changes(registered.logged), of_provider);
+    let again = store.register_provider(&provider(1), &token_keys(1), 10).await.unwrap();
+    assert_eq!(changes(again.logged), []);
+    let updated = store.update_provider(&provider(1).settings, &token_keys(2)).await.unwrap();
+    assert_eq!(changes(updated.logged), of_provider);
+    let suspended = store.set_provider_status(&domain, ProviderStatus::Suspended).await.unwrap();
+    assert_eq!(changes(suspended.logged), of_provider);
+
+    let enlisted = store.enlist(&enlistment(1, 1)).await.unwrap();
+    let (account, device) = added(enlisted.outcome);
+    let of_record = |what: What| vec![Change::Record { address: address(1), account, what }];
+    assert_eq!(changes(enlisted.logged), of_record(What::Devices));
+    let again = store.enlist(&enlistment(1, 1)).await.unwrap();
+    assert_eq!(changes(again.logged), of_record(What::Devices), "whoever asks again has not been told");
+    let (_, second) = added(store.enlist(&enlistment(1, 2)).await.unwrap().outcome);
+    let removed = store.remove_device(account, device, second, 1).await.unwrap();
+    assert_eq!(changes(removed.logged), of_record(What::Devices));
+    let nothing = store.remove_device(account, device, second, 1).await.unwrap();
+    assert_eq!(changes(nothing.logged), []);
+    let consent = store.set_consent(account, device, &Consent::default()).await.unwrap();
+    assert_eq!(changes(consent.logged), of_record(What::Consent));
+    let push = store.set_push(account, device, None).await.unwrap();
+    assert_eq!(changes(push.logged), of_record(What::Push));
+
+    store.publish(account, device, &one_time_keys(1, (1..=4).collect(), (1..=3).collect())).await.unwrap();
+    let mut told = Vec::new();
+    for _ in 0..5 {
+        told.push(changes(store.claim(account, &[device], true, 3).await.unwrap().logged));
+    }
+    let low = |ec, kyber| of_record(What::PrekeysLow { device, left: KeyCounts { ec, kyber } });
+    // Below 3 of a kind, and when the last of a kind has gone.
+    assert_eq!(told, [low(3, 2), low(2, 1), low(1, 0), low(0, 0), vec![]]);
+    let withdrawn = store.withdraw(account, device, 2).await.unwrap();
+    assert_eq!(changes(withdrawn.logged), of_record(What::Withdrawn));
+}
+
+async fn a_device_named_twice_gives_one_key(store: &dyn Store) {
+    let (account, device) = an_account(store).await;
+    store.publish(account, device, &one_time_keys(1, vec![1, 2], vec![1, 2])).await.unwrap();
+    let bundles = store.claim(account, &[device, device], true, 0).await.unwrap().outcome;
+    assert_eq!(bundles.len(), 1);
+    assert_eq!(bundles[0].left, KeyCounts { ec: 1, kyber: 1 });
 }
 
 async fn record(store: &dyn Store, account: AccountId) -> Record {

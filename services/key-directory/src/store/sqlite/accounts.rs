@@ -9,11 +9,12 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::engine::failed;
 use super::prekeys;
 use super::retired;
-use super::rows::{Column, corrupt};
+use super::rows::Column;
 use crate::accounts::{Device, PushToken, Record};
 use crate::consent::{Consent, InboxSetting, Reach};
 use crate::keys::{EcPublicKey, RegistrationId};
 use crate::providers::{ProviderKind, ProviderRef, ProviderStatus};
+use crate::store::stored::corrupt;
 use crate::store::{Change, Enlisted, Enlistment, MAX_DEVICE_ID, Removed, StoreError, What, Who, Written};
 
 pub(super) fn record(db: &Connection, who: &Who) -> Result<Option<Record>, StoreError> {

@@ -1,31 +1,17 @@
 //! Statements about prekeys.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use causeway_identity::{AccountId, Address, DeviceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::accounts;
 use super::engine::failed;
-use super::rows::{Column, corrupt};
+use super::rows::Column;
 use crate::keys::VerifiedPrekeys;
-use crate::keys::{EcPrekey, EcPublicKey, KyberPublicKey, PrekeyId, RegistrationId, Signature, SignedPrekey};
+use crate::keys::{EcPrekey, PrekeyId, RegistrationId};
+use crate::store::stored::{Listed as _, PrekeyKind, StoredPrekey, corrupt, ec_key, key_digest, prekey_id};
 use crate::store::{
     Bundle, KeyCounts, Logged, MAX_STORED_PREKEYS, Published, REMEMBERED_PREKEYS, StoreError, Written, low_prekeys,
 };
-
-/// Numbers on disk.
-#[derive(Clone, Copy)]
-enum Kind {
-    Ec = 1,
-    Kyber = 2,
-}
-
-/// A one-time key as its row holds it; EC keys have no signature.
-struct OneTime {
-    id: u32,
-    key: Vec<u8>,
-    signature: Option<Vec<u8>>,
-}
 
 pub(super) fn publish(
     db: &Connection,
@@ -79,23 +65,23 @@ pub(super) fn add(
     keys: &VerifiedPrekeys,
 ) -> Result<(), StoreError> {
     let ec = keys.ec.iter().map(|key| (key.id, &key.key.as_bytes()[..], None));
-    add_kind(db, account, device, Kind::Ec, ec)?;
+    add_kind(db, account, device, PrekeyKind::Ec, ec)?;
     let kyber = keys.kyber.iter().map(|key| (key.id, key.key.as_bytes().as_ref(), Some(&key.signature.as_bytes()[..])));
-    add_kind(db, account, device, Kind::Kyber, kyber)
+    add_kind(db, account, device, PrekeyKind::Kyber, kyber)
 }
 
 fn add_kind<'a>(
     db: &Connection,
     account: AccountId,
     device: DeviceId,
-    kind: Kind,
+    kind: PrekeyKind,
     keys: impl Iterator<Item = (PrekeyId, &'a [u8], Option<&'a [u8]>)>,
 ) -> Result<(), StoreError> {
     let mut last_place: i64 = db
         .query_row(
             "SELECT coalesce(max(place), 0) FROM one_time_prekeys
              WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3",
-            params![Column(account), device.get(), kind as u8],
+            params![Column(account), device.get(), kind.number()],
             |row| row.get(0),
         )
         .map_err(failed)?;
@@ -114,14 +100,23 @@ fn add_kind<'a>(
     let mut insert =
         db.prepare_cached("INSERT INTO one_time_prekeys VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)").map_err(failed)?;
     for (id, key, signature) in keys {
-        let digest = short_digest(key);
-        if known.exists(params![Column(account), device.get(), kind as u8, digest]).map_err(failed)? {
+        let digest = key_digest(key);
+        if known.exists(params![Column(account), device.get(), kind.number(), digest]).map_err(failed)? {
             continue;
         }
-        replace.execute(params![Column(account), device.get(), kind as u8, id.get()]).map_err(failed)?;
+        replace.execute(params![Column(account), device.get(), kind.number(), id.get()]).map_err(failed)?;
         last_place += 1;
         insert
-            .execute(params![Column(account), device.get(), kind as u8, last_place, id.get(), digest, key, signature])
+            .execute(params![
+                Column(account),
+                device.get(),
+                kind.number(),
+                last_place,
+                id.get(),
+                digest,
+                key,
+                signature
+            ])
             .map_err(failed)?;
     }
     let surplus = "DELETE FROM one_time_prekeys
@@ -129,7 +124,7 @@ fn add_kind<'a>(
             SELECT place FROM one_time_prekeys
             WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3 AND public_key IS NOT NULL
             ORDER BY place DESC LIMIT 1 OFFSET ?4)";
-    db.execute(surplus, params![Column(account), device.get(), kind as u8, MAX_STORED_PREKEYS as i64])
+    db.execute(surplus, params![Column(account), device.get(), kind.number(), MAX_STORED_PREKEYS as i64])
         .map_err(failed)?;
     Ok(())
 }
@@ -157,10 +152,10 @@ fn counts(db: &Connection, account: AccountId, device: DeviceId) -> Result<KeyCo
              WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3 AND public_key IS NOT NULL",
         )
         .map_err(failed)?;
-    let mut count = |kind: Kind| {
-        statement.query_row(params![Column(account), device.get(), kind as u8], |row| row.get(0)).map_err(failed)
+    let mut count = |kind: PrekeyKind| {
+        statement.query_row(params![Column(account), device.get(), kind.number()], |row| row.get(0)).map_err(failed)
     };
-    Ok(KeyCounts { ec: count(Kind::Ec)?, kyber: count(Kind::Kyber)? })
+    Ok(KeyCounts { ec: count(PrekeyKind::Ec)?, kyber: count(PrekeyKind::Kyber)? })
 }
 
 pub(super) fn claim(
@@ -171,7 +166,10 @@ pub(super) fn claim(
     low: u32,
 ) -> Result<Written<Vec<Bundle>>, StoreError> {
     let mut bundles = Vec::with_capacity(devices.len());
-    for device in devices {
+    for (place, device) in devices.iter().enumerate() {
+        if devices[..place].contains(device) {
+            continue;
+        }
         if let Some(bundle) = claim_one(db, account, *device, one_time)? {
             bundles.push(bundle);
         }
@@ -205,7 +203,7 @@ fn claim_one(
         .map_err(failed)?;
     let Some((registration_id, identity_key, signed, last_resort)) = head else { return Ok(None) };
     let take_one = |kind| if one_time_keys { take(db, account, device, kind) } else { Ok(None) };
-    let (ec, kyber) = (take_one(Kind::Ec)?, take_one(Kind::Kyber)?);
+    let (ec, kyber) = (take_one(PrekeyKind::Ec)?, take_one(PrekeyKind::Kyber)?);
     let taken = (ec.is_some(), kyber.is_some());
     let ec =
         ec.map(|key| Ok::<_, StoreError>(EcPrekey { id: prekey_id(key.id)?, key: ec_key(&key.key)? })).transpose()?;
@@ -213,20 +211,21 @@ fn claim_one(
         device,
         registration_id: RegistrationId::try_from(registration_id).map_err(corrupt("registration id"))?,
         identity_key: ec_key(&identity_key)?,
-        signed: SignedPrekey {
-            id: prekey_id(signed.id)?,
-            key: ec_key(&signed.key)?,
-            signature: signature(signed.signature)?,
-        },
+        signed: signed.signed_ec()?,
         ec,
-        kyber: kyber_key(kyber.unwrap_or(last_resort))?,
+        kyber: kyber.unwrap_or(last_resort).kyber()?,
         left: counts(db, account, device)?,
         taken,
     }))
 }
 
 /// Takes the one-time key that was uploaded first: its row stays, without the key, for as long as it is remembered.
-fn take(db: &Connection, account: AccountId, device: DeviceId, kind: Kind) -> Result<Option<OneTime>, StoreError> {
+fn take(
+    db: &Connection,
+    account: AccountId,
+    device: DeviceId,
+    kind: PrekeyKind,
+) -> Result<Option<StoredPrekey>, StoreError> {
     let first = db
         .prepare_cached(
             "SELECT key_id, public_key, signature, place FROM one_time_prekeys
@@ -234,7 +233,7 @@ fn take(db: &Connection, account: AccountId, device: DeviceId, kind: Kind) -> Re
              ORDER BY place LIMIT 1",
         )
         .map_err(failed)?
-        .query_row(params![Column(account), device.get(), kind as u8], |row| {
+        .query_row(params![Column(account), device.get(), kind.number()], |row| {
             Ok((one_time(row, 0)?, row.get::<_, i64>(3)?))
         })
         .optional()
@@ -245,7 +244,7 @@ fn take(db: &Connection, account: AccountId, device: DeviceId, kind: Kind) -> Re
          WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3 AND place = ?4",
     )
     .map_err(failed)?
-    .execute(params![Column(account), device.get(), kind as u8, place])
+    .execute(params![Column(account), device.get(), kind.number(), place])
     .map_err(failed)?;
     // Keys leave in the order of their places, so what is far behind this one was handed out long ago.
     db.prepare_cached(
@@ -253,36 +252,11 @@ fn take(db: &Connection, account: AccountId, device: DeviceId, kind: Kind) -> Re
          WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3 AND place <= ?4 AND public_key IS NULL",
     )
     .map_err(failed)?
-    .execute(params![Column(account), device.get(), kind as u8, place - REMEMBERED_PREKEYS as i64])
+    .execute(params![Column(account), device.get(), kind.number(), place - REMEMBERED_PREKEYS as i64])
     .map_err(failed)?;
     Ok(Some(key))
 }
 
-fn one_time(row: &Row<'_>, first: usize) -> rusqlite::Result<OneTime> {
-    Ok(OneTime { id: row.get(first)?, key: row.get(first + 1)?, signature: row.get(first + 2)? })
-}
-
-fn kyber_key(key: OneTime) -> Result<SignedPrekey<KyberPublicKey>, StoreError> {
-    Ok(SignedPrekey {
-        id: prekey_id(key.id)?,
-        key: KyberPublicKey::from_stored(key.key).ok_or(StoreError::Corrupt("Kyber key"))?,
-        signature: signature(key.signature)?,
-    })
-}
-
-fn ec_key(bytes: &[u8]) -> Result<EcPublicKey, StoreError> {
-    EcPublicKey::from_stored(bytes).ok_or(StoreError::Corrupt("EC key"))
-}
-
-fn prekey_id(number: u32) -> Result<PrekeyId, StoreError> {
-    PrekeyId::try_from(number).map_err(corrupt("prekey id"))
-}
-
-fn signature(bytes: Option<Vec<u8>>) -> Result<Signature, StoreError> {
-    Signature::try_from(bytes.unwrap_or_default().as_slice()).map_err(corrupt("signature"))
-}
-
-/// 128 bits suffice: only the device itself could gain from two of its own keys that collide.
-fn short_digest(key: &[u8]) -> Vec<u8> {
-    digest(&SHA256, key).as_ref()[..16].to_vec()
+fn one_time(row: &Row<'_>, first: usize) -> rusqlite::Result<StoredPrekey> {
+    Ok(StoredPrekey { id: row.get(first)?, key: row.get(first + 1)?, signature: row.get(first + 2)? })
 }

@@ -2,21 +2,12 @@
 
 use causeway_identity::{Domain, ProviderId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use serde::{Deserialize, Serialize};
 
 use super::engine::failed;
-use super::rows::{Column, corrupt};
-use crate::providers::{Provider, ProviderKind, ProviderSettings, ProviderStatus, TokenKeySet, WebhookTarget};
+use super::rows::Column;
+use crate::providers::{Provider, ProviderKind, ProviderSettings, ProviderStatus, TokenKeySet};
+use crate::store::stored::{StoredProvider, settings_to_json};
 use crate::store::{Change, Registered, StoreError, Updated, Written};
-
-/// Settings that nothing is looked up by, as JSON in one column.
-#[derive(Serialize, Deserialize)]
-struct StoredSettings {
-    display_name: String,
-    hosts: Vec<String>,
-    media_prefixes: Vec<String>,
-    webhook: Option<(String, String)>,
-}
 
 pub(super) fn register(
     db: &Connection,
@@ -45,7 +36,7 @@ pub(super) fn register(
             Column(new.status),
             Column(new.revision),
             Column(new.registered_ms),
-            to_json(&new.settings)?,
+            settings_to_json(&new.settings)?,
             keys.jwks,
             keys.count,
             Column(keys.fetched_ms),
@@ -82,7 +73,7 @@ pub(super) fn update(
         params![
             Column(after.id),
             settings.issuer,
-            to_json(settings)?,
+            settings_to_json(settings)?,
             Column(after.revision),
             keys.jwks,
             keys.count,
@@ -113,10 +104,10 @@ pub(super) fn by_domain(db: &Connection, domain: &Domain) -> Result<Option<Provi
             "FROM providers WHERE domain = ?1"
         ))
         .map_err(failed)?
-        .query_row([domain.as_str()], RawProvider::read)
+        .query_row([domain.as_str()], read)
         .optional()
         .map_err(failed)?;
-    raw.map(RawProvider::into_provider).transpose()
+    raw.map(StoredProvider::into_provider).transpose()
 }
 
 pub(super) fn page(db: &Connection, after: Option<&Domain>, limit: u32) -> Result<Vec<Provider>, StoreError> {
@@ -126,8 +117,7 @@ pub(super) fn page(db: &Connection, after: Option<&Domain>, limit: u32) -> Resul
             "FROM providers WHERE domain > ?1 ORDER BY domain LIMIT ?2"
         ))
         .map_err(failed)?;
-    let rows =
-        statement.query_map(params![after.map_or("", Domain::as_str), limit], RawProvider::read).map_err(failed)?;
+    let rows = statement.query_map(params![after.map_or("", Domain::as_str), limit], read).map_err(failed)?;
     rows.map(|row| row.map_err(failed)?.into_provider()).collect()
 }
 
@@ -157,60 +147,17 @@ pub(super) fn keys(db: &Connection, provider: ProviderId) -> Result<Option<Token
     .map_err(failed)
 }
 
-struct RawProvider {
-    id: ProviderId,
-    domain: String,
-    issuer: String,
-    kind: ProviderKind,
-    status: ProviderStatus,
-    revision: u64,
-    registered_ms: u64,
-    settings: String,
-}
-
-impl RawProvider {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self {
-            id: row.get::<_, Column<ProviderId>>(0)?.0,
-            domain: row.get(1)?,
-            issuer: row.get(2)?,
-            kind: row.get::<_, Column<ProviderKind>>(3)?.0,
-            status: row.get::<_, Column<ProviderStatus>>(4)?.0,
-            revision: row.get::<_, Column<u64>>(5)?.0,
-            registered_ms: row.get::<_, Column<u64>>(6)?.0,
-            settings: row.get(7)?,
-        })
-    }
-
-    fn into_provider(self) -> Result<Provider, StoreError> {
-        let stored: StoredSettings = serde_json::from_str(&self.settings).map_err(corrupt("provider"))?;
-        let settings = ProviderSettings {
-            domain: self.domain.parse().map_err(corrupt("provider"))?,
-            display_name: stored.display_name,
-            kind: self.kind,
-            issuer: self.issuer,
-            hosts: stored.hosts,
-            media_prefixes: stored.media_prefixes,
-            webhook: stored.webhook.map(|(url, secret)| WebhookTarget { url, secret }),
-        };
-        Ok(Provider {
-            id: self.id,
-            settings,
-            status: self.status,
-            registered_ms: self.registered_ms,
-            revision: self.revision,
-        })
-    }
-}
-
-fn to_json(settings: &ProviderSettings) -> Result<String, StoreError> {
-    let stored = StoredSettings {
-        display_name: settings.display_name.clone(),
-        hosts: settings.hosts.clone(),
-        media_prefixes: settings.media_prefixes.clone(),
-        webhook: settings.webhook.as_ref().map(|target| (target.url.clone(), target.secret.clone())),
-    };
-    serde_json::to_string(&stored).map_err(failed)
+fn read(row: &Row<'_>) -> rusqlite::Result<StoredProvider> {
+    Ok(StoredProvider {
+        id: row.get::<_, Column<ProviderId>>(0)?.0,
+        domain: row.get(1)?,
+        issuer: row.get(2)?,
+        kind: row.get::<_, Column<ProviderKind>>(3)?.0,
+        status: row.get::<_, Column<ProviderStatus>>(4)?.0,
+        revision: row.get::<_, Column<u64>>(5)?.0,
+        registered_ms: row.get::<_, Column<u64>>(6)?.0,
+        settings: row.get(7)?,
+    })
 }
 
 fn exists(db: &Connection, query: &str, value: &str) -> Result<bool, StoreError> {

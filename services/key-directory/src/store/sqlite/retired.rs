@@ -2,36 +2,17 @@
 //!
 //! Only digests are kept: of a withdrawn account neither the address nor the key stays in the file.
 
-use aws_lc_rs::digest::{Context, SHA256};
 use causeway_identity::{Address, NoiseKey};
 use rusqlite::{Connection, params};
 
 use super::engine::failed;
 use super::rows::Column;
+use crate::store::stored::RetiredNames;
 use crate::store::{MAX_RETIRED_KEYS, RETIRED_MS, StoreError};
-
-/// Digests of an address, and of a Noise key at that address. 128 bits suffice: nobody gains from a collision but the
-/// user whose own keys collide.
-struct Names {
-    owner: Vec<u8>,
-    key: Vec<u8>,
-}
-
-impl Names {
-    fn of(address: &str, noise_key: &[u8]) -> Self {
-        let digest = |parts: &[&[u8]]| {
-            let mut context = Context::new(&SHA256);
-            parts.iter().for_each(|part| context.update(part));
-            context.finish().as_ref()[..16].to_vec()
-        };
-        // The key is of one length and comes first, so that no two pairs are written alike.
-        Self { owner: digest(&[address.as_bytes()]), key: digest(&[noise_key, address.as_bytes()]) }
-    }
-}
 
 /// True if this key was a device's of this address less than [`RETIRED_MS`] ago.
 pub(super) fn holds(db: &Connection, address: &Address, key: &NoiseKey, now_ms: u64) -> Result<bool, StoreError> {
-    let names = Names::of(address.as_str(), key.as_bytes());
+    let names = RetiredNames::of(address.as_str(), key.as_bytes());
     db.prepare_cached("SELECT 1 FROM retired_keys WHERE owner = ?1 AND noise_key = ?2 AND until_ms > ?3")
         .map_err(failed)?
         .exists(params![names.owner, names.key, Column(now_ms)])
@@ -41,7 +22,7 @@ pub(super) fn holds(db: &Connection, address: &Address, key: &NoiseKey, now_ms: 
 /// Remembers the key, and forgets those whose time is over.
 pub(super) fn add(db: &Connection, address: &str, noise_key: &[u8], now_ms: u64) -> Result<(), StoreError> {
     db.execute("DELETE FROM retired_keys WHERE until_ms <= ?1", [Column(now_ms)]).map_err(failed)?;
-    let names = Names::of(address, noise_key);
+    let names = RetiredNames::of(address, noise_key);
     db.execute(
         "INSERT OR REPLACE INTO retired_keys VALUES (?1, ?2, ?3)",
         params![names.owner, names.key, Column(now_ms.saturating_add(RETIRED_MS))],

@@ -5,7 +5,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 
 use crate::consent::{InboxSetting, Reach};
 use crate::providers::{ProviderKind, ProviderStatus};
-use crate::store::StoreError;
+use crate::store::stored::Listed;
 
 /// A value that the column holds as SQLite knows it.
 pub(super) struct Column<T>(pub(super) T);
@@ -28,31 +28,22 @@ macro_rules! column {
 column!(AccountId, ProviderId);
 
 macro_rules! listed {
-    ($($list:ident { $($value:ident = $number:literal),* }),*) => {$(
+    ($($list:ident),*) => {$(
         impl ToSql for Column<$list> {
             fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-                let number: i64 = match self.0 { $($list::$value => $number),* };
-                Ok(number.into())
+                Ok(self.0.number().into())
             }
         }
 
         impl FromSql for Column<$list> {
             fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-                match value.as_i64()? {
-                    $($number => Ok(Self($list::$value)),)*
-                    other => Err(FromSqlError::OutOfRange(other)),
-                }
+                let number = value.as_i64()?;
+                $list::from_number(number).map(Self).ok_or(FromSqlError::OutOfRange(number))
             }
         }
     )*};
 }
-// Numbers on disk: never given another meaning.
-listed!(
-    ProviderKind { Home = 1, ThirdParty = 2 },
-    ProviderStatus { Live = 1, Suspended = 2 },
-    InboxSetting { Separate = 1, Combined = 2 },
-    Reach { Everyone = 1, Nobody = 3 }
-);
+listed!(ProviderKind, ProviderStatus, InboxSetting, Reach);
 
 /// Unix milliseconds and counters: below 2^63 for the next 292 million years.
 impl ToSql for Column<u64> {
@@ -66,9 +57,4 @@ impl FromSql for Column<u64> {
         let number = value.as_i64()?;
         u64::try_from(number).map(Self).map_err(|_| FromSqlError::OutOfRange(number))
     }
-}
-
-/// For stored values that a domain type refuses.
-pub(super) fn corrupt<E>(what: &'static str) -> impl FnOnce(E) -> StoreError {
-    move |_| StoreError::Corrupt(what)
 }

@@ -1,0 +1,237 @@
+//! Changes as steps: what one does in its transaction, and how often it may be tried.
+//!
+//! Transactions are READ COMMITTED, and the first statement of one that concerns an account locks the account's row.
+//! Each statement behind it then sees all that was committed by whoever held the lock before, and nobody else changes
+//! the account until the end; so the steps of an account are one after the other, whichever replica takes them. A
+//! stricter level would read from before the lock was waited for, and fail instead of waiting. What is not under an
+//! account's lock has one of its own (a free address: its row in `addresses`; providers: `providers_lock`). Whoever holds
+//! one of these waits for no other but the log of changes, which is the last of all, so nobody waits in a circle.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use causeway_postgres::{Class, Postgres, PostgresError, Row, ToSql, Transaction};
+use tokio::time::{Instant, timeout_at};
+
+use super::change_log;
+use super::statements::Sql;
+use crate::store::{Change, Logged, StoreError, Written};
+
+/// A call takes at most this long, however often it is tried: less than callers wait.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// Pauses between attempts: the first, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// A server that cannot be reached is tried for no longer than this: callers have other things to do.
+const AWAY: Duration = Duration::from_secs(2);
+
+/// One change, which happens or does not.
+#[async_trait]
+pub(super) trait Step: Send + Sync {
+    type Outcome: Clone + Send + Sync;
+
+    /// What it sends several of without waiting in between. Prepared before the transaction begins, so that they are sent
+    /// in the order of the program.
+    const TOGETHER: &'static [Sql] = &[];
+
+    /// Whether it may be tried again after its commit was not answered.
+    const REPEATABLE: bool = true;
+
+    /// Does it, as far as it is not done. `unanswered` is what an attempt before has done, if that was committed, which
+    /// is not known.
+    async fn attempt(
+        &self,
+        tx: &Tx<'_>,
+        unanswered: Option<&Done<Self::Outcome>>,
+    ) -> Result<Done<Self::Outcome>, Failure>;
+}
+
+/// What an attempt has found and done.
+#[derive(Clone)]
+pub(super) struct Done<T> {
+    outcome: T,
+    changes: Vec<Change>,
+    /// There is something to commit.
+    wrote: bool,
+}
+
+impl<T> Done<T> {
+    /// Nothing was written.
+    pub(super) const fn nothing(outcome: T) -> Self {
+        Self { outcome, changes: Vec::new(), wrote: false }
+    }
+
+    /// Something was written of which followers need not know.
+    pub(super) const fn silently(outcome: T) -> Self {
+        Self { outcome, changes: Vec::new(), wrote: true }
+    }
+
+    /// Something was written, and followers must be told.
+    pub(super) fn told(outcome: T, changes: impl IntoIterator<Item = Change>) -> Self {
+        Self { outcome, changes: changes.into_iter().collect(), wrote: true }
+    }
+}
+
+/// Why an attempt has failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Postgres(PostgresError),
+    /// Would be the same the next time.
+    Store(StoreError),
+}
+
+impl From<PostgresError> for Failure {
+    fn from(error: PostgresError) -> Self {
+        Self::Postgres(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Values of a statement.
+pub(super) type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// A transaction for steps.
+pub(super) struct Tx<'t>(&'t Transaction<'t>);
+
+impl Tx<'_> {
+    pub(super) async fn rows(&self, sql: Sql, values: Values<'_>) -> Result<Vec<Row>, PostgresError> {
+        self.0.query(sql.text(), values).await
+    }
+
+    pub(super) async fn row(&self, sql: Sql, values: Values<'_>) -> Result<Option<Row>, PostgresError> {
+        self.0.query_opt(sql.text(), values).await
+    }
+
+    /// How many rows it concerned.
+    pub(super) async fn execute(&self, sql: Sql, values: Values<'_>) -> Result<u64, PostgresError> {
+        self.0.execute(sql.text(), values).await
+    }
+}
+
+/// Takes the step, trying again while that can help and do no harm.
+pub(super) async fn take<S: Step>(postgres: &Postgres, step: &S) -> Result<Written<S::Outcome>, StoreError> {
+    let start = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    let mut unanswered = None;
+    // Whatever happens then: if an attempt may have been committed, that is what the caller must know.
+    let mut unknown: Option<PostgresError> = None;
+    loop {
+        let attempt = timeout_at(start + PATIENCE, attempt(postgres, step, unanswered.as_ref())).await;
+        let error = match attempt {
+            Ok(Ok(written)) => return Ok(written),
+            Ok(Err(Ended::Before(Failure::Store(error)))) => return Err(error),
+            Ok(Err(Ended::Before(Failure::Postgres(error)))) => error,
+            Ok(Err(Ended::Unanswered(done, error))) => {
+                unanswered = Some(done);
+                error
+            }
+            Err(_) => return Err(StoreError::Failed("PostgreSQL took too long".to_owned())),
+        };
+        let again = match error.class() {
+            Class::Retry => true,
+            Class::Unknown => {
+                unknown = Some(error.clone());
+                S::REPEATABLE
+            }
+            Class::Failed => false,
+        };
+        let patience = if is_away(&error) { AWAY } else { PATIENCE };
+        if !again || start.elapsed() + pause >= patience {
+            return Err(unknown.map_or_else(|| refused(&error), |error| refused(&error)));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// How an attempt ended.
+enum Ended<T> {
+    /// Nothing happened.
+    Before(Failure),
+    /// It was to be committed, and there was no answer.
+    Unanswered(Done<T>, PostgresError),
+}
+
+impl<T, F: Into<Failure>> From<F> for Ended<T> {
+    fn from(failure: F) -> Self {
+        Self::Before(failure.into())
+    }
+}
+
+async fn attempt<S: Step>(
+    postgres: &Postgres,
+    step: &S,
+    unanswered: Option<&Done<S::Outcome>>,
+) -> Result<Written<S::Outcome>, Ended<S::Outcome>> {
+    let mut connection = postgres.connection().await?;
+    for sql in S::TOGETHER {
+        connection.prepare(&[sql.text()]).await?;
+    }
+    let transaction = connection.begin().await?;
+    let tried = async {
+        let done = step.attempt(&Tx(&transaction), unanswered).await?;
+        // Last of all: from here to the commit nobody else gets a number.
+        let number = match &done.changes[..] {
+            [] => None,
+            changes => Some(change_log::append(&transaction, changes).await?),
+        };
+        Ok::<_, Failure>((done, number))
+    };
+    let (done, number) = match tried.await {
+        Ok(tried) => tried,
+        Err(failure) => {
+            // Its own error would say less.
+            let _undone = transaction.rollback().await;
+            return Err(failure.into());
+        }
+    };
+    if done.wrote {
+        match transaction.commit().await {
+            Ok(()) => {}
+            Err(error) if error.class() == Class::Unknown => return Err(Ended::Unanswered(done, error)),
+            Err(error) => return Err(error.into()),
+        }
+    } else {
+        // Nothing to undo but the locks.
+        let _undone = transaction.rollback().await;
+    }
+    Ok(Written { outcome: done.outcome, logged: Logged { changes: done.changes, number } })
+}
+
+/// Runs a reading that is one statement, trying again while that can help.
+pub(super) async fn read(postgres: &Postgres, sql: Sql, values: Values<'_>) -> Result<Vec<Row>, StoreError> {
+    let start = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let reading = async { postgres.connection().await?.query(sql.text(), values).await };
+        let error = match timeout_at(start + PATIENCE, reading).await {
+            Ok(Ok(rows)) => return Ok(rows),
+            Ok(Err(error)) => error,
+            Err(_) => return Err(StoreError::Away("PostgreSQL took too long".to_owned())),
+        };
+        let patience = if is_away(&error) { AWAY } else { PATIENCE };
+        // A reading may always be repeated.
+        if error.class() == Class::Failed || start.elapsed() + pause >= patience {
+            return Err(refused(&error));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+const fn is_away(error: &PostgresError) -> bool {
+    matches!(error, PostgresError::Unreachable(_) | PostgresError::Busy)
+}
+
+fn refused(error: &PostgresError) -> StoreError {
+    match error {
+        PostgresError::Busy => StoreError::Overloaded,
+        error if error.class() == Class::Retry => StoreError::Away(error.to_string()),
+        error => StoreError::Failed(error.to_string()),
+    }
+}
