@@ -5,17 +5,39 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use causeway_fetch::FetchConfig;
+use causeway_postgres::PostgresConfig;
 use causeway_runtime::config::{Check, ConfigError, ensure, within};
+use causeway_runtime::grpc;
 use serde::Deserialize;
 
 use crate::limits::Budget;
+use crate::mailbox::Bounds;
 
 /// Settings of a routing; section `[routing]` of the configuration file. Durations are in milliseconds.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RoutingConfig {
-    /// Folder of the mailbox, made if it is missing. Must be set.
+    /// Where messages wait: `sqlite`, a folder of this process alone, or `postgres`, which replicas share.
+    /// Default `sqlite`.
+    pub store: StoreKind,
+    /// Folder of the mailbox, made if it is missing. Must be set if `store` is `sqlite`.
     pub data_dir: PathBuf,
+    /// The database if `store` is `postgres`.
+    pub postgres: PostgresConfig,
+    /// Name of this replica, the same after a restart, over which edges spread accounts (at most 255 bytes). Default
+    /// empty: `advertise_url`.
+    pub name: String,
+    /// Where other routings reach this one, as `http://host:port`. Must be set if `store` is `postgres`. Default empty.
+    pub advertise_url: String,
+    /// A replica that has not said for so long that it lives is replaced by others (500 to 60 000). Default 2 000. It
+    /// says so four times as often.
+    pub lease_ms: u64,
+    /// How long a message waits until this replica owns its recipient's mailbox, before its sender is told to come back
+    /// (500 to 60 000). Default 5 000. Keep it above twice `lease_ms`.
+    pub claim_timeout_ms: u64,
+    /// How long another replica is waited for to release a mailbox, before it is asked again (100 to 10 000).
+    /// Default 1 000.
+    pub release_timeout_ms: u64,
 
     /// How long devices have to acknowledge a message before it is written to the mailbox (1 to 10 000). Default 25.
     pub ack_window_ms: u64,
@@ -112,7 +134,14 @@ pub struct RoutingConfig {
 impl Default for RoutingConfig {
     fn default() -> Self {
         Self {
+            store: StoreKind::Sqlite,
             data_dir: PathBuf::new(),
+            postgres: PostgresConfig::default(),
+            name: String::new(),
+            advertise_url: String::new(),
+            lease_ms: 2_000,
+            claim_timeout_ms: 5_000,
+            release_timeout_ms: 1_000,
             ack_window_ms: 25,
             session_messages: 256,
             session_bytes: 1024 * 1024,
@@ -155,8 +184,23 @@ impl Default for RoutingConfig {
 
 impl Check for RoutingConfig {
     fn check(&self) -> Result<(), ConfigError> {
-        let dir = &self.data_dir;
-        ensure("routing.data_dir", !dir.as_os_str().is_empty(), "empty", "give the path of a folder")?;
+        match self.store {
+            StoreKind::Sqlite => {
+                let set = !self.data_dir.as_os_str().is_empty();
+                ensure("routing.data_dir", set, "empty", "give the path of a folder")?;
+            }
+            StoreKind::Postgres => {
+                self.postgres.check()?;
+                let url = &self.advertise_url;
+                let fix = "other routings must reach this one: write http://host:port";
+                let one = !url.starts_with("dns+") && grpc::check_addresses(std::slice::from_ref(url)).is_ok();
+                ensure("routing.advertise_url", one, url, fix)?;
+            }
+        }
+        within("routing.name", self.name.len(), 0..=255)?;
+        within("routing.lease_ms", self.lease_ms, 500..=60_000)?;
+        within("routing.claim_timeout_ms", self.claim_timeout_ms, 500..=60_000)?;
+        within("routing.release_timeout_ms", self.release_timeout_ms, 100..=10_000)?;
         within("routing.ack_window_ms", self.ack_window_ms, 1..=10_000)?;
         within("routing.session_messages", self.session_messages, 1..=1_024)?;
         within("routing.session_bytes", self.session_bytes, 1_024..=64 << 20)?;
@@ -203,7 +247,27 @@ impl Check for RoutingConfig {
     }
 }
 
+/// Where messages wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// A file of this process.
+    Sqlite,
+    /// A database that several replicas share.
+    Postgres,
+}
+
 impl RoutingConfig {
+    pub(crate) const fn mailbox_bounds(&self) -> Bounds {
+        Bounds { messages: self.mailbox_messages, bytes: self.mailbox_bytes }
+    }
+
+    /// The name that edges know this replica by.
+    pub(crate) fn stable_name(&self) -> String {
+        let chosen = [&self.name, &self.advertise_url].into_iter().find(|name| !name.is_empty());
+        chosen.map_or_else(|| "routing".to_owned(), Clone::clone)
+    }
+
     /// What the state machine of a recipient needs of this.
     pub(crate) fn device_policy(&self) -> DevicePolicy {
         DevicePolicy {
@@ -250,6 +314,13 @@ mod tests {
         assert!(config.check().unwrap_err().to_string().contains("routing.data_dir"));
         config.data_dir = "somewhere".into();
         config.check().unwrap();
+        config.store = StoreKind::Postgres;
+        assert!(config.check().unwrap_err().to_string().contains("postgres.url"));
+        config.postgres.url = "postgres://causeway@127.0.0.1/causeway".to_owned();
+        assert!(config.check().unwrap_err().to_string().contains("routing.advertise_url"));
+        config.advertise_url = "http://routing-1.example:7461".to_owned();
+        config.check().unwrap();
+        assert_eq!(config.stable_name(), config.advertise_url);
         config.session_messages = 0;
         assert!(config.check().unwrap_err().to_string().contains("routing.session_messages"));
     }

@@ -10,7 +10,10 @@
 //! durable. A sender is told nothing that is not true yet: where no truth can be had (a store or the directory is away),
 //! its session ends, and the client sends again under the same ids.
 //!
-//! To add a rejection reason: a variant of [`message::Rejection`] and its check in `recipient/machine.rs`, in the
+//! Several routings may share one store (docs/replicas.md): each account is owned by one of them at a time, which alone
+//! decides about it ([`replica`], `recipient/actor/owning.rs`).
+//!
+//! To add a rejection reason: a variant of [`message::Rejection`] and its check in `recipient/machine/deciding.rs`, in the
 //! protocol's order.
 
 mod config;
@@ -21,10 +24,12 @@ mod message;
 mod metrics;
 mod outbox;
 mod pace;
+mod peers;
 mod push;
 mod recipient;
 mod recipients;
 mod records;
+mod replica;
 mod rpc;
 mod rules;
 mod service;
@@ -32,6 +37,6 @@ mod session;
 mod strangers;
 mod sweep;
 
-pub use config::RoutingConfig;
+pub use config::{RoutingConfig, StoreKind};
 pub use error::RoutingError;
 pub use service::Routing;

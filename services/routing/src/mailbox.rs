@@ -48,13 +48,8 @@ pub(crate) trait Mailbox: Send + Sync + 'static {
     fn forget(&self, replica: ReplicaId, account: AccountId, device: DeviceId, upto: Seq) -> Commit<Usage>;
 
     /// Erases a device's entries but those for registration `keep`; tells what that was.
-    fn drop_device(
-        &self,
-        replica: ReplicaId,
-        account: AccountId,
-        device: DeviceId,
-        keep: Option<u32>,
-    ) -> Commit<Usage>;
+    fn drop_device(&self, replica: ReplicaId, account: AccountId, device: DeviceId, keep: Option<u32>)
+    -> Commit<Usage>;
 
     /// Erases everything of an account.
     fn drop_account(&self, replica: ReplicaId, account: AccountId) -> Commit<()>;
@@ -239,6 +234,14 @@ pub(crate) enum StoreError {
 }
 
 impl StoreError {
+    /// It did not happen, and the account is whose it was.
+    pub(crate) const fn is_certain(&self) -> bool {
+        match self {
+            Self::Busy | Self::Failed(_) => true,
+            Self::Closed | Self::Unknown(_) | Self::Fenced => false,
+        }
+    }
+
     /// Stable name for metrics.
     pub(crate) const fn reason(&self) -> &'static str {
         match self {

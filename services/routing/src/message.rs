@@ -203,6 +203,4 @@ pub(crate) enum Ending {
     BadAck,
     /// Something of the server is away, or there is no room.
     Overloaded,
-    /// This routing stops.
-    Draining,
 }

@@ -19,6 +19,9 @@ pub(crate) struct Metrics {
     recipients: UpDownCounter<i64>,
     links: UpDownCounter<i64>,
     endings: Counter<u64>,
+    moves: Counter<u64>,
+    claims: Counter<u64>,
+    resets: Counter<u64>,
     commits: Histogram<f64>,
     commit_operations: Histogram<u64>,
     store_errors: Counter<u64>,
@@ -38,6 +41,9 @@ impl Metrics {
             recipients: meter.i64_up_down_counter("causeway.routing.recipients").with_unit("{recipient}").build(),
             links: meter.i64_up_down_counter("causeway.routing.links").with_unit("{link}").build(),
             endings: meter.u64_counter("causeway.routing.endings").with_unit("{session}").build(),
+            moves: meter.u64_counter("causeway.routing.moves").with_unit("{session}").build(),
+            claims: meter.u64_counter("causeway.routing.claims").with_unit("{account}").build(),
+            resets: meter.u64_counter("causeway.routing.resets").with_unit("{account}").build(),
             commits: meter.f64_histogram("causeway.routing.mailbox.commit").with_unit("s").build(),
             commit_operations: meter.u64_histogram("causeway.routing.mailbox.commit_operations").build(),
             store_errors: meter.u64_counter("causeway.routing.mailbox.errors").with_unit("{operation}").build(),
@@ -89,9 +95,23 @@ impl Metrics {
             Ending::BadStanza => "bad-stanza",
             Ending::BadAck => "bad-ack",
             Ending::Overloaded => "overloaded",
-            Ending::Draining => "draining",
         };
         self.endings.add(1, &[KeyValue::new("reason", name)]);
+    }
+
+    /// A session is to attach again.
+    pub(crate) fn session_moved(&self) {
+        self.moves.add(1, &[]);
+    }
+
+    /// An account was claimed, or not: `free`, `kept`, `taken` from another, `held` by another, `failed`.
+    pub(crate) fn claimed(&self, result: &'static str) {
+        self.claims.add(1, &[KeyValue::new("result", result)]);
+    }
+
+    /// All that was known of an account was given up, because `reason`.
+    pub(crate) fn reset(&self, reason: &'static str) {
+        self.resets.add(1, &[KeyValue::new("reason", reason)]);
     }
 
     pub(crate) fn recipient_loaded(&self) {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use causeway_identity::{MessageId, SessionId};
-use causeway_proto::routing::v1::{RoutingEvent, ToEdge};
+use causeway_proto::routing::v1::{Hello, RoutingEvent, ToEdge};
 use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -25,11 +25,12 @@ const EVENT_WEIGHT: usize = 256;
 /// Something to tell a session.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Attached { waiting: u64 },
+    Attached { waiting: u64, number: u64 },
     Deliver { tag: u64, envelope: Envelope },
     Outcome { outcome: Outcome, id: MessageId, to: AsWritten },
     Notify(Notice),
     End { reason: Ending, retry_after_ms: u64 },
+    Moved,
 }
 
 /// The sending half of a link.
@@ -46,13 +47,29 @@ struct State {
     events: VecDeque<(SessionId, Event, usize)>,
     bytes: usize,
     waker: Option<Waker>,
+    /// Who speaks; in the first message.
+    hello: Option<Hello>,
+    /// Nothing more is taken from the edge; said at once, and from then on.
+    draining: bool,
+    /// The edge has not been told so yet.
+    tell_draining: bool,
     /// No more events: the stream ends when those that wait have been read.
     finished: bool,
 }
 
 impl Outbox {
-    pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), limit, closed: CancellationToken::new() })
+    /// For a link of the replica with this name.
+    pub(crate) fn new(limit: usize, name: String) -> Arc<Self> {
+        let state = State { hello: Some(Hello { name }), ..State::default() };
+        Arc::new(Self { state: Mutex::new(state), limit, closed: CancellationToken::new() })
+    }
+
+    /// Says that nothing more is taken.
+    pub(crate) fn drain(&self) {
+        let mut state = self.state();
+        state.draining = true;
+        state.tell_draining = true;
+        wake(state);
     }
 
     /// True if there is room for deliveries.
@@ -131,7 +148,8 @@ impl Outbox {
 
     fn poll_batch(&self, context: &mut Context<'_>) -> Poll<Option<ToEdge>> {
         let mut state = self.state();
-        if state.events.is_empty() {
+        let news = state.hello.is_some() || state.tell_draining;
+        if state.events.is_empty() && !news {
             if state.finished {
                 return Poll::Ready(None);
             }
@@ -146,12 +164,14 @@ impl Outbox {
             taken.push((session, event));
         }
         state.bytes -= bytes.min(state.bytes);
+        let (hello, draining) = (state.hello.take(), state.draining);
+        state.tell_draining = false;
         drop(state);
         let events = taken.into_iter().map(|(session, event)| RoutingEvent {
             session_id: Bytes::copy_from_slice(session.as_bytes()),
             event: Some(encode::event(event)),
         });
-        Poll::Ready(Some(ToEdge { events: events.collect(), ..ToEdge::default() }))
+        Poll::Ready(Some(ToEdge { events: events.collect(), hello, draining }))
     }
 }
 
@@ -188,13 +208,17 @@ mod tests {
 
     use super::*;
 
+    fn outbox(limit: usize) -> Arc<Outbox> {
+        Outbox::new(limit, "here".to_owned())
+    }
+
     fn ended() -> Event {
         Event::End { reason: Ending::Overloaded, retry_after_ms: 1 }
     }
 
     #[tokio::test]
     async fn what_is_ready_leaves_in_one_batch_and_in_order() {
-        let outbox = Outbox::new(1 << 20);
+        let outbox = outbox(1 << 20);
         let mut stream = outbox.stream();
         for n in 0..3 {
             outbox.push(SessionId::from_bytes([n; 16]), ended());
@@ -210,8 +234,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn it_says_who_it_is_first_and_that_it_drains_at_once() {
+        let outbox = outbox(1 << 20);
+        let mut stream = outbox.stream();
+        let first = stream.next().await.unwrap().unwrap();
+        assert_eq!((first.hello.unwrap().name.as_str(), first.draining, first.events.len()), ("here", false, 0));
+        outbox.drain();
+        let second = stream.next().await.unwrap().unwrap();
+        assert_eq!((second.hello, second.draining, second.events.len()), (None, true, 0));
+        outbox.push(SessionId::from_bytes([1; 16]), ended());
+        outbox.finish();
+        let third = stream.next().await.unwrap().unwrap();
+        assert_eq!((third.draining, third.events.len()), (true, 1));
+        assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test]
     async fn deliveries_stop_at_half_and_an_edge_that_never_reads_loses_its_link() {
-        let outbox = Outbox::new(4 * EVENT_WEIGHT);
+        let outbox = outbox(4 * EVENT_WEIGHT);
         let _stream = outbox.stream();
         assert!(outbox.reserve(2 * EVENT_WEIGHT));
         assert!(!outbox.reserve(1));
@@ -223,7 +263,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_edge_that_leaves_closes_the_link() {
-        let outbox = Outbox::new(1 << 20);
+        let outbox = outbox(1 << 20);
         drop(outbox.stream());
         outbox.closed().await;
         assert!(!outbox.reserve(1));

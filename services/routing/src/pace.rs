@@ -137,10 +137,10 @@ mod tests {
     use crate::message::{AsWritten, Sender};
     use crate::metrics::Metrics;
     use crate::outbox::{Outbox, OutboxStream};
-    use crate::session::{Session, SessionKey};
+    use crate::session::{Session, SessionKey, Voice};
 
     fn session() -> (Arc<Session>, OutboxStream) {
-        let outbox = Outbox::new(1 << 20);
+        let outbox = Outbox::new(1 << 20, String::new());
         let device = Sender {
             account: AccountId::from_bytes([1; 16]),
             device: DeviceId::new(1).unwrap(),
@@ -148,7 +148,8 @@ mod tests {
             provider: "birdy.example".parse().unwrap(),
         };
         let stream = outbox.stream();
-        (Session::new(SessionKey(1), SessionId::from_bytes([1; 16]), device, 101, outbox, Metrics::new()), stream)
+        let voice = Voice::new(SessionId::from_bytes([1; 16]), device, outbox, Metrics::new());
+        (Session::new(SessionKey(1), voice, 101, 0), stream)
     }
 
     fn refuse(pace: &Pace, session: &Arc<Session>, since: Instant, n: u8) {

@@ -1,7 +1,8 @@
 //! The actor of one recipient address: everything about who gets what is decided here, in order of arrival.
 //!
-//! [`machine`] holds the rules without I/O; [`actor`] feeds it and carries out what it says; [`window`] is what a
-//! session has been given and has not acknowledged; [`outcomes`] is what repeats are told.
+//! [`machine`] holds the rules without I/O; [`actor`] feeds it and carries out what it says, as long as this replica owns
+//! the account; [`window`] is what a session has been given and has not acknowledged; [`outcomes`] is what repeats are
+//! told.
 
 pub(crate) mod actor;
 mod device;
@@ -14,9 +15,11 @@ mod window;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use causeway_identity::AccountId;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::mailbox::StoreError;
 use crate::message::{AsWritten, Submission};
 use crate::records::Change;
 use crate::session::{Session, SessionKey};
@@ -41,8 +44,8 @@ pub(crate) struct ReplyTo {
     pub(crate) since: Instant,
 }
 
-/// What an actor is told beside messages. There is at most one of each kind under way per session or change, so the
-/// queue needs no bound.
+/// What an actor is told beside messages. There is at most one of each kind under way per session, change or peer, so
+/// the queue needs no bound.
 #[derive(Debug)]
 pub(crate) enum Control {
     /// A device of this address is here.
@@ -51,8 +54,12 @@ pub(crate) enum Control {
     Signal(SessionKey),
     /// The directory's record changed.
     Changed(Change),
+    /// Another replica wants this account: what is under way is to settle, then it is released.
+    Release(AccountId, oneshot::Sender<Result<(), StoreError>>),
+    /// This replica has another id: its lease had ended.
+    Renamed,
     /// Take nothing more, write what is not acknowledged, and drop this once every outcome has been told.
     Finish(mpsc::Sender<Infallible>),
-    /// End all sessions, and the actor.
+    /// Tell all sessions to attach elsewhere, and end.
     Leave,
 }

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use causeway_identity::Address;
-use tokio::sync::mpsc;
+use causeway_identity::{AccountId, Address};
+use futures::FutureExt as _;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::config::DevicePolicy;
+use crate::mailbox::{Commit, StoreError};
 use crate::recipient::actor::{Actor, Shared};
 use crate::recipient::{Control, Job};
 use crate::records::Change;
@@ -103,6 +105,37 @@ impl Recipients {
         handle.is_some_and(|handle| handle.control.send(Control::Changed(change)).is_ok())
     }
 
+    /// Tells all actors that this replica has another id.
+    pub(crate) fn renamed(&self) {
+        self.tell_all(|| Control::Renamed);
+    }
+
+    /// Gives an account up once what is under way for it has settled; resolves when the store knows. For another
+    /// replica, which wants it.
+    pub(crate) fn release(&self, address: &Address, account: AccountId) -> Commit<()> {
+        let shard = self.shard(address);
+        if let Some(handle) = shard.get(address).filter(|handle| !handle.jobs.is_closed()) {
+            let (done, released) = oneshot::channel();
+            if handle.control.send(Control::Release(account, done)).is_ok() {
+                return released.map(|done| done.unwrap_or(Err(StoreError::Closed))).boxed();
+            }
+        }
+        // Under the lock of the shard: an actor that comes to be now claims behind this.
+        match self.shared.get() {
+            Some(shared) => shared.mailbox.release(shared.lease.id(), account),
+            None => futures::future::ready(Err(StoreError::Closed)).boxed(),
+        }
+    }
+
+    /// Gives an account up that has been claimed for its address without an actor; an actor that came meanwhile has it.
+    pub(crate) fn release_unless_used(&self, address: &Address, account: AccountId) {
+        let shard = self.shard(address);
+        let used = shard.get(address).is_some_and(|handle| !handle.jobs.is_closed());
+        if let Some(shared) = self.shared.get().filter(|_| !used) {
+            drop(shared.mailbox.release(shared.lease.id(), account));
+        }
+    }
+
     /// Takes an actor out if nothing has come for it meanwhile; nothing comes after that.
     pub(crate) fn retire(&self, address: &Address, nothing_came: impl FnOnce() -> bool) -> bool {
         let mut shard = self.shard(address);
@@ -131,9 +164,8 @@ impl Recipients {
         if crowded { CROWDED_PATIENCE.min(configured) } else { configured }
     }
 
-    /// No more messages: what actors have is written and every outcome told, then sessions end, and the actors with
-    /// them. Resolves when all have.
-    pub(crate) async fn drain(&self) {
+    /// No more messages: what actors have is written and every outcome told. Resolves when all have.
+    pub(crate) async fn settle(&self) {
         self.draining.store(true, Ordering::Release);
         let (quiet, mut all_quiet) = mpsc::channel(1);
         self.tell_all(|| Control::Finish(quiet.clone()));
@@ -142,6 +174,10 @@ impl Recipients {
         if let Some(shared) = self.shared.get() {
             shared.pace.flush();
         }
+    }
+
+    /// Behind [`Recipients::settle`]: sessions are told to go elsewhere, and all actors end.
+    pub(crate) async fn leave(&self) {
         self.tell_all(|| Control::Leave);
         self.tasks.close();
         self.tasks.wait().await;

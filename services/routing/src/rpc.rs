@@ -3,3 +3,4 @@
 mod decode;
 pub(crate) mod encode;
 pub(crate) mod link;
+pub(crate) mod peers;

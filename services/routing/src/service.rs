@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use causeway_identity::{AccountId, Address, Domain};
+use causeway_proto::routing::v1::peers_server::PeersServer;
 use causeway_proto::routing::v1::routing_server::RoutingServer;
 use causeway_runtime::clock::SharedClock;
 use causeway_runtime::config::Check as _;
@@ -17,18 +18,21 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 use tonic::transport::server::Router;
 
-use crate::config::RoutingConfig;
+use crate::config::{RoutingConfig, StoreKind};
 use crate::error::RoutingError;
 use crate::limits::{Budget, Limits};
 use crate::mailbox::sqlite::SqliteMailbox;
-use crate::mailbox::{Bounds, Mailbox, ReplicaId};
+use crate::mailbox::{Claimed, Mailbox, StoreError};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
+use crate::peers::Peers;
 use crate::push::Pusher;
 use crate::recipient::actor::Shared;
 use crate::recipients::Recipients;
 use crate::records::{Change, Changes, Records, follow};
+use crate::replica::Lease;
 use crate::rpc::link::{Links, LinksInner};
+use crate::rpc::peers::PeersService;
 use crate::strangers::Strangers;
 use crate::sweep;
 
@@ -36,9 +40,16 @@ use crate::sweep;
 pub struct Routing {
     links: Links,
     shared: Arc<Shared>,
+    registration: Registration,
     sweep_every: Duration,
     leftovers: mpsc::Receiver<Leftover>,
     changes: Arc<Told>,
+}
+
+/// How this replica makes itself known to the others.
+struct Registration {
+    url: String,
+    lasts: Duration,
 }
 
 impl Routing {
@@ -50,19 +61,24 @@ impl Routing {
     pub async fn build(config: RoutingConfig, directory: Channel, clock: SharedClock) -> Result<Self, RoutingError> {
         config.check()?;
         let metrics = Metrics::new();
-        let bounds = Bounds { messages: config.mailbox_messages, bytes: config.mailbox_bytes };
+        let bounds = config.mailbox_bounds();
+        if config.store == StoreKind::Postgres {
+            // The backend is still to come.
+            return Err(RoutingError::Mailbox { path: config.data_dir, reason: "postgres is not built in".to_owned() });
+        }
         let (dir, for_mailbox) = (config.data_dir.clone(), metrics.clone());
         // Opening recovers the log of a process that was killed, which takes as long as the disk needs.
         let opening = tokio::task::spawn_blocking(move || SqliteMailbox::open(&dir, bounds, for_mailbox));
         let mailbox = opening
             .await
             .map_err(|join| RoutingError::Mailbox { path: config.data_dir.clone(), reason: join.to_string() })??;
-        Self::with_mailbox(&config, Arc::new(mailbox), directory, clock, metrics)
+        Self::with_mailbox(&config, Arc::new(mailbox), Lease::always(Arc::clone(&clock)), directory, clock, metrics)
     }
 
     pub(crate) fn with_mailbox(
         config: &RoutingConfig,
         mailbox: Arc<dyn Mailbox>,
+        lease: Arc<Lease>,
         directory: Channel,
         clock: SharedClock,
         metrics: Metrics,
@@ -73,7 +89,9 @@ impl Routing {
         let recipients = Recipients::new(config.max_recipients, config.recipient_queue, config.device_policy());
         let shared = Arc::new(Shared {
             mailbox,
-            replica: ReplicaId::from_bytes([0; 16]),
+            lease,
+            peers: Peers::new(Duration::from_millis(config.release_timeout_ms)),
+            claim_timeout: Duration::from_millis(config.claim_timeout_ms),
             records,
             limits: Limits::new(config),
             strangers: Strangers::new(config),
@@ -89,6 +107,7 @@ impl Routing {
             recipients: Arc::clone(&recipients),
             memory: Budget::new(config.memory_bytes),
             metrics,
+            name: config.stable_name(),
             link_bytes: config.link_bytes,
             max_sessions: config.max_sessions,
             retry_ms: config.retry_ms,
@@ -100,19 +119,23 @@ impl Routing {
         let (leave, leftovers) = mpsc::channel(LEFTOVERS);
         let changes = Arc::new(Told { recipients, leave, pusher: shared.pusher.clone() });
         let sweep_every = Duration::from_millis(config.sweep_interval_ms);
-        Ok(Self { links, shared, sweep_every, leftovers, changes })
+        let registration =
+            Registration { url: config.advertise_url.clone(), lasts: Duration::from_millis(config.lease_ms) };
+        Ok(Self { links, shared, registration, sweep_every, leftovers, changes })
     }
 
-    /// The internal gRPC service `causeway.routing.v1.Routing`.
+    /// The internal gRPC services `causeway.routing.v1.Routing`, for edges, and `Peers`, for other routings.
     pub fn router(&self) -> Router {
+        let peers = PeersService { recipients: Arc::clone(&self.changes.recipients) };
         let service = RoutingServer::new(self.links.clone())
             .max_decoding_message_size(grpc::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(grpc::MAX_MESSAGE_BYTES);
-        grpc::server().add_service(service)
+        grpc::server().add_service(service).add_service(PeersServer::new(peers))
     }
 
-    /// Follows the directory, sweeps and sends webhooks until `life` drains. Then it takes nothing more from edges,
-    /// ends all sessions, writes what is not acknowledged to the mailbox, tells what it still can, and returns.
+    /// Follows the directory, keeps its lease, sweeps and sends webhooks until `life` drains. Then it takes nothing more
+    /// from edges, and tells them so; writes what is not acknowledged to the mailbox, tells what it still can, gives up
+    /// what it owns, has all sessions attach elsewhere, and returns.
     ///
     /// # Errors
     /// [`RoutingError::Background`]. Anything else that fails is tried again, or told to those whom it concerns.
@@ -122,6 +145,14 @@ impl Routing {
         background.spawn(follow(self.shared.records.clone(), self.changes.clone(), stop.clone()));
         background.spawn(sweep::run(Arc::clone(&self.shared), self.sweep_every, stop.clone()));
         background.spawn(self.shared.pusher.clone().run(stop.clone()));
+        let (keeper, registration) = (Arc::clone(&self.shared), self.registration);
+        let (renamed, stopped) = (Arc::clone(&self.changes.recipients), stop.clone());
+        let patience = registration.lasts;
+        background.spawn(async move {
+            let Registration { url, lasts } = registration;
+            let renamed = || renamed.renamed();
+            keeper.lease.keep(&*keeper.mailbox, &url, lasts, &keeper.metrics, renamed, stopped).await;
+        });
         let (paced, stopped) = (Arc::clone(&self.shared), stop.clone());
         background.spawn(async move { paced.pace.run(&stopped).await });
         let recipients = Arc::clone(&self.changes.recipients);
@@ -133,7 +164,9 @@ impl Routing {
         };
         let links = &self.links.0;
         links.draining.cancel();
-        links.recipients.drain().await;
+        links.recipients.settle().await;
+        self.shared.lease.leave(&*self.shared.mailbox, patience).await;
+        links.recipients.leave().await;
         links.finished.cancel();
         links.tasks.close();
         links.tasks.wait().await;
@@ -151,7 +184,7 @@ enum Leftover {
     /// Devices have changed, and no actor is in memory.
     Devices(Address, AccountId),
     /// It has left.
-    Account(AccountId),
+    Account(Address, AccountId),
 }
 
 /// Passes changes on to actors.
@@ -164,7 +197,7 @@ struct Told {
 impl Changes for Told {
     fn changed(&self, address: Address, account: Option<AccountId>, change: Change) {
         let leftover = match (&change, account) {
-            (Change::Withdrawn, Some(account)) => Some(Leftover::Account(account)),
+            (Change::Withdrawn, Some(account)) => Some(Leftover::Account(address.clone(), account)),
             (Change::Devices, Some(account)) => Some(Leftover::Devices(address.clone(), account)),
             _ => None,
         };
@@ -205,8 +238,8 @@ async fn clean_up(
 
 async fn clean(leftover: Leftover, shared: &Shared, recipients: &Arc<Recipients>) {
     match leftover {
-        Leftover::Account(account) => {
-            while let Err(error) = shared.mailbox.drop_account(shared.replica, account).await {
+        Leftover::Account(address, account) => {
+            while let Err(error) = erase(&address, account, shared, recipients).await {
                 tracing::warn!(%account, %error, "what a withdrawn account has left could not be erased yet");
                 tokio::time::sleep(ERASE_AGAIN).await;
             }
@@ -216,6 +249,24 @@ async fn clean(leftover: Leftover, shared: &Shared, recipients: &Arc<Recipients>
             if usage.is_ok_and(|usage| !usage.is_empty()) {
                 recipients.tell(&address, Change::Other, true);
             }
+        }
+    }
+}
+
+/// Erases what an account has left, unless another replica owns it, which hears of it too.
+async fn erase(
+    address: &Address,
+    account: AccountId,
+    shared: &Shared,
+    recipients: &Recipients,
+) -> Result<(), StoreError> {
+    let replica = shared.lease.held().await;
+    match shared.mailbox.claim(replica, account).await? {
+        Claimed::Held(_) => Ok(()),
+        Claimed::Ours { .. } => {
+            let erased = shared.mailbox.drop_account(replica, account).await;
+            recipients.release_unless_used(address, account);
+            erased
         }
     }
 }

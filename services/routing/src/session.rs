@@ -17,52 +17,73 @@ use crate::recipient::Control;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SessionKey(pub(crate) u64);
 
-/// Shared by the link that it came by, the actor of its own account, and the actors of those to whom it writes.
+/// What a session says and is told on its link, whether or not it is attached there. It outlives attachments: a session
+/// whose mailbox has moved goes on submitting.
+#[derive(Debug)]
+pub(crate) struct Voice {
+    pub(crate) id: SessionId,
+    pub(crate) device: Arc<Sender>,
+    outbox: Arc<Outbox>,
+    /// It has been told to end, or has left: what it still says counts for nothing.
+    over: AtomicBool,
+    /// Until when it is told that it is over its rate, whatever the rate says by then.
+    closed_until: Mutex<Option<Instant>>,
+    metrics: Metrics,
+}
+
+impl Voice {
+    pub(crate) fn new(id: SessionId, device: Sender, outbox: Arc<Outbox>, metrics: Metrics) -> Arc<Self> {
+        let device = Arc::new(device);
+        Arc::new(Self { id, device, outbox, over: AtomicBool::new(false), closed_until: Mutex::new(None), metrics })
+    }
+}
+
+/// How a session is, or was, attached. Shared by the link that it came by, the actor of its own account, and the actors
+/// of those to whom it writes.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) key: SessionKey,
     pub(crate) id: SessionId,
     pub(crate) device: Arc<Sender>,
     pub(crate) registration: u32,
-    outbox: Arc<Outbox>,
+    /// What it was told when it attached first; 0: this is the first time.
+    pub(crate) number: u64,
+    /// When it came.
+    pub(crate) since: Instant,
+    voice: Arc<Voice>,
     /// The greatest tag that the device has acknowledged.
     processed: AtomicU64,
     announced: AtomicBool,
     detached: AtomicBool,
-    /// It has been told to end, or has left: what it still says counts for nothing.
-    over: AtomicBool,
-    /// Until when it is told that it is over its rate, whatever the rate says by then.
-    closed_until: Mutex<Option<Instant>>,
+    /// It has moved, or is attached again: it is given nothing.
+    elsewhere: AtomicBool,
     /// Its actor knows that there is something new above.
     signalled: AtomicBool,
     owner: std::sync::OnceLock<mpsc::UnboundedSender<Control>>,
-    metrics: Metrics,
 }
 
 impl Session {
-    pub(crate) fn new(
-        key: SessionKey,
-        id: SessionId,
-        device: Sender,
-        registration: u32,
-        outbox: Arc<Outbox>,
-        metrics: Metrics,
-    ) -> Arc<Self> {
+    pub(crate) fn new(key: SessionKey, voice: Arc<Voice>, registration: u32, number: u64) -> Arc<Self> {
         Arc::new(Self {
             key,
-            id,
-            device: Arc::new(device),
+            id: voice.id,
+            device: Arc::clone(&voice.device),
             registration,
-            outbox,
+            number,
+            since: Instant::now(),
+            voice,
             processed: AtomicU64::new(0),
             announced: AtomicBool::new(false),
             detached: AtomicBool::new(false),
-            over: AtomicBool::new(false),
-            closed_until: Mutex::new(None),
+            elsewhere: AtomicBool::new(false),
             signalled: AtomicBool::new(false),
             owner: std::sync::OnceLock::new(),
-            metrics,
         })
+    }
+
+    /// For what attaches next in its place.
+    pub(crate) fn voice(&self) -> &Arc<Voice> {
+        &self.voice
     }
 
     /// Names the actor that is told of acknowledgements and of the end.
@@ -70,15 +91,24 @@ impl Session {
         let _named_before = self.owner.set(owner);
     }
 
-    /// The device acknowledged everything up to `tag`.
+    /// The device acknowledged everything up to `tag`. What was given to it before it moved counts for nothing.
     pub(crate) fn acknowledge(&self, tag: u64) {
+        if self.elsewhere.load(Ordering::Acquire) {
+            return;
+        }
         self.processed.fetch_max(tag, Ordering::AcqRel);
         self.signal();
     }
 
     /// It is not there any more.
     pub(crate) fn detach(&self) {
-        self.over.store(true, Ordering::Release);
+        self.voice.over.store(true, Ordering::Release);
+        self.supersede();
+    }
+
+    /// It attaches again: this attachment is over, and what it has submitted is answered all the same.
+    pub(crate) fn supersede(&self) {
+        self.elsewhere.store(true, Ordering::Release);
         if !self.detached.swap(true, Ordering::AcqRel) {
             self.signal();
         }
@@ -103,32 +133,37 @@ impl Session {
 
     /// True once it has left or was told to end.
     pub(crate) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
+        self.voice.over.load(Ordering::Acquire)
+    }
+
+    /// True as long as it is to be served here.
+    pub(crate) fn is_here(&self) -> bool {
+        !self.is_over() && !self.elsewhere.load(Ordering::Acquire)
     }
 
     /// True if there may be room for deliveries.
     pub(crate) fn has_room(&self) -> bool {
-        !self.is_over() && self.outbox.has_room()
+        self.is_here() && self.voice.outbox.has_room()
     }
 
     /// Room for a delivery of this weight; to be followed by [`Session::deliver`].
     pub(crate) fn reserve(&self, weight: usize) -> bool {
-        !self.is_over() && self.outbox.reserve(weight)
+        self.is_here() && self.voice.outbox.reserve(weight)
     }
 
     pub(crate) fn deliver(&self, tag: u64, envelope: Envelope) {
         let weight = envelope.weight();
-        self.outbox.push_reserved(self.id, Event::Deliver { tag, envelope }, weight);
+        self.voice.outbox.push_reserved(self.id, Event::Deliver { tag, envelope }, weight);
     }
 
     /// Tells the sender what became of a message.
     pub(crate) fn answer(&self, outcome: Outcome, id: MessageId, to: AsWritten) {
-        self.metrics.decided(&outcome);
+        self.voice.metrics.decided(&outcome);
         if let Outcome::Rejected(Rejection::RateLimited { retry_after_ms }) = outcome {
             self.close_for(Duration::from_millis(retry_after_ms).min(MAX_CLOSED));
         }
         if !self.is_over() {
-            self.outbox.push(self.id, Event::Outcome { outcome, id, to });
+            self.voice.outbox.push(self.id, Event::Outcome { outcome, id, to });
         }
     }
 
@@ -136,34 +171,45 @@ impl Session {
     /// repeat all of it in its order. Were it let in as soon as the rate allows it, it would overtake.
     fn close_for(&self, time: Duration) {
         let until = Instant::now() + time;
-        let mut closed_until = self.closed_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut closed_until = self.voice.closed_until.lock().unwrap_or_else(PoisonError::into_inner);
         *closed_until = Some(closed_until.map_or(until, |before| before.max(until)));
     }
 
     /// How many milliseconds it still is over its rate.
     pub(crate) fn closed_for_ms(&self) -> Option<u64> {
-        let until = (*self.closed_until.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let until = (*self.voice.closed_until.lock().unwrap_or_else(PoisonError::into_inner))?;
         let left = until.checked_duration_since(Instant::now())?;
         Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).saturating_add(1))
     }
 
-    pub(crate) fn attached(&self, waiting: u64) {
+    pub(crate) fn attached(&self, waiting: u64, number: u64) {
         self.announced.store(true, Ordering::Release);
-        self.outbox.push(self.id, Event::Attached { waiting });
+        if self.is_here() {
+            self.voice.outbox.push(self.id, Event::Attached { waiting, number });
+        }
+    }
+
+    /// Its mailbox is somebody else's, or is loaded anew: it is to attach again. It may go on submitting.
+    pub(crate) fn moved(&self) {
+        if self.is_here() && !self.elsewhere.swap(true, Ordering::AcqRel) {
+            self.voice.metrics.session_moved();
+            self.voice.outbox.push(self.id, Event::Moved);
+        }
+        self.detached.store(true, Ordering::Release);
     }
 
     /// Nothing is told before the session is attached: it begins with what is so by then.
     pub(crate) fn notify(&self, notice: Notice) {
-        if self.announced.load(Ordering::Acquire) && !self.is_over() {
-            self.outbox.push(self.id, Event::Notify(notice));
+        if self.announced.load(Ordering::Acquire) && self.is_here() {
+            self.voice.outbox.push(self.id, Event::Notify(notice));
         }
     }
 
     /// Ends it, once.
     pub(crate) fn end(&self, reason: Ending, retry_after_ms: u64) {
-        if !self.over.swap(true, Ordering::AcqRel) {
-            self.metrics.session_ended(reason);
-            self.outbox.push(self.id, Event::End { reason, retry_after_ms });
+        if !self.voice.over.swap(true, Ordering::AcqRel) {
+            self.voice.metrics.session_ended(reason);
+            self.voice.outbox.push(self.id, Event::End { reason, retry_after_ms });
         }
         // Wherever the order to end came from, its own actor is to let go of it.
         if !self.detached.swap(true, Ordering::AcqRel) {

@@ -37,6 +37,8 @@ pub(super) struct Device {
 #[derive(Debug)]
 pub(super) struct Served {
     pub(super) session: SessionKey,
+    /// Rises with each session of the device.
+    pub(super) number: u64,
     pub(super) registration: u32,
     pub(super) window: Window,
     /// Everything up to here was given to it.

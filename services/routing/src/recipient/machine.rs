@@ -9,7 +9,9 @@
 //! - a device gets its messages in the order of their [`Seq`]: a session that has not been given everything before gets
 //!   nothing directly.
 
+mod deciding;
 mod keeping;
+mod lifetime;
 mod serving;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -23,12 +25,9 @@ use super::device::Device;
 pub(crate) use super::device::Ticket;
 use super::outcomes::Outcomes;
 use crate::config::DevicePolicy;
-use crate::mailbox::{DeviceUsage, PageRequest, Put, Usage};
-use crate::message::{
-    Class, Enc, Ending, Envelope, Header, MessageKey, Mismatch, Outcome, Rejection, Sender, Seq, Submission, weight,
-};
-use crate::records::{Found, Record};
-use crate::rules;
+use crate::mailbox::{PageRequest, Put};
+use crate::message::{Enc, Ending, Envelope, Header, MessageKey, Outcome, Rejection, Sender, Seq};
+use crate::records::Record;
 use crate::session::SessionKey;
 
 /// What the machine asks of the world while it decides.
@@ -61,6 +60,16 @@ pub(crate) struct Attaching {
     pub(crate) session: SessionKey,
     pub(crate) device: DeviceId,
     pub(crate) registration: u32,
+    /// What it was told when it attached first; 0: this is the first time.
+    pub(crate) number: u64,
+}
+
+/// The newest session of a device.
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    number: u64,
+    /// It has attached here for the first time, so that every other session with a number is older.
+    fresh: bool,
 }
 
 /// What is to be done. `R` names whom to answer.
@@ -69,12 +78,17 @@ pub(crate) enum Output<R> {
     Attached {
         session: SessionKey,
         waiting: u64,
+        number: u64,
     },
     Deliver {
         session: SessionKey,
         tag: u64,
         envelope: Envelope,
         from_mailbox: bool,
+    },
+    /// The session is to attach again, perhaps elsewhere. It is not known any more.
+    Moved {
+        session: SessionKey,
     },
     /// The session is not known any more.
     End {
@@ -136,6 +150,8 @@ pub(crate) struct Machine<R> {
     /// The record that was acted on last.
     record: Option<Arc<Record>>,
     devices: BTreeMap<DeviceId, Device>,
+    /// Also of devices that have left since.
+    newest: BTreeMap<DeviceId, Newest>,
     /// Messages without an outcome.
     pending: HashMap<MessageKey, Pending<R>>,
     /// Those of them that are to be written for a device, and are not on their way yet, in order.
@@ -225,8 +241,6 @@ struct UnderWay {
     parts: Vec<(DeviceId, usize)>,
 }
 
-/// Repeats of one message that are answered together; of more, the latest.
-const MAX_REPLIES: usize = 8;
 /// How soon to try again what there was no room for.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -238,6 +252,7 @@ impl<R> Machine<R> {
             account: None,
             record: None,
             devices: BTreeMap::new(),
+            newest: BTreeMap::new(),
             pending: HashMap::new(),
             waiting: BTreeMap::new(),
             forgetful: false,
@@ -262,207 +277,6 @@ impl<R> Machine<R> {
         self.record.as_ref()
     }
 
-    /// Starts with what the mailbox holds for the account. An earlier account of the same address is gone.
-    pub(crate) fn load(&mut self, account: AccountId, usage: &[DeviceUsage], out: &mut Vec<Output<R>>) {
-        self.gone(out);
-        self.account = Some(account);
-        for known in usage {
-            self.last_seq = self.last_seq.max(known.last);
-            self.devices.insert(known.device, Device { kept: known.usage, ..Device::default() });
-        }
-        self.forgetful = !usage.is_empty();
-    }
-
-    /// The account has left: its sessions end and nothing of it is kept.
-    pub(crate) fn gone(&mut self, out: &mut Vec<Output<R>>) {
-        let Some(account) = self.account.take() else { return };
-        for (_, device) in std::mem::take(&mut self.devices) {
-            if let Some(served) = device.served {
-                out.push(Output::End { session: served.session, reason: Ending::Withdrawn });
-            }
-        }
-        for (_, pending) in self.pending.drain() {
-            out.extend(pending.replies.into_iter().map(|reply| Output::Fail { reply }));
-        }
-        self.record = None;
-        self.outcomes.clear();
-        self.deadlines.clear();
-        self.waiting.clear();
-        self.undropped.clear();
-        // Behind the puts that are under way, so that it takes them too.
-        out.push(Output::DropAccount { account });
-    }
-
-    /// Acts on a record of the loaded account: devices that are not on it any more end, and nothing of them is kept.
-    pub(crate) fn reconcile(&mut self, record: &Arc<Record>, out: &mut Vec<Output<R>>) {
-        let before = match &self.record {
-            Some(before) if Arc::ptr_eq(before, record) => return,
-            before => before.clone(),
-        };
-        self.record = Some(Arc::clone(record));
-        let ids: Vec<DeviceId> = self.devices.keys().copied().collect();
-        for id in ids {
-            let keep = record.device(id).map(|device| device.registration);
-            let known = before.as_ref().and_then(|before| before.device(id)).map(|device| device.registration);
-            if keep.is_some() && keep == known {
-                continue;
-            }
-            self.remove(id, record.account, keep, out);
-        }
-    }
-
-    /// Answers a message whose outcome is known, or will be; gives `reply` back otherwise.
-    pub(crate) fn repeat(&mut self, key: &MessageKey, reply: R, out: &mut Vec<Output<R>>) -> Result<(), R> {
-        if let Some(pending) = self.pending.get_mut(key) {
-            if pending.replies.len() >= MAX_REPLIES {
-                pending.replies.remove(0);
-            }
-            pending.replies.push(reply);
-            return Ok(());
-        }
-        match self.outcomes.get(key) {
-            Some(outcome) => {
-                out.push(Output::Answer { reply, id: key.id, outcome: outcome.clone() });
-                Ok(())
-            }
-            None => Err(reply),
-        }
-    }
-
-    /// Decides about a message. If `recipient` permits it, its account must have been loaded. The order of the checks is
-    /// part of the protocol; a repeat comes before all, since it is told the truth about its first submission.
-    pub(crate) fn submit(
-        &mut self,
-        submission: Submission,
-        reply: R,
-        (recipient, sender): (&Found, &Found),
-        now: Now,
-        world: &mut impl World,
-        out: &mut Vec<Output<R>>,
-    ) {
-        self.last_submission = Some(now.instant);
-        let Err(reply) = self.repeat(&submission.key(), reply, out) else { return };
-        let key = submission.key();
-        let decided = match (recipient, sender) {
-            (Some(recipient), Some(sender)) if rules::permits(recipient, sender, &submission.from) => {
-                self.reconcile(recipient, out);
-                self.check(&submission, recipient, world, out).map(|()| (recipient, sender))
-            }
-            _ => Err(Rejection::NotAvailable),
-        };
-        match decided {
-            Ok((recipient, sender)) => self.accept(submission, reply, (recipient, sender), now, world, out),
-            // Before this process, or before what it remembers, the same message may have been accepted. For whom the
-            // account does not let in, nothing of it is touched.
-            Err(rejection) => match self.account.filter(|_| self.forgetful && rejection != Rejection::NotAvailable) {
-                Some(account) => out.push(Output::Verify { account, key, reply, rejection }),
-                None => out.push(Output::Answer { reply, id: key.id, outcome: Outcome::Rejected(rejection) }),
-            },
-        }
-    }
-
-    /// What was asked for by [`Output::Verify`]; `None` when the mailbox did not answer. What a mailbox holds had been accepted, and is safe for all of its
-    /// devices: its repeat is told so.
-    pub(crate) fn verified(
-        &mut self,
-        key: &MessageKey,
-        reply: R,
-        rejection: Rejection,
-        held: Option<bool>,
-        out: &mut Vec<Output<R>>,
-    ) {
-        let outcome = match held {
-            Some(true) => Outcome::Stored,
-            Some(false) => Outcome::Rejected(rejection),
-            None => {
-                out.push(Output::Fail { reply });
-                return;
-            }
-        };
-        self.remember(*key, &outcome);
-        out.push(Output::Answer { reply, id: key.id, outcome });
-    }
-
-    fn remember(&mut self, key: MessageKey, outcome: &Outcome) {
-        if let Some(now) = self.last_submission {
-            self.forgetful |= self.outcomes.remember(key, outcome.clone(), now);
-        }
-    }
-
-    /// The checks behind consent: limits, size, devices, room.
-    fn check(
-        &mut self,
-        submission: &Submission,
-        recipient: &Record,
-        world: &mut impl World,
-        out: &mut Vec<Output<R>>,
-    ) -> Result<(), Rejection> {
-        world.count(&submission.from).map_err(|retry_after_ms| Rejection::RateLimited { retry_after_ms })?;
-        if submission.bytes() > self.policy.max_message_bytes {
-            return Err(Rejection::TooLarge);
-        }
-        let mismatch: Mismatch = rules::mismatch(submission, recipient);
-        if !mismatch.is_empty() {
-            return Err(Rejection::Devices(mismatch));
-        }
-        let full = submission.class != Class::Ephemeral
-            && submission.enc.iter().any(|enc| {
-                self.devices.get(&enc.device).is_some_and(|device| {
-                    !device.has_room(weight(enc), self.policy.mailbox_messages, self.policy.mailbox_bytes)
-                })
-            });
-        if full {
-            self.recount(recipient.account, out);
-            return Err(Rejection::RateLimited { retry_after_ms: self.policy.mailbox_full_retry_ms });
-        }
-        Ok(())
-    }
-
-    fn accept(
-        &mut self,
-        submission: Submission,
-        reply: R,
-        (recipient, sender): (&Record, &Record),
-        now: Now,
-        world: &mut impl World,
-        out: &mut Vec<Output<R>>,
-    ) {
-        let key = submission.key();
-        let seq = Seq(now.unix_us.max(self.last_seq.0.saturating_add(1)));
-        self.last_seq = seq;
-        let ts_ms = now.unix_ms();
-        let lives_ms = match submission.class {
-            Class::Chat => self.policy.chat_expiry_ms,
-            Class::Call => self.policy.call_expiry_ms,
-            Class::Ephemeral => 0,
-        };
-        let header = Arc::new(Header {
-            seq,
-            key,
-            from: submission.from.address.clone(),
-            class: submission.class,
-            ts_ms,
-            expires_ms: ts_ms.saturating_add(lives_ms),
-            origin: rules::origin(recipient, sender),
-            charge: submission.charge,
-        });
-        let mut parts = Vec::with_capacity(submission.enc.len());
-        for enc in submission.enc {
-            let envelope = Envelope { header: Arc::clone(&header), enc };
-            let state = self.fan_out(&envelope, now, world, out);
-            parts.push(Part { enc: envelope.enc, state });
-        }
-        let pending = Pending { header, replies: vec![reply], parts, put: None };
-        if pending.any(State::Live) {
-            self.deadlines.push_back((now.instant + self.policy.ack_window, key, seq));
-        }
-        if pending.any(State::Waiting) {
-            self.waiting.insert(seq, key);
-        }
-        self.pending.insert(key, pending);
-        self.settle(&key, out);
-    }
-
     /// What is to be done next without any input, and when.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let window = self.deadlines.front().map(|(deadline, _, _)| *deadline);
@@ -485,23 +299,6 @@ impl<R> Machine<R> {
             for id in ids {
                 self.advance(id, now, world, out);
             }
-        }
-    }
-
-    /// Writes everything that is not acknowledged, without waiting for the window of each message.
-    pub(crate) fn finish(&mut self, out: &mut Vec<Output<R>>) {
-        let in_order: BTreeMap<Seq, MessageKey> =
-            self.pending.iter().map(|(key, pending)| (pending.header.seq, *key)).collect();
-        for key in in_order.values() {
-            self.window_over(key, out);
-        }
-    }
-
-    /// Ends all sessions.
-    pub(crate) fn leave(&mut self, out: &mut Vec<Output<R>>) {
-        let ids: Vec<DeviceId> = self.devices.keys().copied().collect();
-        for id in ids {
-            self.end_served(id, Some(Ending::Draining), out);
         }
     }
 
@@ -535,16 +332,6 @@ impl<R> Machine<R> {
             self.devices.remove(&id);
         }
     }
-
-    fn recount(&mut self, account: AccountId, out: &mut Vec<Output<R>>) {
-        if self.devices.values().any(|device| device.recount.is_some()) {
-            return;
-        }
-        for device in self.devices.values_mut() {
-            device.recount = Some(Usage::default());
-        }
-        out.push(Output::Recount { account });
-    }
 }
 
 #[cfg(test)]
@@ -556,7 +343,7 @@ impl<R> Machine<R> {
 
     /// Nothing is believed to be in the mailbox or held for it.
     pub(crate) fn holds_nothing(&self) -> bool {
-        let nothing = Usage::default();
+        let nothing = crate::mailbox::Usage::default();
         self.devices.values().all(|device| {
             let unkept = device.served.as_ref().map_or(0, |served| served.window.unkept());
             device.kept == nothing && device.reserved == nothing && unkept == 0

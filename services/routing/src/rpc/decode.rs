@@ -17,8 +17,8 @@ pub(crate) struct BadField(pub(crate) &'static str);
 /// Copies that a message may have: far more than an account has devices, so that a wrong list gets its answer.
 const MAX_ENC: usize = 256;
 
-/// Who attaches, under which registration.
-pub(crate) fn attach(attach: &pb::Attach) -> Result<(Sender, u32), BadField> {
+/// Who attaches.
+pub(crate) fn attach(attach: &pb::Attach) -> Result<Sender, BadField> {
     let address: Address = attach.address.parse().map_err(|_| BadField("address"))?;
     let sender = Sender {
         account: AccountId::try_from(&attach.account_id[..]).map_err(|_| BadField("account_id"))?,
@@ -29,7 +29,7 @@ pub(crate) fn attach(attach: &pb::Attach) -> Result<(Sender, u32), BadField> {
     if sender.address.provider() != sender.provider.as_str() {
         return Err(BadField("provider_domain"));
     }
-    Ok((sender, attach.registration_id))
+    Ok(sender)
 }
 
 /// A submitted message, and the recipient's address as it was written.

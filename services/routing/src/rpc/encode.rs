@@ -13,13 +13,14 @@ use crate::session::Notice;
 /// An event for a session.
 pub(crate) fn event(event: Event) -> Wire {
     match event {
-        Event::Attached { waiting } => Wire::Attached(pb::Attached { waiting, number: 0 }),
+        Event::Attached { waiting, number } => Wire::Attached(pb::Attached { waiting, number }),
         Event::Deliver { tag, envelope } => Wire::Deliver(delivery(tag, envelope)),
         Event::Outcome { outcome, id, to } => {
             Wire::Outcome(wire::Outcome { id: Bytes::copy_from_slice(id.as_bytes()), to: to.0, ..answer(outcome) })
         }
         Event::Notify(notice) => Wire::Notify(notification(notice)),
         Event::End { reason, retry_after_ms } => Wire::End(wire::End { reason: ending(reason).into(), retry_after_ms }),
+        Event::Moved => Wire::Moved(pb::Moved {}),
     }
 }
 
@@ -109,6 +110,5 @@ const fn ending(reason: Ending) -> wire::EndReason {
         Ending::BadStanza => wire::EndReason::BadStanza,
         Ending::BadAck => wire::EndReason::BadAck,
         Ending::Overloaded => wire::EndReason::Overloaded,
-        Ending::Draining => wire::EndReason::Draining,
     }
 }

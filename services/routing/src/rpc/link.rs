@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::outbox::{Outbox, OutboxStream};
 use crate::recipient::{Job, ReplyTo};
 use crate::recipients::{Recipients, Refused};
-use crate::session::{Session, SessionKey};
+use crate::session::{Session, SessionKey, Voice};
 
 /// Serves links; cheap to clone.
 #[derive(Clone)]
@@ -33,6 +33,8 @@ pub(crate) struct LinksInner {
     /// Memory for messages.
     pub(crate) memory: Arc<Budget>,
     pub(crate) metrics: Metrics,
+    /// Of this replica.
+    pub(crate) name: String,
     pub(crate) link_bytes: usize,
     pub(crate) max_sessions: usize,
     pub(crate) retry_ms: u64,
@@ -52,7 +54,7 @@ impl Routing for Links {
         if self.0.draining.is_cancelled() {
             return Err(Status::unavailable("this routing stops"));
         }
-        let outbox = Outbox::new(self.0.link_bytes);
+        let outbox = Outbox::new(self.0.link_bytes, self.0.name.clone());
         let link = Link {
             shared: Arc::clone(&self.0),
             outbox: Arc::clone(&outbox),
@@ -83,6 +85,7 @@ impl Link {
             let batch = tokio::select! {
                 biased;
                 () = self.shared.draining.cancelled() => {
+                    self.outbox.drain();
                     // What edges still send is not taken: their clients repeat it elsewhere. Answers still go out.
                     tokio::select! {
                         () = self.shared.finished.cancelled() => self.outbox.finish(),
@@ -128,18 +131,26 @@ impl Link {
     }
 
     fn attach(&mut self, id: SessionId, attach: &Attach) {
-        let parsed = decode::attach(attach);
-        let (sender, registration) = match parsed {
-            Ok(parsed) => parsed,
+        let sender = match decode::attach(attach) {
+            Ok(sender) => sender,
             Err(error) => {
                 tracing::error!(%error, "an edge attached a device that cannot be");
                 self.refuse(id, Ending::BadStanza);
                 return;
             }
         };
-        // A session id that comes twice is a new session; the older one has ended.
+        let voice = match self.sessions.get(&id).filter(|before| !before.is_over() && *before.device == sender) {
+            // It is known already.
+            Some(_) if attach.submits_only => return,
+            Some(before) => Some(Arc::clone(before.voice())),
+            None => None,
+        };
         if let Some(before) = self.sessions.remove(&id) {
-            before.detach();
+            match voice {
+                Some(_) => before.supersede(),
+                // A session id that comes twice is a new session; the older one has ended.
+                None => before.detach(),
+            }
         }
         if self.sessions.len() >= self.next_sweep {
             // Those that were ended from this side; an edge need not detach them.
@@ -150,10 +161,11 @@ impl Link {
             self.refuse(id, Ending::Overloaded);
             return;
         }
+        let voice =
+            voice.unwrap_or_else(|| Voice::new(id, sender, Arc::clone(&self.outbox), self.shared.metrics.clone()));
         let key = SessionKey(self.shared.last_session.fetch_add(1, Ordering::Relaxed));
-        let (outbox, metrics) = (Arc::clone(&self.outbox), self.shared.metrics.clone());
-        let session = Session::new(key, id, sender, registration, outbox, metrics);
-        if self.shared.recipients.attach(&session) {
+        let session = Session::new(key, voice, attach.registration_id, attach.number);
+        if attach.submits_only || self.shared.recipients.attach(&session) {
             self.sessions.insert(id, session);
         } else {
             session.end(Ending::Overloaded, self.shared.retry_ms);

@@ -86,12 +86,13 @@ impl Deployment {
 
     async fn start(&mut self) {
         self.config.check().unwrap();
-        let bounds = Bounds { messages: self.config.mailbox_messages, bytes: self.config.mailbox_bytes };
+        let bounds = self.config.mailbox_bounds();
         let mailbox = Arc::new(SqliteMailbox::open(&self.config.data_dir, bounds, Metrics::new()).unwrap());
         let clock: SharedClock = self.clock.clone();
         let directory = self.directory.channel(&self.life);
         let store: Arc<dyn Mailbox> = mailbox.clone();
-        let routing = Routing::with_mailbox(&self.config, store, directory, clock, Metrics::new()).unwrap();
+        let lease = Lease::always(clock.clone());
+        let routing = Routing::with_mailbox(&self.config, store, lease, directory, clock, Metrics::new()).unwrap();
         let (life, stage) = (Lifecycle::new(), Lifecycle::new());
         let channel = grpc::in_process(routing.router(), &life);
         let served = tokio::spawn(routing.serve(stage.clone()));

@@ -1,10 +1,13 @@
 //! Carries out what the machine says, in order.
 
+use std::future::Future;
+
 use causeway_identity::{DeviceId, MessageId};
 use futures::FutureExt as _;
 
-use super::{Actor, Finished, Senses};
-use crate::message::{Ending, Outcome, Rejection};
+use super::{Actor, Finished, Senses, owning};
+use crate::mailbox::StoreError;
+use crate::message::{Outcome, Rejection};
 use crate::recipient::ReplyTo;
 use crate::recipient::machine::Output;
 
@@ -16,11 +19,12 @@ impl Actor {
     }
 
     fn perform_one(&mut self, output: Output<ReplyTo>) {
-        let mailbox = &self.shared.mailbox;
+        let Some(output) = self.hold_back(output) else { return };
+        let (mailbox, replica, epoch) = (&self.shared.mailbox, self.writes_as(), self.epoch);
         match output {
-            Output::Attached { session, waiting } => {
+            Output::Attached { session, waiting, number } => {
                 if let Some(session) = self.sessions.get(&session) {
-                    session.attached(waiting);
+                    session.attached(waiting, number);
                 }
             }
             Output::Deliver { session, tag, envelope, from_mailbox } => {
@@ -29,48 +33,59 @@ impl Actor {
                     session.deliver(tag, envelope);
                 }
             }
+            Output::Moved { session } => {
+                if let Some(session) = self.sessions.get(&session).cloned() {
+                    session.moved();
+                    self.forget(&session);
+                }
+            }
             Output::End { session, reason } => {
                 if let Some(session) = self.sessions.get(&session).cloned() {
-                    let retry_after = if reason == Ending::Draining { self.retry_after(&session) } else { 0 };
-                    session.end(reason, retry_after);
+                    session.end(reason, 0);
                     self.forget(&session);
                 }
             }
             Output::Answer { reply, id, outcome } => self.answer(reply, id, outcome),
             Output::Fail { reply } => self.fail(&reply),
             Output::Put { ticket, put } => {
-                let done = mailbox.put(self.shared.replica, put);
-                self.results.push_back(Box::pin(done.map(move |result| Finished::Put(ticket, result))));
+                let done = mailbox.put(replica, put);
+                self.in_order(done.map(move |result| (epoch, Finished::Put(ticket, result))));
             }
             Output::Forget { account, device, upto } => {
-                let done = mailbox.forget(self.shared.replica, account, device, upto);
-                let forgotten = done.map(move |result| Finished::Forgotten(device, upto, result));
-                self.results.push_back(Box::pin(forgotten));
+                let done = mailbox.forget(replica, account, device, upto);
+                self.in_order(done.map(move |result| (epoch, Finished::Forgotten(device, upto, result))));
             }
             Output::DropDevice { account, device, keep } => {
-                let done = mailbox.drop_device(self.shared.replica, account, device, keep);
-                self.results.push_back(Box::pin(done.map(move |result| Finished::DroppedDevice(device, result))));
+                let done = mailbox.drop_device(replica, account, device, keep);
+                self.in_order(done.map(move |result| (epoch, Finished::DroppedDevice(device, result))));
             }
             Output::DropAccount { account } => {
-                let done = mailbox.drop_account(self.shared.replica, account);
-                let dropped = done.map(move |result| Finished::DroppedAccount(account, result));
-                self.results.push_back(Box::pin(dropped));
+                let done = mailbox.drop_account(replica, account);
+                self.in_order(done.map(move |result| (epoch, Finished::DroppedAccount(account, result))));
             }
             Output::Recount { account } => {
                 let done = mailbox.usage(account);
-                self.results.push_back(Box::pin(done.map(move |result| Finished::Recounted(account, result))));
+                self.in_order(done.map(move |result| (epoch, Finished::Recounted(account, result))));
             }
             Output::Page { session, request } => {
                 let done = mailbox.page(request);
-                self.readings.push(Box::pin(done.map(move |result| Finished::Page(session, result))));
+                self.read(done.map(move |result| (epoch, Finished::Page(session, result))));
             }
             Output::Verify { account, key, reply, rejection } => {
                 let done = mailbox.holds(account, key);
-                let verified = done.map(move |held| Finished::Verified(key, reply, rejection, held));
-                self.readings.push(Box::pin(verified));
+                self.read(done.map(move |held| (epoch, Finished::Verified(key, reply, rejection, held))));
             }
             Output::Wake { device, urgent } => self.wake(device, urgent),
         }
+    }
+
+    fn in_order(&mut self, done: impl Future<Output = (u64, Finished)> + Send + 'static) {
+        self.results.push_back(Box::pin(done));
+    }
+
+    /// A result whose place among the others does not matter.
+    pub(super) fn read(&mut self, done: impl Future<Output = (u64, Finished)> + Send + 'static) {
+        self.readings.push(Box::pin(done));
     }
 
     fn answer(&self, reply: ReplyTo, id: MessageId, outcome: Outcome) {
@@ -88,7 +103,17 @@ impl Actor {
     }
 
     /// Feeds a result back to the machine.
-    pub(super) fn finished(&mut self, finished: Finished) {
+    pub(super) fn finished(&mut self, (epoch, finished): (u64, Finished)) {
+        if epoch != self.epoch {
+            self.finished_late(finished);
+            return;
+        }
+        if let Some(error) = finished.uncertain() {
+            tracing::info!(%error, "what is known of an account is given up");
+            self.reset(error.reason());
+            self.finished_late(finished);
+            return;
+        }
         let now = self.now();
         let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused_ms: None };
         match finished {
@@ -110,15 +135,37 @@ impl Actor {
             Finished::Verified(key, reply, rejection, held) => {
                 self.machine.verified(&key, reply, rejection, held.ok(), &mut self.out);
             }
-            Finished::DroppedAccount(_, Ok(())) => {}
+            Finished::DroppedAccount(account, Ok(())) => self.dropped_account(account),
+            // Whoever owns it now hears of it too.
+            Finished::DroppedAccount(_, Err(StoreError::Fenced)) => {}
             Finished::DroppedAccount(account, Err(error)) => {
                 tracing::warn!(%account, %error, "what a withdrawn account has left could not be erased yet");
                 if !self.takes_nothing {
-                    let wait = tokio::time::sleep(DROP_AGAIN).map(move |()| Finished::DropAccount(account));
-                    self.readings.push(Box::pin(wait));
+                    let wait = tokio::time::sleep(DROP_AGAIN);
+                    self.read(wait.map(move |()| (epoch, Finished::DropAccount(account))));
                 }
             }
             Finished::DropAccount(account) => self.out.push(Output::DropAccount { account }),
+            Finished::Released(wanted, result) => owning::tell(wanted, &result),
+        }
+    }
+
+    /// A result of before everything was forgotten: of use only for those who wait for it.
+    fn finished_late(&mut self, finished: Finished) {
+        match finished {
+            Finished::Verified(key, reply, _, Ok(true)) => self.answer(reply, key.id, Outcome::Stored),
+            Finished::Verified(key, reply, rejection, Ok(false)) => {
+                self.answer(reply, key.id, Outcome::Rejected(rejection));
+            }
+            Finished::Verified(_, reply, _, Err(_)) => self.fail(&reply),
+            Finished::Released(wanted, result) => owning::tell(wanted, &result),
+            Finished::Put(..)
+            | Finished::Forgotten(..)
+            | Finished::DroppedDevice(..)
+            | Finished::Recounted(..)
+            | Finished::Page(..)
+            | Finished::DroppedAccount(..)
+            | Finished::DropAccount(_) => {}
         }
     }
 
@@ -132,3 +179,16 @@ impl Actor {
 
 /// Before what an account has left is erased again.
 const DROP_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+
+impl Finished {
+    /// The write may have happened or not, or another replica owns the account: what is known of it may be wrong. A put
+    /// that has happened although it was not told so has a place in the order that readings have passed.
+    fn uncertain(&self) -> Option<StoreError> {
+        let error = match self {
+            Self::Put(_, result) => result.as_ref().err(),
+            Self::Forgotten(_, _, result) | Self::DroppedDevice(_, result) => result.as_ref().err(),
+            _ => None,
+        };
+        error.filter(|error| !error.is_certain()).cloned()
+    }
+}

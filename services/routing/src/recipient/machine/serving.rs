@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use causeway_identity::{AccountId, DeviceId};
 
-use super::{Attaching, Machine, Now, Output, RETRY, State, World};
+use super::{Attaching, Machine, Newest, Now, Output, RETRY, State, World};
 use crate::mailbox::{Page, PageRequest, StoreError, Usage};
 use crate::message::{Class, Ending, Envelope, MessageKey, Seq};
 use crate::recipient::device::{Behind, Device, Mode, Served};
@@ -28,12 +28,16 @@ impl<R> Machine<R> {
         world: &mut impl World,
         out: &mut Vec<Output<R>>,
     ) {
-        let Attaching { session, device: id, registration } = *attaching;
+        let Attaching { session, device: id, registration, number } = *attaching;
         self.reconcile(record, out);
         if record.device(id).is_none_or(|device| device.registration != registration) {
             out.push(Output::End { session, reason: Ending::DeviceRemoved });
             return;
         }
+        let Some(number) = self.number(id, number, now) else {
+            out.push(Output::End { session, reason: Ending::Replaced });
+            return;
+        };
         self.end_served(id, Some(Ending::Replaced), out);
         // What it could not be given so far goes to the mailbox first, to be read from there in order.
         self.write_all_waiting(out);
@@ -41,6 +45,7 @@ impl<R> Machine<R> {
         let behind = Behind::joining(self.last_ticket);
         device.served = Some(Served {
             session,
+            number,
             registration,
             window: Window::new(self.policy.session_messages, self.policy.session_bytes),
             cursor: Seq::default(),
@@ -48,6 +53,24 @@ impl<R> Machine<R> {
             mode: Mode::Behind(behind),
         });
         self.joined(id, now, world, out);
+    }
+
+    /// The number of a session that attaches: the one that it has, or a new one that is greater than all before. `None`:
+    /// there is a newer session. One that has attached here for the first time is newer than whatever comes with a number
+    /// from elsewhere, since this replica has owned the account from then on.
+    fn number(&mut self, id: DeviceId, number: u64, now: Now) -> Option<u64> {
+        let newest = self.newest.get(&id).copied();
+        let newest = match (number, newest) {
+            (0, newest) => {
+                let next = newest.map_or(0, |newest| newest.number.saturating_add(1));
+                Newest { number: now.unix_us.max(next), fresh: true }
+            }
+            (number, Some(newest)) if newest.number == number => newest,
+            (number, Some(newest)) if newest.fresh || newest.number > number => return None,
+            (number, _) => Newest { number, fresh: false },
+        };
+        self.newest.insert(id, newest);
+        Some(newest.number)
     }
 
     /// Begins with a session once the mailbox has everything that came before it, then goes on with it.
@@ -170,7 +193,8 @@ impl<R> Machine<R> {
         let Mode::Behind(behind) = &mut served.mode else { return };
         behind.reading = false;
         if !std::mem::replace(&mut served.announced, true) {
-            out.push(Output::Attached { session: served.session, waiting: kept.messages });
+            let (session, number) = (served.session, served.number);
+            out.push(Output::Attached { session, waiting: kept.messages, number });
         }
         let Ok(page) = result else {
             self.try_again_at(now.instant + READ_AGAIN);
@@ -303,6 +327,7 @@ impl<R> Machine<R> {
     /// The device is not on the account's list, or is another one under the same id: its session ends, and what was for
     /// it is erased.
     pub(super) fn remove(&mut self, id: DeviceId, account: AccountId, keep: Option<u32>, out: &mut Vec<Output<R>>) {
+        self.newest.remove(&id);
         let Some(device) = self.devices.get_mut(&id) else { return };
         let stays = device.served.as_ref().is_some_and(|served| Some(served.registration) == keep);
         if !stays {

@@ -444,7 +444,7 @@ impl Simulated {
         let session = SimSession { key, attached: false, given: Vec::new(), acknowledged: 0 };
         let (now, mut world) = (self.now(), Link(self.link_full));
         let record = Arc::clone(&self.record);
-        let attaching = Attaching { session: key, device: device_id(device), registration };
+        let attaching = Attaching { session: key, device: device_id(device), registration, number: 0 };
         self.machine.attach(&attaching, &record, now, &mut world, &mut self.out);
         // What comes out first ends the older session.
         let known = self.devices.get_mut(&device).unwrap();
@@ -649,11 +649,12 @@ impl Simulated {
         let mut told_early: Vec<Ticket> = Vec::new();
         for output in std::mem::take(&mut self.out) {
             match output {
-                Output::Attached { session, waiting: _ } => {
+                Output::Attached { session, waiting: _, number: _ } => {
                     let session = self.session(session).expect("attached without a session");
                     assert!(!std::mem::replace(&mut session.attached, true) && session.given.is_empty());
                 }
                 Output::Deliver { session, tag, envelope, from_mailbox: _ } => self.given(session, tag, &envelope),
+                Output::Moved { session: _ } => unreachable!("nobody else is there"),
                 Output::End { session, reason } => {
                     assert!(matches!(reason, Ending::Replaced | Ending::DeviceRemoved), "{reason:?} has no cause here");
                     for device in self.devices.values_mut() {

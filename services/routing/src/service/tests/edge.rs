@@ -7,7 +7,7 @@ use bytes::Bytes;
 use causeway_proto::routing::v1::edge_event::Event as ToRouting;
 use causeway_proto::routing::v1::routing_client::RoutingClient;
 use causeway_proto::routing::v1::routing_event::Event;
-use causeway_proto::routing::v1::{Attach, Detach, EdgeEvent, FromEdge, RoutingEvent, Submitted};
+use causeway_proto::routing::v1::{Attach, Attached, Detach, EdgeEvent, FromEdge, RoutingEvent, Submitted};
 use causeway_proto::wire::v1::{
     Delivery, Enc, EncType, End, EndReason, MessageClass, Notification, Outcome, Rejection, Status, Submit,
 };
@@ -63,21 +63,18 @@ impl Edge {
 
     /// Sends an attach without waiting for its answer.
     pub(super) async fn start(&self, address: &str, account: u8, device: u32, registration_id: u32) -> Phone {
+        let phone = self.phone();
+        phone.send(ToRouting::Attach(attach(address, account, device, registration_id))).await;
+        phone
+    }
+
+    /// A session that is not attached.
+    pub(super) fn phone(&self) -> Phone {
         let number = NEXT_SESSION.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let id = Bytes::copy_from_slice(&u128::from(number).to_be_bytes());
         let (to, events) = mpsc::unbounded_channel();
         self.sessions.lock().unwrap().insert(id.clone(), to);
-        let phone = Phone { id, outgoing: self.outgoing.clone(), events };
-        let attach = Attach {
-            account_id: Bytes::copy_from_slice(&[account; 16]),
-            device_id: device,
-            registration_id,
-            address: address.to_owned(),
-            provider_domain: address.rsplit('@').next().unwrap().to_owned(),
-            ..Attach::default()
-        };
-        phone.send(ToRouting::Attach(attach)).await;
-        phone
+        Phone { id, outgoing: self.outgoing.clone(), events }
     }
 
     /// The link breaks.
@@ -120,10 +117,19 @@ impl Phone {
     }
 
     pub(super) async fn attached(&mut self) -> u64 {
+        self.attached_as().await.waiting
+    }
+
+    pub(super) async fn attached_as(&mut self) -> Attached {
         match self.next().await {
-            Some(Event::Attached(attached)) => attached.waiting,
+            Some(Event::Attached(attached)) => attached,
             other => panic!("not attached: {other:?}"),
         }
+    }
+
+    pub(super) async fn moves(&mut self) {
+        let event = self.next().await;
+        assert!(matches!(event, Some(Event::Moved(_))), "not moved: {event:?}");
     }
 
     pub(super) async fn delivery(&mut self) -> Delivery {
@@ -163,6 +169,17 @@ impl Phone {
 
     pub(super) async fn ends(&mut self, reason: EndReason) {
         assert_eq!(self.end().await.reason(), reason);
+    }
+}
+
+pub(super) fn attach(address: &str, account: u8, device_id: u32, registration_id: u32) -> Attach {
+    Attach {
+        account_id: Bytes::copy_from_slice(&[account; 16]),
+        device_id,
+        registration_id,
+        address: address.to_owned(),
+        provider_domain: address.rsplit('@').next().unwrap().to_owned(),
+        ..Attach::default()
     }
 }
 

@@ -1,0 +1,34 @@
+//! What the machine may ask while it decides.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Shared;
+use crate::message::Sender;
+use crate::recipient::machine::World;
+use crate::session::{Session, SessionKey};
+
+/// What the machine may ask while it decides.
+pub(super) struct Senses<'a> {
+    pub(super) sessions: &'a HashMap<SessionKey, Arc<Session>>,
+    pub(super) shared: &'a Shared,
+    /// The message that is being decided came behind one that was over its sender's rate.
+    pub(super) refused_ms: Option<u64>,
+}
+
+impl World for Senses<'_> {
+    fn has_room(&mut self, session: SessionKey) -> bool {
+        self.sessions.get(&session).is_some_and(|session| session.has_room())
+    }
+
+    fn reserve(&mut self, session: SessionKey, weight: usize) -> bool {
+        self.sessions.get(&session).is_some_and(|session| session.reserve(weight))
+    }
+
+    fn count(&mut self, sender: &Sender) -> Result<(), u64> {
+        if let Some(left) = self.refused_ms {
+            return Err(left);
+        }
+        self.shared.limits.count(sender).map_err(|wait| wait.max(self.shared.retry_ms))
+    }
+}

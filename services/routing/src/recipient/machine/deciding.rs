@@ -1,0 +1,187 @@
+//! Messages: repeats, checks in the protocol's order, acceptance.
+
+use std::sync::Arc;
+
+use causeway_identity::AccountId;
+
+use super::{Machine, Now, Output, Part, Pending, State, World};
+use crate::mailbox::Usage;
+use crate::message::{Class, Envelope, Header, MessageKey, Mismatch, Outcome, Rejection, Seq, Submission, weight};
+use crate::records::{Found, Record};
+use crate::rules;
+
+/// Repeats of one message that are answered together; of more, the latest.
+const MAX_REPLIES: usize = 8;
+/// An account that nobody has.
+const NOBODY: AccountId = AccountId::from_bytes([0; 16]);
+
+impl<R> Machine<R> {
+    /// Answers a message whose outcome is known, or will be; gives `reply` back otherwise.
+    pub(crate) fn repeat(&mut self, key: &MessageKey, reply: R, out: &mut Vec<Output<R>>) -> Result<(), R> {
+        if let Some(pending) = self.pending.get_mut(key) {
+            if pending.replies.len() >= MAX_REPLIES {
+                pending.replies.remove(0);
+            }
+            pending.replies.push(reply);
+            return Ok(());
+        }
+        match self.outcomes.get(key) {
+            Some(outcome) => {
+                out.push(Output::Answer { reply, id: key.id, outcome: outcome.clone() });
+                Ok(())
+            }
+            None => Err(reply),
+        }
+    }
+
+    /// Decides about a message. If `recipient` permits it, its account must have been loaded. The order of the checks is
+    /// part of the protocol; a repeat comes before all, since it is told the truth about its first submission.
+    pub(crate) fn submit(
+        &mut self,
+        submission: Submission,
+        reply: R,
+        (recipient, sender): (&Found, &Found),
+        now: Now,
+        world: &mut impl World,
+        out: &mut Vec<Output<R>>,
+    ) {
+        self.last_submission = Some(now.instant);
+        let Err(reply) = self.repeat(&submission.key(), reply, out) else { return };
+        let key = submission.key();
+        let decided = match (recipient, sender) {
+            (Some(recipient), Some(sender)) if rules::permits(recipient, sender, &submission.from) => {
+                self.reconcile(recipient, out);
+                self.check(&submission, recipient, world, out).map(|()| (recipient, sender))
+            }
+            _ => Err(Rejection::NotAvailable),
+        };
+        match decided {
+            Ok((recipient, sender)) => self.accept(submission, reply, (recipient, sender), now, world, out),
+            // Before this process, or before what it remembers, the same message may have been accepted; a repeat gets
+            // the first outcome, also from whom the account has shut out since. Whoever is not let in, this machine need
+            // not have loaded the account; so that nobody learns from it who exists, it is also asked after nobody.
+            Err(rejection) => {
+                let asked = recipient.as_ref().map(|recipient| recipient.account);
+                let remembers_all = asked.is_some() && asked == self.account && !self.forgetful;
+                if remembers_all {
+                    out.push(Output::Answer { reply, id: key.id, outcome: Outcome::Rejected(rejection) });
+                } else {
+                    let account = asked.unwrap_or(NOBODY);
+                    out.push(Output::Verify { account, key, reply, rejection });
+                }
+            }
+        }
+    }
+
+    /// What was asked for by [`Output::Verify`]; `None` when the mailbox did not answer. What a mailbox holds had been
+    /// accepted, and is safe for all of its devices: its repeat is told so.
+    pub(crate) fn verified(
+        &mut self,
+        key: &MessageKey,
+        reply: R,
+        rejection: Rejection,
+        held: Option<bool>,
+        out: &mut Vec<Output<R>>,
+    ) {
+        let outcome = match held {
+            Some(true) => Outcome::Stored,
+            Some(false) => Outcome::Rejected(rejection),
+            None => {
+                out.push(Output::Fail { reply });
+                return;
+            }
+        };
+        self.remember(*key, &outcome);
+        out.push(Output::Answer { reply, id: key.id, outcome });
+    }
+
+    pub(super) fn remember(&mut self, key: MessageKey, outcome: &Outcome) {
+        if let Some(now) = self.last_submission {
+            self.forgetful |= self.outcomes.remember(key, outcome.clone(), now);
+        }
+    }
+
+    /// The checks behind consent: limits, size, devices, room.
+    fn check(
+        &mut self,
+        submission: &Submission,
+        recipient: &Record,
+        world: &mut impl World,
+        out: &mut Vec<Output<R>>,
+    ) -> Result<(), Rejection> {
+        world.count(&submission.from).map_err(|retry_after_ms| Rejection::RateLimited { retry_after_ms })?;
+        if submission.bytes() > self.policy.max_message_bytes {
+            return Err(Rejection::TooLarge);
+        }
+        let mismatch: Mismatch = rules::mismatch(submission, recipient);
+        if !mismatch.is_empty() {
+            return Err(Rejection::Devices(mismatch));
+        }
+        let full = submission.class != Class::Ephemeral
+            && submission.enc.iter().any(|enc| {
+                self.devices.get(&enc.device).is_some_and(|device| {
+                    !device.has_room(weight(enc), self.policy.mailbox_messages, self.policy.mailbox_bytes)
+                })
+            });
+        if full {
+            self.recount(recipient.account, out);
+            return Err(Rejection::RateLimited { retry_after_ms: self.policy.mailbox_full_retry_ms });
+        }
+        Ok(())
+    }
+
+    fn accept(
+        &mut self,
+        submission: Submission,
+        reply: R,
+        (recipient, sender): (&Record, &Record),
+        now: Now,
+        world: &mut impl World,
+        out: &mut Vec<Output<R>>,
+    ) {
+        let key = submission.key();
+        let seq = Seq(now.unix_us.max(self.last_seq.0.saturating_add(1)));
+        self.last_seq = seq;
+        let ts_ms = now.unix_ms();
+        let lives_ms = match submission.class {
+            Class::Chat => self.policy.chat_expiry_ms,
+            Class::Call => self.policy.call_expiry_ms,
+            Class::Ephemeral => 0,
+        };
+        let header = Arc::new(Header {
+            seq,
+            key,
+            from: submission.from.address.clone(),
+            class: submission.class,
+            ts_ms,
+            expires_ms: ts_ms.saturating_add(lives_ms),
+            origin: rules::origin(recipient, sender),
+            charge: submission.charge,
+        });
+        let mut parts = Vec::with_capacity(submission.enc.len());
+        for enc in submission.enc {
+            let envelope = Envelope { header: Arc::clone(&header), enc };
+            let state = self.fan_out(&envelope, now, world, out);
+            parts.push(Part { enc: envelope.enc, state });
+        }
+        let pending = Pending { header, replies: vec![reply], parts, put: None };
+        if pending.any(State::Live) {
+            self.deadlines.push_back((now.instant + self.policy.ack_window, key, seq));
+        }
+        if pending.any(State::Waiting) {
+            self.waiting.insert(seq, key);
+        }
+        self.pending.insert(key, pending);
+        self.settle(&key, out);
+    }
+
+    fn recount(&mut self, account: AccountId, out: &mut Vec<Output<R>>) {
+        if self.devices.values().any(|device| device.recount.is_some()) {
+            return;
+        }
+        for device in self.devices.values_mut() {
+            device.recount = Some(Usage::default());
+        }
+        out.push(Output::Recount { account });
+    }
+}

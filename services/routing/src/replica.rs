@@ -1,0 +1,187 @@
+//! This process among the replicas: its id, and the lease under which it decides (docs/replicas.md, "Who owns a
+//! mailbox").
+//!
+//! The lease is counted from before it was asked for, so it ends here before it ends in the store. It also ends when the
+//! time of day has moved on by as much: a machine that was suspended may not have counted the time in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use causeway_runtime::clock::SharedClock;
+use rand::TryRngCore as _;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::mailbox::{Mailbox, Replica, ReplicaId, StoreError};
+use crate::metrics::Metrics;
+
+/// A lease is renewed when this part of it is over.
+const RENEWALS: u32 = 4;
+/// What could not be renewed is tried again after this part of it.
+const ATTEMPTS: u32 = 16;
+
+/// Whether this process may decide; shared by all actors.
+pub(crate) struct Lease {
+    state: watch::Sender<State>,
+    clock: SharedClock,
+    /// Somebody has reason to believe that it has ended.
+    doubted: Notify,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    id: ReplicaId,
+    holds: Holds,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Holds {
+    /// The store is this process's alone.
+    Always,
+    Until {
+        instant: Instant,
+        /// The time of day when it was asked for, in milliseconds.
+        asked_ms: u64,
+        lasts_ms: u64,
+    },
+    /// Not registered yet, or refused.
+    Not,
+}
+
+impl Lease {
+    /// Of a process that has its store for itself.
+    pub(crate) fn always(clock: SharedClock) -> Arc<Self> {
+        Self::new(Holds::Always, clock)
+    }
+
+    /// Of one of several; it does not hold before [`Lease::keep`] runs.
+    pub(crate) fn of_many(clock: SharedClock) -> Arc<Self> {
+        Self::new(Holds::Not, clock)
+    }
+
+    fn new(holds: Holds, clock: SharedClock) -> Arc<Self> {
+        let state = watch::Sender::new(State { id: new_id(), holds });
+        Arc::new(Self { state, clock, doubted: Notify::new() })
+    }
+
+    /// The id of now, whether or not its lease holds.
+    pub(crate) fn id(&self) -> ReplicaId {
+        self.state.borrow().id
+    }
+
+    /// The id if its lease holds at this instant.
+    pub(crate) fn holds(&self) -> Option<ReplicaId> {
+        let State { id, holds } = *self.state.borrow();
+        match holds {
+            Holds::Always => Some(id),
+            Holds::Not => None,
+            Holds::Until { instant, asked_ms, lasts_ms } => {
+                let day = self.clock.now_ms();
+                let in_time = Instant::now() < instant && day < asked_ms.saturating_add(lasts_ms);
+                in_time.then_some(id)
+            }
+        }
+    }
+
+    /// Waits until it holds.
+    pub(crate) async fn held(&self) -> ReplicaId {
+        let mut changes = self.state.subscribe();
+        loop {
+            changes.borrow_and_update();
+            if let Some(id) = self.holds() {
+                return id;
+            }
+            self.doubted.notify_one();
+            if changes.changed().await.is_err() {
+                // Nobody will renew it: whoever waits has a bound of its own.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// The store says that it has ended.
+    pub(crate) fn doubt(&self) {
+        self.doubted.notify_one();
+    }
+
+    /// Registers and renews until `stop`. A lease that the store says has ended is followed by one under a new id, and
+    /// `renamed` is told.
+    pub(crate) async fn keep(
+        &self,
+        mailbox: &dyn Mailbox,
+        url: &str,
+        lasts: Duration,
+        metrics: &Metrics,
+        renamed: impl Fn(),
+        stop: CancellationToken,
+    ) {
+        if matches!(self.state.borrow().holds, Holds::Always) {
+            return stop.cancelled().await;
+        }
+        loop {
+            let replica = Replica { id: self.id(), url: url.to_owned() };
+            let (asked_at, asked_ms) = (Instant::now(), self.clock.now_ms());
+            let renewed = tokio::select! {
+                renewed = tokio::time::timeout(lasts / 2, mailbox.renew(&replica, lasts)) => renewed,
+                () = stop.cancelled() => return,
+            };
+            let wait = match renewed {
+                Ok(Ok(())) => {
+                    let lasts_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+                    let holds = Holds::Until { instant: asked_at + lasts, asked_ms, lasts_ms };
+                    self.state.send_modify(|state| state.holds = holds);
+                    lasts / RENEWALS
+                }
+                Ok(Err(StoreError::Fenced)) => {
+                    tracing::warn!(id = %replica.id, "the lease of this replica has ended; it takes another id");
+                    metrics.reset("lease");
+                    self.state.send_modify(|state| *state = State { id: new_id(), holds: Holds::Not });
+                    renamed();
+                    Duration::ZERO
+                }
+                Ok(Err(error)) => {
+                    metrics.store_failed(&error);
+                    tracing::warn!(%error, "the lease of this replica could not be renewed; it is tried again");
+                    lasts / ATTEMPTS
+                }
+                Err(_elapsed) => lasts / ATTEMPTS,
+            };
+            // From when it was asked for: a slow store takes nothing of the time that is left.
+            tokio::select! {
+                () = tokio::time::sleep_until(asked_at + wait) => {}
+                () = self.doubted.notified(), if wait > lasts / ATTEMPTS => {}
+                () = stop.cancelled() => return,
+            }
+            if wait > lasts / ATTEMPTS {
+                continue;
+            }
+            // However often it is doubted or refused, the store is not asked in a circle.
+            tokio::select! {
+                () = tokio::time::sleep(lasts / (4 * ATTEMPTS)) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Gives it up: another replica may own everything at once.
+    pub(crate) async fn leave(&self, mailbox: &dyn Mailbox, patience: Duration) {
+        let id = self.id();
+        self.state.send_modify(|state| {
+            if !matches!(state.holds, Holds::Always) {
+                state.holds = Holds::Not;
+            }
+        });
+        match tokio::time::timeout(patience, mailbox.leave(id)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the lease could not be given up; it ends by itself"),
+            Err(_elapsed) => tracing::warn!("the lease could not be given up in time; it ends by itself"),
+        }
+    }
+}
+
+fn new_id() -> ReplicaId {
+    let mut bytes = [0; 16];
+    rand::rngs::OsRng.try_fill_bytes(&mut bytes).expect("the system has random numbers");
+    ReplicaId::from_bytes(bytes)
+}
