@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use causeway_fetch::FetchConfig;
+use causeway_postgres::PostgresConfig;
 use causeway_runtime::config::{Check, ConfigError, ensure, within};
 use serde::Deserialize;
 
@@ -11,8 +12,13 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DirectoryConfig {
-    /// Folder of the database; made at the first start. Default `data/directory`.
+    /// Where everything is kept: `sqlite`, a folder of this process alone, or `postgres`, which replicas share.
+    /// Default `sqlite`.
+    pub store: StoreKind,
+    /// Folder of the database if `store` is `sqlite`; made at the first start. Default `data/directory`.
     pub data_dir: PathBuf,
+    /// The database if `store` is `postgres`.
+    pub postgres: PostgresConfig,
     /// File with the operator token, readable by its owner alone; made with random content at the first start.
     /// Default `data/operator-token`.
     pub operator_token_file: PathBuf,
@@ -79,10 +85,22 @@ pub struct DirectoryConfig {
     pub follower_queue: usize,
 }
 
+/// Where the directory is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// A file of this process.
+    Sqlite,
+    /// A database that several replicas share.
+    Postgres,
+}
+
 impl Default for DirectoryConfig {
     fn default() -> Self {
         Self {
+            store: StoreKind::Sqlite,
             data_dir: PathBuf::from("data/directory"),
+            postgres: PostgresConfig::default(),
             operator_token_file: PathBuf::from("data/operator-token"),
             deployment: "causeway.local".to_owned(),
             fetch: FetchConfig::default(),
@@ -119,7 +137,10 @@ impl Check for DirectoryConfig {
         const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
         let path_is_set =
             |field, path: &PathBuf| ensure(field, !path.as_os_str().is_empty(), "empty", "must be a path");
-        path_is_set("directory.data_dir", &self.data_dir)?;
+        match self.store {
+            StoreKind::Sqlite => path_is_set("directory.data_dir", &self.data_dir)?,
+            StoreKind::Postgres => self.postgres.check()?,
+        }
         path_is_set("directory.operator_token_file", &self.operator_token_file)?;
         ensure(
             "directory.deployment",
@@ -172,5 +193,7 @@ mod tests {
         assert!(message.contains("directory.claim_burst") && message.contains("between 1 and 10000"), "{message}");
         let wrong = DirectoryConfig { data_dir: PathBuf::new(), ..DirectoryConfig::default() };
         assert!(wrong.check().unwrap_err().to_string().contains("directory.data_dir"));
+        let wrong = DirectoryConfig { store: StoreKind::Postgres, ..DirectoryConfig::default() };
+        assert!(wrong.check().unwrap_err().to_string().contains("postgres.url"));
     }
 }

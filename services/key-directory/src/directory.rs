@@ -19,13 +19,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
 
 use crate::changes::Changes;
-use crate::config::DirectoryConfig;
+use crate::config::{DirectoryConfig, StoreKind};
 use crate::error::{CallError, DirectoryError};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::operator::OperatorGuard;
 use crate::rpc::Rpc;
-use crate::store::{SqliteStore, Store};
+use crate::store::{PostgresStore, SqliteStore, Store};
 use crate::token_keys::TokenKeys;
 
 /// Batches of keys whose signatures are verified at the same time; each keeps one core busy for some milliseconds.
@@ -60,9 +60,14 @@ impl KeyDirectory {
         config.check()?;
         let fetcher = Fetcher::new(config.fetch.clone())?;
         let operator = OperatorGuard::open(&config.operator_token_file)?;
-        let folder = config.data_dir.clone();
-        let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&folder)).await;
-        let store: Arc<dyn Store> = Arc::new(opened.map_err(|_| DirectoryError::StoreLost)??);
+        let store: Arc<dyn Store> = match config.store {
+            StoreKind::Sqlite => {
+                let folder = config.data_dir.clone();
+                let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&folder)).await;
+                Arc::new(opened.map_err(|_| DirectoryError::StoreLost)??)
+            }
+            StoreKind::Postgres => Arc::new(PostgresStore::open(&config.postgres).await?),
+        };
 
         let metrics = Metrics::new();
         let loaded = TokenKeys::load(&config, Arc::clone(&store), fetcher, Arc::clone(&clock), metrics.clone()).await?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use causeway_fetch::FetchError;
+use causeway_postgres::PostgresError;
 use causeway_runtime::config::ConfigError;
 use causeway_runtime::secret_file::SecretFileError;
 use tonic::Status;
@@ -20,6 +21,9 @@ pub enum DirectoryError {
     /// The database cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// PostgreSQL cannot be used.
+    #[error("the directory's database: {0}")]
+    Postgres(#[from] PostgresError),
     /// The database cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -99,6 +103,7 @@ impl CallError {
             Self::Exists(_) => "EXISTS",
             Self::Full(_) => "FULL",
             Self::Store(StoreError::Overloaded) => "STORE_OVERLOADED",
+            Self::Store(StoreError::Away(_)) => "STORE_AWAY",
             Self::Store(_) => "STORE_FAILED",
             Self::Overdue => "OVERDUE",
             Self::Task => "TASK_FAILED",
