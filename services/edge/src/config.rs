@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use causeway_redis::RedisConfig;
 use causeway_runtime::config::{Check, ConfigError, ensure, within};
 use serde::Deserialize;
 
@@ -33,6 +34,13 @@ pub struct EdgeConfig {
     pub max_half_open_per_network: usize,
     /// Connections at a time from one network (1 to 1 000 000). Default 20 000: only the total binds.
     pub max_connections_per_network: usize,
+    /// Handshakes a second that are begun in the long run (1 to 1 000 000). Default 2 000. Of more, each is told a time of
+    /// its own to come back.
+    pub handshakes_per_s: u32,
+    /// Handshakes that may begin at once (1 to 1 000 000). Default 1 000.
+    pub handshake_burst: u32,
+    /// Handshakes a second from one network (1 to 1 000 000), with the same share of the burst. Default 1 000.
+    pub handshakes_per_s_per_network: u32,
     /// Sessions at a time that are not enlisted (1 to 1 000 000). Default 4 096; more fail with `overloaded`.
     pub max_newcomers: usize,
     /// Of these, one provider's (1 to 1 000 000). Default 2 048.
@@ -88,17 +96,32 @@ pub struct EdgeConfig {
     /// (16 384 to 16 777 216). Default 262 144.
     pub outbox_bytes: usize,
 
+    /// Messages of a session that may wait for their outcomes (1 to 65 536). Default 256. With more, nothing is read from
+    /// its client.
+    pub pending_messages: usize,
+    /// Bytes of them (65 536 to 268 435 456). Default 2 097 152.
+    pub pending_bytes: usize,
+    /// Bytes of them over all sessions (16 777 216 to 2^40). Default 268 435 456. The fuller it is, the smaller is the
+    /// share of each session.
+    pub total_pending_bytes: usize,
+    /// A session without any replica of routing ends with `overloaded` after this long (100 to 600 000). Default 10 000.
+    pub routing_grace_ms: u64,
+
     /// Spent tokens that are remembered until they expire (1 000 to 100 000 000). Default 500 000; when it is full,
     /// logins fail with `overloaded`.
     pub replay_tokens: usize,
     /// Of these, how many may be one provider's (1 000 to 100 000 000). Default 250 000.
     pub replay_tokens_per_provider: usize,
 
+    /// Where edges tell each other which tokens are spent: section `[edge.redis]`. Default: nowhere, which is right for one
+    /// edge only. Without an answer from it new logins fail with `overloaded` (docs/redis.md).
+    pub redis: Option<RedisConfig>,
+
     /// A draining edge asks its clients to come back after a time spread over this window (0 to 600 000).
     /// Default 5 000.
     pub drain_window_ms: u64,
-    /// Clients that are turned away because something is overloaded or down are asked to wait from one to two times
-    /// this long (100 to 600 000). Default 1 000.
+    /// Clients whose sessions end because something is overloaded or down are asked to wait from one to two times this
+    /// long, connections that are turned away at least this long (100 to 600 000). Default 1 000.
     pub overload_retry_ms: u64,
 }
 
@@ -115,6 +138,9 @@ impl Default for EdgeConfig {
             max_half_open: 4_096,
             max_half_open_per_network: 256,
             max_connections_per_network: 20_000,
+            handshakes_per_s: 2_000,
+            handshake_burst: 1_000,
+            handshakes_per_s_per_network: 1_000,
             max_newcomers: 4_096,
             max_newcomers_per_provider: 2_048,
             max_newcomers_per_user: 4,
@@ -138,8 +164,13 @@ impl Default for EdgeConfig {
             queue_bytes: 4 * 1024 * 1024,
             total_queue_bytes: 512 * 1024 * 1024,
             outbox_bytes: 256 * 1024,
+            pending_messages: 256,
+            pending_bytes: 2 * 1024 * 1024,
+            total_pending_bytes: 256 * 1024 * 1024,
+            routing_grace_ms: 10_000,
             replay_tokens: 500_000,
             replay_tokens_per_provider: 250_000,
+            redis: None,
             drain_window_ms: 5_000,
             overload_retry_ms: 1_000,
         }
@@ -159,6 +190,10 @@ impl Check for EdgeConfig {
         within("edge.max_half_open", self.max_half_open, 1..=1_000_000)?;
         within("edge.max_half_open_per_network", self.max_half_open_per_network, 1..=1_000_000)?;
         within("edge.max_connections_per_network", self.max_connections_per_network, 1..=1_000_000)?;
+
+        within("edge.handshakes_per_s", self.handshakes_per_s, 1..=1_000_000)?;
+        within("edge.handshake_burst", self.handshake_burst, 1..=1_000_000)?;
+        within("edge.handshakes_per_s_per_network", self.handshakes_per_s_per_network, 1..=1_000_000)?;
 
         within("edge.max_newcomers", self.max_newcomers, 1..=1_000_000)?;
         within("edge.max_newcomers_per_provider", self.max_newcomers_per_provider, 1..=1_000_000)?;
@@ -187,8 +222,16 @@ impl Check for EdgeConfig {
         within("edge.total_queue_bytes", self.total_queue_bytes, 16_777_216..=1 << 40)?;
         within("edge.outbox_bytes", self.outbox_bytes, 16_384..=16_777_216)?;
 
+        within("edge.pending_messages", self.pending_messages, 1..=65_536)?;
+        within("edge.pending_bytes", self.pending_bytes, 65_536..=268_435_456)?;
+        within("edge.total_pending_bytes", self.total_pending_bytes, 16_777_216..=1 << 40)?;
+        within("edge.routing_grace_ms", self.routing_grace_ms, 100..=600_000)?;
+
         within("edge.replay_tokens", self.replay_tokens, 1_000..=100_000_000)?;
         within("edge.replay_tokens_per_provider", self.replay_tokens_per_provider, 1_000..=100_000_000)?;
+        if let Some(redis) = &self.redis {
+            redis.check()?;
+        }
 
         within("edge.drain_window_ms", self.drain_window_ms, 0..=600_000)?;
         within("edge.overload_retry_ms", self.overload_retry_ms, 100..=600_000)

@@ -11,41 +11,45 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use causeway_identity::{AccountId, DeviceId, SessionId};
-use causeway_proto::routing::v1::edge_event::Event as ToRouting;
 use causeway_proto::routing::v1::routing_event::Event as FromRouting;
 use causeway_runtime::clock::SharedClock;
 use causeway_stanza::{FailureReason, RequestBody};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use rand::TryRngCore as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::socket::{Event, Socket};
+use crate::dispatch::{Place, Told};
 use crate::limits::{Admission, Charge, Newcomer, Permit};
-use crate::link::{Link, LinkSession, Turn};
+use crate::links::{Links, Routed};
 use crate::login::{Admitted, Login, Refusal};
 use crate::metrics::Metrics;
+use crate::random::Random;
 use crate::report::{Fault, Report, Whose};
 use crate::requests::{Asker, Requests};
+use crate::routes::{Routes, Turn};
 use crate::session::{Answer, Input, Now, Output, Rules, Session, Why};
 
 /// What is ready is taken together up to this many events, and then written.
 const EVENTS_AT_ONCE: usize = 64;
 /// A login waits so long for services that are not there, before it fails.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// A draining edge waits so long for outcomes and answers that are under way, before it ends a session.
+const WIND_UP: Duration = Duration::from_millis(500);
 
 /// What all connections of an edge share.
 pub(crate) struct Shared {
     pub(crate) rules: Arc<Rules>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) login: Arc<Login>,
-    pub(crate) link: Link,
+    pub(crate) links: Links,
     pub(crate) requests: Arc<Requests>,
     pub(crate) metrics: Metrics,
     pub(crate) report: Arc<Report>,
     pub(crate) clock: SharedClock,
+    pub(crate) random: Random,
     pub(crate) drain: CancellationToken,
 }
 
@@ -60,17 +64,17 @@ pub(crate) async fn serve<T>(io: T, shared: Arc<Shared>, permit: Permit, since: 
 where
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let mut rng = rand::rngs::OsRng.unwrap_err();
+    let mut rng = shared.random.clone();
+    // The last four bytes tell its places at replicas of routing from each other.
     let mut id = [0; 16];
-    rand::RngCore::fill_bytes(&mut rng, &mut id);
+    rand::RngCore::fill_bytes(&mut rng, &mut id[..12]);
     let id = SessionId::from_bytes(id);
     let session = Session::new(Arc::clone(&shared.rules), id, &mut rng, since);
     let effects = Effects {
         id,
         permit,
         newcomer: None,
-        link: None,
-        to_routing: VecDeque::new(),
+        routes: None,
         login: None,
         requests: FuturesUnordered::new(),
         waiting: VecDeque::new(),
@@ -83,7 +87,7 @@ where
         shared,
     };
     let mut connection =
-        Connection { socket: Socket::new(io), session: Some(session), effects, outputs: Vec::new(), drained: false };
+        Connection { socket: Socket::new(io), session: Some(session), effects, outputs: Vec::new(), leave_by: None };
     let left = connection.run().await;
     connection.finish(left).await;
 }
@@ -95,7 +99,8 @@ struct Connection<T> {
     session: Option<Session>,
     effects: Effects,
     outputs: Vec<Output>,
-    drained: bool,
+    /// The edge drains: when the session is told at the latest.
+    leave_by: Option<Instant>,
 }
 
 /// How the loop ended, other than by the session's own will.
@@ -116,8 +121,8 @@ struct Effects {
     permit: Permit,
     /// While the session is not enlisted.
     newcomer: Option<Newcomer>,
-    link: Option<LinkSession>,
-    to_routing: VecDeque<ToRouting>,
+    /// Once it is a device's.
+    routes: Option<Box<Routes>>,
     login: Option<BoxFuture<'static, Result<Box<Admitted>, Refusal>>>,
     requests: FuturesUnordered<BoxFuture<'static, (NonZeroU64, Answer)>>,
     /// Requests for which there is no room among those that run.
@@ -162,15 +167,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
             if let Some(why) = session.ended() {
                 return Left::Session(why);
             }
+            if self.leave_by.is_some_and(|by| by <= now.at || self.effects.is_idle()) {
+                self.step(Input::Drain);
+                continue;
+            }
             if self.socket.is_flushed() {
                 session.seal_into(self.socket.wire(now.at));
                 self.effects.written = std::mem::take(&mut self.effects.queued);
             }
-            if let Some(link) = &self.effects.link {
-                link.send_ready(&mut self.effects.to_routing);
-            }
             let room = session.queued() < outbox;
-            let reading = room && self.effects.to_routing.is_empty() && session.wants_bytes(now);
+            let reading = room && self.leave_by.is_none() && !self.effects.is_full() && session.wants_bytes(now);
             if !reading {
                 session.not_reading(now);
             }
@@ -178,18 +184,22 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
             if write_deadline.is_some_and(|deadline| deadline <= now.at) {
                 return Left::Stalled;
             }
-            let wake = [session.next_tick(now), write_deadline].into_iter().flatten().min();
+            let ways = self.effects.routes.as_ref().and_then(|routes| routes.next_tick());
+            let wake = [session.next_tick(now), write_deadline, ways, self.leave_by].into_iter().flatten().min();
             let wake = wake.unwrap_or_else(|| now.at + write_timeout);
 
             let effects = &mut self.effects;
+            // In an order: what is rare first, since it must not wait for what never pauses. The client comes before
+            // routing because it cannot keep the socket ready for long: it has a pace.
             let happened = tokio::select! {
-                event = self.socket.turn(reading) => Happened::Socket(event),
-                verdict = maybe(effects.login.as_mut()) => Happened::Verdict(verdict),
-                turn = maybe_turn(effects.link.as_mut(), &mut effects.to_routing, room) => Happened::Routing(turn),
-                Some((id, answer)) = effects.requests.next(), if room => Happened::Answer(id, answer),
-                () = cancelled(effects.suspended.as_ref()) => Happened::Suspended,
-                () = shared.drain.cancelled(), if !self.drained => Happened::Drain,
+                biased;
                 () = tokio::time::sleep_until(wake) => Happened::Tick,
+                () = shared.drain.cancelled(), if self.leave_by.is_none() => Happened::Drain,
+                () = cancelled(effects.suspended.as_ref()) => Happened::Suspended,
+                verdict = maybe(effects.login.as_mut()) => Happened::Verdict(verdict),
+                event = self.socket.turn(reading) => Happened::Socket(event),
+                turn = maybe_turn(effects.routes.as_mut(), room) => Happened::Routing(turn),
+                Some((id, answer)) = effects.requests.next(), if room => Happened::Answer(id, answer),
             };
             if let Some(left) = self.react(happened, outbox) {
                 return left;
@@ -207,14 +217,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
                 let verdict = self.effects.judged(verdict);
                 self.step(Input::Verdict(verdict));
             }
-            Happened::Routing(Turn::Sent) => {}
             Happened::Routing(Turn::Lost) => {
-                self.effects.link = None;
+                self.effects.routes = None;
                 self.step(Input::RoutingLost);
             }
+            Happened::Routing(Turn::Links) => self.with_routes(Routes::see),
             Happened::Routing(Turn::Event(routed)) => {
-                self.routed(routed.event, routed.charges);
-                self.take_what_is_ready(outbox);
+                self.routed(routed);
+                self.take_what_is_ready(outbox, EVENTS_AT_ONCE);
+            }
+            Happened::Routing(Turn::Urgent(place, event)) => {
+                // What came before it goes first, but it does not wait for a client that does not read.
+                self.take_what_is_ready(outbox, usize::MAX);
+                self.urgent(place, event);
             }
             Happened::Answer(id, answer) => {
                 self.step(Input::Answer(id, answer));
@@ -225,36 +240,56 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
                 self.step(Input::Suspended);
             }
             Happened::Drain => {
-                self.drained = true;
-                self.step(Input::Drain);
+                let wait = if self.effects.counted.logged_in { WIND_UP } else { Duration::ZERO };
+                self.leave_by = Some(Instant::now() + wait);
             }
-            Happened::Tick => self.step(Input::Tick),
+            Happened::Tick => {
+                self.with_routes(Routes::tick);
+                self.step(Input::Tick);
+            }
         }
         None
     }
 
     /// Takes further events that are there already, so that they share a Noise message and a system call.
-    fn take_what_is_ready(&mut self, outbox: usize) {
-        for _ in 0..EVENTS_AT_ONCE {
+    fn take_what_is_ready(&mut self, outbox: usize, most: usize) {
+        for _ in 0..most {
             let queued = self.session.as_ref().map_or(usize::MAX, Session::queued);
             if queued >= outbox {
                 return;
             }
-            let Some(routed) = self.effects.link.as_mut().and_then(LinkSession::try_next) else { return };
-            self.routed(routed.event, routed.charges);
+            let Some(routed) = self.effects.routes.as_mut().and_then(|routes| routes.try_next()) else { return };
+            self.routed(routed);
         }
     }
 
-    fn routed(&mut self, event: FromRouting, charges: [Charge; 2]) {
-        self.effects.queued.push(charges);
-        self.step(match event {
-            FromRouting::Attached(attached) => Input::Attached(attached.waiting),
-            FromRouting::Deliver(delivery) => Input::Deliver(delivery),
-            FromRouting::Outcome(outcome) => Input::Outcome(outcome),
-            FromRouting::Notify(notification) => Input::Notify(notification),
-            FromRouting::End(end) => Input::RoutingEnd(end),
-            FromRouting::Moved(_) => Input::RoutingLost,
-        });
+    fn routed(&mut self, routed: Routed) {
+        self.effects.queued.push(routed.charges);
+        self.urgent(routed.place, routed.event);
+    }
+
+    fn urgent(&mut self, place: Place, event: FromRouting) {
+        self.with_routes(|routes, now| routes.event(place, event, now));
+    }
+
+    /// Has the session's ways do something, and the session know what comes of it.
+    fn with_routes(&mut self, act: impl FnOnce(&mut Routes, Instant)) {
+        let Some(routes) = &mut self.effects.routes else { return };
+        act(routes, Instant::now());
+        self.hear();
+    }
+
+    fn hear(&mut self) {
+        while let Some(told) = self.effects.routes.as_mut().and_then(|routes| routes.told()) {
+            self.step(match told {
+                Told::Attached(waiting) => Input::Attached(waiting),
+                Told::Deliver(delivery) => Input::Deliver(delivery),
+                Told::Outcome(outcome) => Input::Outcome(outcome),
+                Told::Notify(notification) => Input::Notify(notification),
+                Told::End(end) => Input::RoutingEnd(end),
+                Told::Lost => Input::RoutingLost,
+            });
+        }
     }
 
     fn step(&mut self, input: Input<'_>) {
@@ -264,34 +299,30 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
         }
     }
 
-    /// Does what the session wants; what fails at once is fed back.
+    /// Does what the session wants; what comes of it at once is fed back.
     fn perform(&mut self) {
-        let mut lost = false;
-        for output in self.outputs.drain(..) {
-            match output {
-                Output::Write(bytes) => self.socket.wire(Instant::now()).extend_from_slice(&bytes),
-                output => lost |= self.effects.perform(output).is_err(),
+        while !self.outputs.is_empty() {
+            for output in self.outputs.drain(..) {
+                match output {
+                    Output::Write(bytes) => self.socket.wire(Instant::now()).extend_from_slice(&bytes),
+                    output => self.effects.perform(output),
+                }
             }
-        }
-        if lost {
-            self.step(Input::RoutingLost);
+            self.hear();
         }
     }
 }
 
-/// There is no stream to routing.
-struct NoLink;
-
 impl Effects {
-    fn perform(&mut self, output: Output) -> Result<(), NoLink> {
+    fn perform(&mut self, output: Output) {
         match output {
             // Written by the connection, which has the socket.
             Output::Write(_) => {}
             Output::Verify(hello, key, proved) => {
-                let (login, link) = (Arc::clone(&self.shared.login), self.shared.link.clone());
+                let (login, links) = (Arc::clone(&self.shared.login), self.shared.links.clone());
                 self.login = Some(Box::pin(async move {
                     // What was restarted is back soon; clients that are told to wait come back by themselves.
-                    let ready = async { tokio::join!(link.wait_until_up(), login.wait_until_ready()) };
+                    let ready = async { tokio::join!(links.wait_until_up(), login.wait_until_ready()) };
                     tokio::time::timeout(PATIENCE, ready)
                         .await
                         .map_err(|_| Refusal::from(FailureReason::Overloaded))?;
@@ -307,14 +338,19 @@ impl Effects {
             Output::Attach(attach) => {
                 self.whose.account = AccountId::try_from(&attach.account_id[..]).ok();
                 self.whose.device = DeviceId::new(attach.device_id).ok();
-                self.link = Some(self.shared.link.join(self.id).ok_or(NoLink)?);
-                self.to_routing.push_back(ToRouting::Attach(*attach));
+                let routes = self.routes.insert(Box::new(self.shared.links.join(self.id)));
+                routes.attach(*attach, Instant::now());
             }
             Output::Submit(message) => {
-                self.to_routing
-                    .push_back(ToRouting::Submit(causeway_proto::routing::v1::Submitted { message: Some(*message) }));
+                if let Some(routes) = &mut self.routes {
+                    routes.submit(*message, Instant::now());
+                }
             }
-            Output::Processed(tag) => self.to_routing.push_back(ToRouting::Processed(tag)),
+            Output::Processed(tag) => {
+                if let Some(routes) = &mut self.routes {
+                    routes.processed(tag);
+                }
+            }
             Output::Request(id, asker, body) => {
                 self.waiting.push_back((id, asker, body));
                 self.start_requests();
@@ -322,7 +358,16 @@ impl Effects {
             Output::BurnToken(user, token) => self.shared.login.burn(&user, &token),
             Output::Fault(fault) => self.fault = Some(fault),
         }
-        Ok(())
+    }
+
+    /// The client has more under way than may be kept for it.
+    fn is_full(&self) -> bool {
+        self.routes.as_ref().is_some_and(|routes| routes.is_full())
+    }
+
+    /// Nothing is under way that the client waits for.
+    fn is_idle(&self) -> bool {
+        self.requests.is_empty() && self.waiting.is_empty() && self.routes.as_ref().is_none_or(|routes| routes.is_idle())
     }
 
     fn judged(&mut self, verdict: Result<Box<Admitted>, Refusal>) -> Result<Box<Admitted>, FailureReason> {
@@ -370,9 +415,9 @@ async fn maybe<F: Future + Unpin>(future: Option<F>) -> F::Output {
     }
 }
 
-async fn maybe_turn(link: Option<&mut LinkSession>, events: &mut VecDeque<ToRouting>, room: bool) -> Turn {
-    match link {
-        Some(link) => link.turn(events, room).await,
+async fn maybe_turn(routes: Option<&mut Box<Routes>>, room: bool) -> Turn {
+    match routes {
+        Some(routes) => routes.turn(room).await,
         None => std::future::pending().await,
     }
 }

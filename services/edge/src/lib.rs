@@ -2,59 +2,69 @@
 //! durable: what a device has not acknowledged stays with routing.
 //!
 //! Called by providers' clients (docs/protocol.md). Calls key-directory (providers' keys, accounts, prekeys, consent),
-//! routing (one stream with the events of all sessions) and media-relay (tickets).
+//! routing (a stream to each replica, with the events of all sessions) and media-relay (tickets).
 //!
 //! [`Edge::build`] reads the keys and binds; [`Edge::serve`] runs until drained.
 //!
-//! Where things are: `listener` accepts, `limits` says who may come in, `connection` is the loop that owns a
+//! Where things are: `listener` accepts, `limits` and `arrivals` say who may come in, `connection` is the loop that owns a
 //! socket, `session` the state machine behind it, `login` and `replay` decide about tokens, `providers` caches what the
-//! directory knows of providers, `link` is the stream to routing, `requests` has a file per `iq`, `report` writes the log's
+//! directory knows of providers, `links` are the streams to the replicas of routing, `dispatch` decides which
+//! of them a session deals with, `requests` has a file per `iq`, `report` writes the log's
 //! lines about clients.
 
+mod arrivals;
 mod certificate;
 mod config;
 mod connection;
+mod dispatch;
 mod error;
 mod keys;
 mod limits;
 mod link;
+mod links;
 mod listener;
 mod log_gate;
 mod login;
 mod metrics;
 mod providers;
+mod random;
+mod rendezvous;
 mod replay;
 mod report;
 mod requests;
+mod routes;
 mod session;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use causeway_runtime::clock::SharedClock;
 use causeway_runtime::config::Check as _;
 use causeway_runtime::grpc::Endpoints;
 use causeway_runtime::lifecycle::Lifecycle;
-use rand::TryRngCore as _;
+use futures::Stream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
 
 pub use self::config::EdgeConfig;
 pub use self::error::EdgeError;
+pub use self::random::Random;
 
 use self::connection::Shared;
 use self::keys::Keys;
 use self::limits::Admission;
-use self::link::Link;
+use self::links::Links;
 use self::listener::{Acceptor, Wrapping};
 use self::login::Login;
 use self::metrics::Metrics;
 use self::providers::Providers;
+use self::replay::SpentTokens;
 use self::report::Report;
 use self::requests::Requests;
 use self::session::Rules;
@@ -75,12 +85,7 @@ pub struct Edge {
     listener: TcpListener,
     local_addr: SocketAddr,
     websocket: Option<(TcpListener, SocketAddr)>,
-    rules: Arc<Rules>,
-    deps: EdgeDeps,
-    providers: Providers,
-    link: Link,
-    metrics: Metrics,
-    clock: SharedClock,
+    inside: UnboundEdge,
 }
 
 impl Edge {
@@ -89,18 +94,19 @@ impl Edge {
     /// # Errors
     /// [`EdgeError`], which names what to mend.
     pub async fn build(config: EdgeConfig, deps: EdgeDeps, clock: SharedClock) -> Result<Self, EdgeError> {
-        config.check()?;
-        let keys = Keys::load(&config, clock.now())?;
+        let inside = UnboundEdge::build(config, deps, clock, Random::system())?;
+        let config = &inside.rules.config;
         let (listener, local_addr) = bind("edge.listen", config.listen).await?;
         let websocket = match config.websocket_listen {
             Some(address) => Some(bind("edge.websocket_listen", address).await?),
             None => None,
         };
-        let metrics = Metrics::new();
-        let link = Link::new(&config, metrics.clone());
-        let providers = Providers::new(deps.directory.clone());
-        let rules = Arc::new(Rules { config, keys });
-        Ok(Self { listener, local_addr, websocket, rules, deps, providers, link, metrics, clock })
+        Ok(Self { listener, local_addr, websocket, inside })
+    }
+
+    /// How the Redis with the spent tokens is, if there is one: while it is degraded, new logins fail.
+    pub fn redis_health(&self) -> Option<tokio::sync::watch::Receiver<causeway_redis::Health>> {
+        self.inside.spent.health()
     }
 
     /// Where clients connect by TCP.
@@ -113,25 +119,92 @@ impl Edge {
         self.websocket.as_ref().map(|(_, address)| *address)
     }
 
-    /// Resolves when clients can log in: the providers are known and routing is linked. Only while [`Edge::serve`]
+    /// Resolves when clients can log in: the providers are known and a routing is linked. Only while [`Edge::serve`]
     /// runs.
     pub fn ready(&self) -> impl Future<Output = ()> + Send + 'static {
-        let (providers, link) = (self.providers.clone(), self.link.clone());
-        async move {
-            providers.wait_until_filled().await;
-            link.wait_until_up().await;
-        }
+        self.inside.ready()
     }
 
     /// Serves until the lifecycle drains: then no more connections are accepted, each session is told to come back
-    /// later, and the link to routing closes after the last has left.
+    /// later, and the links to routing close after the last has left.
     ///
     /// # Errors
     /// None at present: what happens to single connections ends only them.
     pub async fn serve(self, life: Lifecycle) -> Result<(), EdgeError> {
+        let Self { listener, websocket, inside, .. } = self;
+        let running = inside.start(life);
+        let plain = running.acceptor.run(listener::accepted(listener), Wrapping::Plain);
+        let wrapped = async {
+            if let Some((listener, _)) = websocket {
+                running.acceptor.run(listener::accepted(listener), Wrapping::WebSocket).await;
+            }
+        };
+        tokio::join!(plain, wrapped);
+        running.finish().await;
+        Ok(())
+    }
+}
+
+/// An edge without listeners: connections come from whoever holds it, a simulated network for instance.
+pub struct UnboundEdge {
+    rules: Arc<Rules>,
+    spent: Arc<dyn SpentTokens>,
+    deps: EdgeDeps,
+    providers: Providers,
+    links: Links,
+    metrics: Metrics,
+    clock: SharedClock,
+    random: Random,
+}
+
+impl UnboundEdge {
+    /// As [`Edge::build`], but binds nothing. Everything random comes from `random`.
+    ///
+    /// # Errors
+    /// [`EdgeError`], which names what to mend.
+    pub fn build(config: EdgeConfig, deps: EdgeDeps, clock: SharedClock, random: Random) -> Result<Self, EdgeError> {
+        config.check()?;
+        let keys = Keys::load(&config, clock.now())?;
+        let spent = replay::open(&config)?;
+        let metrics = Metrics::new();
+        let links = Links::new(&config, metrics.clone(), random.clone());
+        let providers = Providers::new(deps.directory.clone(), random.clone());
+        let rules = Arc::new(Rules { config, keys });
+        Ok(Self { rules, spent, deps, providers, links, metrics, clock, random })
+    }
+
+    /// As [`Edge::ready`]. Only while [`UnboundEdge::serve_on`] runs.
+    pub fn ready(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (providers, links) = (self.providers.clone(), self.links.clone());
+        async move {
+            providers.wait_until_filled().await;
+            links.wait_until_up().await;
+        }
+    }
+
+    /// As [`Edge::serve`], over connections that were made elsewhere, each with the client's address. After the last of
+    /// them, it goes on until the last session has ended.
+    ///
+    /// # Errors
+    /// None at present: what happens to single connections ends only them.
+    pub async fn serve_on<T>(
+        self,
+        life: Lifecycle,
+        incoming: impl Stream<Item = io::Result<(T, SocketAddr)>> + Send,
+    ) -> Result<(), EdgeError>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let running = self.start(life);
+        running.acceptor.run(incoming, Wrapping::Plain).await;
+        running.finish().await;
+        Ok(())
+    }
+
+    fn start(self, life: Lifecycle) -> Running {
         let config = &self.rules.config;
-        let login =
-            Arc::new(Login::new(config, self.providers.clone(), self.deps.directory.clone(), Arc::clone(&self.clock)));
+        let (providers, directory) = (self.providers.clone(), self.deps.directory.clone());
+        let login = Arc::new(Login::new(config, self.spent, providers, directory, Arc::clone(&self.clock)));
         let requests = Arc::new(Requests::new(
             config,
             self.deps.directory,
@@ -146,42 +219,44 @@ impl Edge {
             admission: Admission::new(config, limits::open_files()),
             rules: self.rules,
             login,
-            link: self.link.clone(),
+            links: self.links.clone(),
             requests,
             metrics: self.metrics,
             report: Arc::clone(&report),
             clock: self.clock,
+            random: self.random,
             drain: life.drain_token(),
         });
         let (connections, services) = (TaskTracker::new(), TaskTracker::new());
         let stop = CancellationToken::new();
-        // Also when this future is dropped half-way.
-        let _stop_services = stop.clone().drop_guard();
         life.spawn(services.track_future(self.providers.run(stop.clone())));
         let certificate = certificate::look_after(certificate_rules, certificate_clock, stop.clone());
         life.spawn(services.track_future(certificate));
         let stop_counting = stop.clone();
         life.spawn(services.track_future(async move { report.count(stop_counting).await }));
-        let routing = self.deps.routing.current().values().next().cloned();
-        if let Some(routing) = routing {
-            life.spawn(services.track_future(self.link.run(routing, stop.clone())));
-        }
-
+        life.spawn(services.track_future(self.links.run(self.deps.routing, stop.clone())));
         let acceptor = Acceptor::new(shared, life, connections.clone());
-        let plain = acceptor.clone().run(self.listener, Wrapping::Plain);
-        let wrapped = async {
-            if let Some((listener, _)) = self.websocket {
-                acceptor.clone().run(listener, Wrapping::WebSocket).await;
-            }
-        };
-        tokio::join!(plain, wrapped);
+        Running { acceptor, connections, services, stop: stop.drop_guard() }
+    }
+}
 
+/// What runs while connections are accepted. Dropped half-way, it stops the services.
+struct Running {
+    acceptor: Acceptor,
+    connections: TaskTracker,
+    services: TaskTracker,
+    stop: DropGuard,
+}
+
+impl Running {
+    /// Waits for the last session, then stops the services.
+    async fn finish(self) {
+        let Self { connections, services, stop, .. } = self;
         connections.close();
         connections.wait().await;
-        stop.cancel();
+        drop(stop);
         services.close();
         services.wait().await;
-        Ok(())
     }
 }
 
@@ -190,10 +265,4 @@ async fn bind(field: &'static str, address: SocketAddr) -> Result<(TcpListener, 
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
-}
-
-/// From one to two times `delay`, so that many edges do not come back as one.
-fn jitter(delay: Duration) -> Duration {
-    let random = rand::rngs::OsRng.try_next_u32().unwrap_or(0);
-    delay + delay.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }

@@ -1,4 +1,6 @@
 //! Who may connect, and how much memory unread messages may take. Permits are taken before anything is spent on a peer.
+//!
+//! All of it is of one process: with several edges, an address or a provider has these bounds at each of them.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use causeway_identity::{Address, ProviderId};
+use tokio::time::Instant;
 
+use crate::arrivals::Arrivals;
 use crate::config::EdgeConfig;
 
 /// Files that connections must leave to everything else.
@@ -41,8 +45,9 @@ struct Bound {
     of_one: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
+    arrivals: Arrivals<Network>,
     connections: Count<Network>,
     half_open: Count<Network>,
     newcomers: Count<Address>,
@@ -124,16 +129,24 @@ impl Admission {
             half_open: Bound { total: config.max_half_open, of_one: config.max_half_open_per_network },
             newcomers: Bound { total: config.max_newcomers, of_one: config.max_newcomers_per_user },
             newcomers_per_provider: config.max_newcomers_per_provider,
-            counts: Mutex::default(),
+            counts: Mutex::new(Counts {
+                arrivals: Arrivals::new(config, Instant::now()),
+                connections: Count::default(),
+                half_open: Count::default(),
+                newcomers: Count::default(),
+                newcomers_by_provider: Count::default(),
+            }),
         })
     }
 
-    /// Room for one more connection that has not logged in; `None` when a bound is reached.
-    pub(crate) fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Permit> {
+    /// Room for one more connection that has not logged in; `None` when a bound is reached, or when too many come at
+    /// once.
+    pub(crate) fn enter(self: &Arc<Self>, peer: IpAddr, now: Instant) -> Option<Permit> {
         let network = Network::of(peer);
         let mut counts = self.counts();
         if !self.connections.allows(&counts.connections, &network)
             || !self.half_open.allows(&counts.half_open, &network)
+            || !counts.arrivals.enter(network, now)
         {
             return None;
         }
@@ -141,6 +154,12 @@ impl Admission {
         counts.half_open.add(network);
         drop(counts);
         Some(Permit { admission: Arc::clone(self), network, half_open: true })
+    }
+
+    /// In how many seconds a connection should come back that finds no room now; longer for each that is told.
+    pub(crate) fn book(&self, now: Instant) -> u16 {
+        let wait = self.counts().arrivals.book(now);
+        u16::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u16::MAX)
     }
 
     /// Room for one more session that is not enlisted; `None` when a bound is reached. Unlike devices, which have one
@@ -237,6 +256,12 @@ impl Budget {
         Some(Charge { budget: Arc::clone(self), bytes })
     }
 
+    /// A charge also when the budget does not hold it: for what is there already.
+    pub(crate) fn charge_anyway(self: &Arc<Self>, bytes: usize) -> Charge {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+        Charge { budget: Arc::clone(self), bytes }
+    }
+
     pub(crate) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }
@@ -281,14 +306,14 @@ mod tests {
     #[test]
     fn half_open_connections_are_bounded_in_total_and_by_network() {
         let admission = admission(10, 3, 2);
-        let mut first = admission.enter(ip("192.0.2.1")).unwrap();
-        let second = admission.enter(ip("::ffff:192.0.2.200")).unwrap();
-        assert!(admission.enter(ip("192.0.2.3")).is_none(), "the network is full, mapped addresses included");
-        let third = admission.enter(ip("192.0.3.1")).unwrap();
-        assert!(admission.enter(ip("198.51.100.1")).is_none(), "the total is full");
+        let mut first = admission.enter(ip("192.0.2.1"), Instant::now()).unwrap();
+        let second = admission.enter(ip("::ffff:192.0.2.200"), Instant::now()).unwrap();
+        assert!(admission.enter(ip("192.0.2.3"), Instant::now()).is_none(), "the network is full, mapped addresses included");
+        let third = admission.enter(ip("192.0.3.1"), Instant::now()).unwrap();
+        assert!(admission.enter(ip("198.51.100.1"), Instant::now()).is_none(), "the total is full");
         first.logged_in();
         first.logged_in();
-        let fourth = admission.enter(ip("192.0.2.3")).unwrap();
+        let fourth = admission.enter(ip("192.0.2.3"), Instant::now()).unwrap();
         drop((first, second, third, fourth));
         let counts = admission.counts();
         assert_eq!((counts.connections.total, counts.half_open.total), (0, 0));
@@ -298,11 +323,11 @@ mod tests {
     #[test]
     fn connections_are_bounded_even_when_logged_in() {
         let admission = admission(1, 10, 10);
-        let mut only = admission.enter(ip("2001:db8::1")).unwrap();
+        let mut only = admission.enter(ip("2001:db8::1"), Instant::now()).unwrap();
         only.logged_in();
-        assert!(admission.enter(ip("2001:db8:0:0:1::1")).is_none());
+        assert!(admission.enter(ip("2001:db8:0:0:1::1"), Instant::now()).is_none());
         drop(only);
-        assert!(admission.enter(ip("2001:db8::2")).is_some());
+        assert!(admission.enter(ip("2001:db8::2"), Instant::now()).is_some());
     }
 
     #[test]

@@ -1,11 +1,16 @@
 //! Accepting connections. The loop survives everything that accepting can fail with, takes permits before it spends
 //! anything on a peer, and tells a surplus to come back later.
 
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use causeway_noise::{Alert, transport, websocket};
 use causeway_runtime::lifecycle::Lifecycle;
+use futures::{Stream, StreamExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -18,7 +23,9 @@ use crate::metrics::Dropped;
 /// After an error that is not one connection's, such as too many open files.
 const BACK_OFF: Duration = Duration::from_millis(50);
 /// A surplus connection is told why, but only so many at a time; the others are just closed.
-const REFUSALS_AT_ONCE: usize = 64;
+const REFUSALS_AT_ONCE: usize = 192;
+/// What refuses the upgrade to a WebSocket must have left within this time.
+const HTTP_FAREWELL: Duration = Duration::from_millis(900);
 
 /// What the bytes of a connection are wrapped in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,12 +34,23 @@ pub(crate) enum Wrapping {
     WebSocket,
 }
 
+/// The connections that a listener accepts.
+pub(crate) fn accepted(listener: TcpListener) -> impl Stream<Item = io::Result<(TcpStream, SocketAddr)>> + Send {
+    futures::stream::unfold(listener, async |listener| {
+        let accepted = listener.accept().await.map(|(stream, peer)| {
+            // Small records must not wait for one another; without the option they only come later.
+            let _unsupported = stream.set_nodelay(true);
+            (stream, peer)
+        });
+        Some((accepted, listener))
+    })
+}
+
 /// Accepts connections and starts their tasks.
-#[derive(Clone)]
 pub(crate) struct Acceptor {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) life: Lifecycle,
-    pub(crate) tracker: TaskTracker,
+    shared: Arc<Shared>,
+    life: Lifecycle,
+    tracker: TaskTracker,
     refusals: Arc<Semaphore>,
 }
 
@@ -41,62 +59,76 @@ impl Acceptor {
         Self { shared, life, tracker, refusals: Arc::new(Semaphore::new(REFUSALS_AT_ONCE)) }
     }
 
-    /// Runs until the drain.
-    pub(crate) async fn run(self, listener: TcpListener, wrapping: Wrapping) {
+    /// Runs until the drain, or until nothing comes in any more.
+    pub(crate) async fn run<T>(&self, incoming: impl Stream<Item = io::Result<(T, SocketAddr)>> + Send, wrapping: Wrapping)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut incoming = pin!(incoming);
         loop {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                biased;
                 () = self.shared.drain.cancelled() => return,
+                accepted = incoming.next() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => match self.shared.admission.enter(peer.ip()) {
+                None => return,
+                Some(Ok((stream, peer))) => match self.shared.admission.enter(peer.ip(), Instant::now()) {
                     Some(permit) => self.start(stream, permit, wrapping),
                     None => self.refuse(stream, wrapping),
                 },
-                Err(error) if is_of_one_connection(&error) => self.shared.metrics.accept_failed(),
-                Err(error) => {
+                Some(Err(error)) if is_of_one_connection(&error) => self.shared.metrics.accept_failed(),
+                Some(Err(error)) => {
                     self.shared.metrics.accept_failed();
                     tracing::warn!(kind = ?error.kind(), os = error.raw_os_error(), "cannot accept connections");
                     tokio::select! {
-                        () = tokio::time::sleep(BACK_OFF) => {}
+                        biased;
                         () = self.shared.drain.cancelled() => return,
+                        () = tokio::time::sleep(BACK_OFF) => {}
                     }
                 }
             }
         }
     }
 
-    fn start(&self, stream: TcpStream, permit: Permit, wrapping: Wrapping) {
+    fn start<T>(&self, stream: T, permit: Permit, wrapping: Wrapping)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let shared = Arc::clone(&self.shared);
-        // Small records must not wait for one another; without the option they only come later.
-        let _unsupported = stream.set_nodelay(true);
         let since = Instant::now();
         self.spawn(async move {
             match wrapping {
                 Wrapping::Plain => connection::serve(stream, shared, permit, since).await,
                 Wrapping::WebSocket => {
                     let deadline = since + shared.rules.config.handshake_timeout();
-                    match tokio::time::timeout_at(deadline, websocket::accept(stream)).await {
-                        Ok(Ok(socket)) => connection::serve(socket, shared, permit, since).await,
-                        Ok(Err(_)) => shared.metrics.dropped(Dropped::Gone),
-                        Err(_elapsed) => shared.metrics.dropped(Dropped::Deadline),
+                    let upgrade = tokio::time::timeout_at(deadline, websocket::accept(stream));
+                    match shared.drain.run_until_cancelled(upgrade).await {
+                        Some(Ok(Ok(socket))) => connection::serve(socket, shared, permit, since).await,
+                        Some(Ok(Err(_))) | None => shared.metrics.dropped(Dropped::Gone),
+                        Some(Err(_elapsed)) => shared.metrics.dropped(Dropped::Deadline),
                     }
                 }
             }
         });
     }
 
-    fn refuse(&self, stream: TcpStream, wrapping: Wrapping) {
+    fn refuse<T>(&self, stream: T, wrapping: Wrapping)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         self.shared.metrics.dropped(Dropped::NoPlace);
-        if wrapping == Wrapping::WebSocket {
-            return;
-        }
         let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
-        let wait_ms = self.shared.rules.config.overload_retry_ms;
-        let alert = Alert::Overloaded { retry_after_s: u16::try_from(wait_ms.div_ceil(1_000)).unwrap_or(u16::MAX) };
+        let retry_after_s = self.shared.admission.book(Instant::now());
+        let alert = Alert::Overloaded { retry_after_s };
         self.shared.report.alert_sent(alert);
         self.spawn(async move {
-            transport::refuse(stream, alert).await;
+            match wrapping {
+                Wrapping::Plain => transport::refuse(stream, alert).await,
+                Wrapping::WebSocket => {
+                    let _told = tokio::time::timeout(HTTP_FAREWELL, refuse_upgrade(stream, retry_after_s)).await;
+                }
+            }
             drop(permit);
         });
     }
@@ -107,8 +139,20 @@ impl Acceptor {
     }
 }
 
+/// Answers before the request has come, and throws away what comes of it, so that the answer is not lost with it.
+async fn refuse_upgrade(mut io: impl AsyncRead + AsyncWrite + Unpin, retry_after_s: u16) -> io::Result<()> {
+    const REQUEST_AT_MOST: u64 = 16 * 1024;
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {retry_after_s}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    io.write_all(answer.as_bytes()).await?;
+    io.shutdown().await?;
+    tokio::io::copy(&mut io.take(REQUEST_AT_MOST), &mut tokio::io::sink()).await?;
+    Ok(())
+}
+
 /// Errors that say nothing about the next connection.
-fn is_of_one_connection(error: &std::io::Error) -> bool {
+fn is_of_one_connection(error: &io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(
         error.kind(),

@@ -17,6 +17,8 @@ pub(crate) struct Metrics {
     requests: Counter<u64>,
     link_losses: Counter<u64>,
     full_queues: Counter<u64>,
+    moves: Counter<u64>,
+    again: Counter<u64>,
 }
 
 /// Why a connection ended before its handshake was over.
@@ -45,6 +47,8 @@ impl Metrics {
             requests: meter.u64_counter("causeway.edge.requests").with_unit("{request}").build(),
             link_losses: meter.u64_counter("causeway.edge.link.losses").with_unit("{loss}").build(),
             full_queues: meter.u64_counter("causeway.edge.queues.full").with_unit("{session}").build(),
+            moves: meter.u64_counter("causeway.edge.sessions.moved").with_unit("{session}").build(),
+            again: meter.u64_counter("causeway.edge.messages.again").with_unit("{message}").build(),
         }
     }
 
@@ -98,6 +102,18 @@ impl Metrics {
 
     pub(crate) fn link_lost(&self) {
         self.link_losses.add(1, &[]);
+    }
+
+    /// Routing has told a session to attach again.
+    pub(crate) fn session_moved(&self) {
+        self.moves.add(1, &[]);
+    }
+
+    /// A replica of routing was lost that had not answered these messages.
+    pub(crate) fn submitted_again(&self, messages: usize) {
+        if messages > 0 {
+            self.again.add(messages as u64, &[]);
+        }
     }
 
     pub(crate) fn session_queue_full(&self) {

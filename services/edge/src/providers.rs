@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use url::Url;
 
-use crate::jitter;
+use crate::random::Random;
 
 /// The directory sends something at least each 5 s; a stream that is silent for longer is taken for dead.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -97,6 +97,7 @@ struct Shared {
     /// Counts updates; 0 before the first full set.
     updates: watch::Sender<u64>,
     directory: TokenKeysClient<Channel>,
+    random: Random,
 }
 
 #[derive(Debug, Default)]
@@ -106,11 +107,12 @@ struct State {
 }
 
 impl Providers {
-    pub(crate) fn new(directory: Channel) -> Self {
+    pub(crate) fn new(directory: Channel, random: Random) -> Self {
         Self(Arc::new(Shared {
             state: RwLock::default(),
             updates: watch::Sender::new(0),
             directory: TokenKeysClient::new(directory).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            random,
         }))
     }
 
@@ -186,7 +188,7 @@ impl Providers {
                 retry = FIRST_RETRY;
             }
             tokio::select! {
-                () = tokio::time::sleep(jitter(retry)) => {}
+                () = tokio::time::sleep(self.0.random.jitter(retry)) => {}
                 () = stop.cancelled() => return,
             }
             retry = (retry * 2).min(LAST_RETRY);
@@ -345,7 +347,7 @@ mod tests {
     const NOW_MS: u64 = 1_800_000_000_000;
 
     fn providers() -> Providers {
-        Providers::new(grpc::connect("http://127.0.0.1:1").unwrap())
+        Providers::new(grpc::connect("http://127.0.0.1:1").unwrap(), Random::seeded(1))
     }
 
     fn keys(id: u8, name: &str) -> ProviderKeys {

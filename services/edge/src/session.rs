@@ -37,6 +37,7 @@ use tokio::time::Instant;
 
 use self::entry::{Attaching, Checking, Handshake, Proving};
 use self::open::Open;
+pub(crate) use self::pace::Pace;
 pub(crate) use self::rules::Rules;
 use crate::login::{Admitted, Device, Token, User};
 use crate::report::Fault;

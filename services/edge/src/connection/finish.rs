@@ -21,27 +21,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
         self.effects.requests.clear();
         self.effects.waiting.clear();
         self.effects.login = None;
-        let link = self.effects.link.take();
-        let detach = async {
-            if let Some(link) = link {
-                link.leave(&mut self.effects.to_routing).await;
-            }
-        };
+        // From here on routing knows the session no more, however long the client takes.
+        self.effects.routes = None;
         let socket = &mut self.socket;
         let session = &mut self.session;
-        let farewell = async {
-            match left {
-                Left::Session(Why::Refused(_) | Why::Failed(_) | Why::Ended(_) | Why::Bye) => {}
-                Left::Session(Why::Silent | Why::Broken) | Left::Gone | Left::Stalled => return,
-            }
-            if let Some(session) = session {
-                session.seal_into(socket.wire(tokio::time::Instant::now()));
-            }
-            if let Ok(Ok(())) = tokio::time::timeout(LAST_WRITE, socket.flush()).await {
-                let _late = tokio::time::timeout(LINGER, socket.close()).await;
-            }
-        };
-        tokio::join!(detach, farewell);
+        match left {
+            Left::Session(Why::Refused(_) | Why::Failed(_) | Why::Ended(_) | Why::Bye) => {}
+            Left::Session(Why::Silent | Why::Broken) | Left::Gone | Left::Stalled => return,
+        }
+        if let Some(session) = session {
+            session.seal_into(socket.wire(tokio::time::Instant::now()));
+        }
+        if let Ok(Ok(())) = tokio::time::timeout(LAST_WRITE, socket.flush()).await {
+            let _late = tokio::time::timeout(LINGER, socket.close()).await;
+        }
     }
 
     fn count(&mut self, left: Left) {

@@ -1,4 +1,4 @@
-//! How fast a session may go on. What is over the pace is not refused: it is read later.
+//! How fast something may go on. What is over the pace is not refused: it is read later.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 /// A rate with a burst, as the generic cell rate algorithm has it: one time stamp, no refill task. Units are taken after
 /// the fact, so that a large one is never refused; the debt is waited off.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     /// Time that one unit takes in the long run.
     unit: Duration,
     /// How far ahead of the long run a session may be.
@@ -17,18 +17,23 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(units_per_s: u32, burst: u32, now: Instant) -> Self {
+    pub(crate) fn new(units_per_s: u32, burst: u32, now: Instant) -> Self {
         let unit = Duration::from_secs(1) / units_per_s.max(1);
         Self { unit, ahead: unit * burst, through: now }
     }
 
     /// Counts `units` that were taken now.
-    pub(super) fn take(&mut self, units: u32, now: Instant) {
+    pub(crate) fn take(&mut self, units: u32, now: Instant) {
         self.through = self.through.max(now) + self.unit * units;
     }
 
+    /// True if it is as if nothing had ever been taken.
+    pub(crate) fn has_whole_burst(&self, now: Instant) -> bool {
+        self.through <= now
+    }
+
     /// When the next unit may be taken: in the past if at once.
-    pub(super) fn ready_at(&self) -> Instant {
+    pub(crate) fn ready_at(&self) -> Instant {
         self.through.checked_sub(self.ahead).unwrap_or(self.through)
     }
 }

@@ -265,6 +265,7 @@ async fn spent_tokens_are_bounded_and_full_means_closed() {
     let rig = Rig::with(|config| {
         config.replay_tokens = 1_000;
         config.replay_tokens_per_provider = 1_000;
+        config.handshake_burst = 10_000;
     })
     .await;
     let key = key(5);

@@ -32,6 +32,7 @@ use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::links::Links;
 use crate::{Edge, EdgeConfig, EdgeDeps};
 
 pub(super) const NOW_S: u64 = 1_800_000_000;
@@ -49,9 +50,12 @@ pub(super) struct Rig {
     pub(super) websocket: SocketAddr,
     pub(super) clock: Arc<ManualClock>,
     pub(super) directory: Arc<Directory>,
+    /// The first of the replicas.
     pub(super) routing: Arc<Routing>,
+    pub(super) replicas: Vec<Arc<Routing>>,
     pub(super) server_key: [u8; 32],
     pub(super) certificate_file: PathBuf,
+    pub(super) links: Links,
     pub(super) life: Lifecycle,
     others: Lifecycle,
     _files: tempfile::TempDir,
@@ -69,7 +73,19 @@ impl Rig {
         rig
     }
 
+    /// With so many replicas of routing, all linked.
+    pub(super) async fn with_replicas(replicas: usize, adjust: impl FnOnce(&mut EdgeConfig)) -> Self {
+        let rig = Self::start_with(replicas, adjust, true).await;
+        rig.directory.wait_for_watch().await;
+        soon(rig.links.wait_for_links(replicas)).await;
+        rig
+    }
+
     pub(super) async fn not_ready(adjust: impl FnOnce(&mut EdgeConfig), wait: bool) -> Self {
+        Self::start_with(1, adjust, wait).await
+    }
+
+    async fn start_with(replicas: usize, adjust: impl FnOnce(&mut EdgeConfig), wait: bool) -> Self {
         let files = tempfile::tempdir().unwrap();
         let clock = ManualClock::at_ms(NOW_S * 1_000);
         let static_key = StaticKey::from_bytes([0x11; 32]);
@@ -94,16 +110,14 @@ impl Rig {
 
         let (life, others) = (Lifecycle::new(), Lifecycle::new());
         let directory = Arc::new(Directory::new());
-        let routing = Arc::new(Routing::new());
+        let replicas: Vec<_> = (1..=replicas).map(|n| Arc::new(Routing::new(format!("routing-{n}")))).collect();
         let deps = EdgeDeps {
             directory: grpc::in_process(directory_router(&directory), &others),
-            routing: Endpoints::fixed([(
-                "http://routing".to_owned(),
-                grpc::in_process(
-                    grpc::server().add_service(routing::routing_server::RoutingServer::from_arc(Arc::clone(&routing))),
-                    &others,
-                ),
-            )]),
+            routing: Endpoints::fixed(replicas.iter().map(|replica| {
+                let server = routing::routing_server::RoutingServer::from_arc(Arc::clone(replica));
+                let channel = grpc::in_process(grpc::server().add_service(server), &others);
+                (format!("http://{}", replica.name), channel)
+            })),
             media: grpc::in_process(
                 grpc::server().add_service(media::tickets_server::TicketsServer::new(Tickets)),
                 &others,
@@ -112,7 +126,7 @@ impl Rig {
         let certificate_file = config.certificate_file.clone();
         let edge = Edge::build(config, deps, clock.clone()).await.unwrap();
         let (addr, websocket) = (edge.local_addr(), edge.websocket_addr().unwrap());
-        let ready = edge.ready();
+        let (ready, links) = (edge.ready(), edge.inside.links.clone());
         life.spawn_vital("edge", edge.serve(life.clone()));
         if wait {
             soon(ready).await;
@@ -122,9 +136,11 @@ impl Rig {
             websocket,
             clock,
             directory,
-            routing,
+            routing: Arc::clone(&replicas[0]),
+            replicas,
             server_key: *static_key.public(),
             certificate_file,
+            links,
             life,
             others,
             _files: files,
@@ -470,6 +486,7 @@ impl media::tickets_server::Tickets for Tickets {
 type ToEdgeSender = mpsc::Sender<Result<routing::ToEdge, Status>>;
 
 pub(super) struct Routing {
+    pub(super) name: String,
     seen: mpsc::UnboundedSender<(SessionId, FromEdge)>,
     events: tokio::sync::Mutex<mpsc::UnboundedReceiver<(SessionId, FromEdge)>>,
     link: Mutex<Option<(ToEdgeSender, CancellationToken)>>,
@@ -480,9 +497,10 @@ pub(super) struct Routing {
 }
 
 impl Routing {
-    fn new() -> Self {
+    fn new(name: String) -> Self {
         let (seen, events) = mpsc::unbounded_channel();
         Self {
+            name,
             seen,
             events: tokio::sync::Mutex::new(events),
             link: Mutex::new(None),
@@ -552,6 +570,8 @@ impl routing::routing_server::Routing for Routing {
             return Err(Status::unavailable("down"));
         }
         let (sender, receiver) = mpsc::channel(8);
+        let hello = routing::Hello { name: self.name.clone() };
+        sender.try_send(Ok(routing::ToEdge { hello: Some(hello), ..routing::ToEdge::default() })).unwrap();
         let ended = CancellationToken::new();
         *self.link.lock().unwrap() = Some((sender.clone(), ended.clone()));
         let (seen, answers) = (self.seen.clone(), self.attaches.load(Ordering::SeqCst));

@@ -1,0 +1,513 @@
+//! A session's dealings with the replicas of routing, without I/O: where it is attached, to which replica each of its
+//! messages goes, and what is done again when a replica is lost. docs/replicas.md, section "Edges", says why.
+//!
+//! - The session attaches at the replica that its own address hashes to, and submits to the one that the recipient's
+//!   address hashes to. To each replica it is known under a *place*: a link, and a number that is part of the session id
+//!   on that link. Every attachment has a place of its own, so that what an earlier one still says is never taken for
+//!   what the present one says.
+//! - A message is kept until it has an outcome. The messages to one recipient are a *lane*: those of them that are
+//!   submitted are all with one replica, and the others wait for it to answer, should the lane belong elsewhere by now.
+//! - When a place is lost, what was submitted there is submitted again, in order, before anything else of its lane.
+//! - A refusal counts only if nobody else can have accepted the message before. Otherwise the session ends, and the client
+//!   asks again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use causeway_proto::routing::v1::edge_event::Event as ToRouting;
+use causeway_proto::routing::v1::routing_event::Event as FromRouting;
+use causeway_proto::routing::v1::{Attach, Detach, Moved, Submitted};
+use causeway_proto::wire::v1 as pb;
+use prost::Message as _;
+use tokio::time::Instant;
+
+use crate::limits::{Budget, Charge};
+use crate::rendezvous;
+
+/// The session's place at a replica may be lost by an `End` that says no more than "not now": so long at least it is not
+/// used.
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A session that is moved on sooner than this after it came waits before it attaches again, longer each time.
+const SETTLED: Duration = Duration::from_secs(1);
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Messages of one session that wait for outcomes hold at most the free bytes of the edge divided by this.
+const SHARES: usize = 16;
+/// What a message costs beside its bytes.
+const OVERHEAD: usize = 512;
+
+/// A stream to a replica, from its beginning to its end. Rises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LinkId(pub(crate) u64);
+
+/// What a link knows the session as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) link: LinkId,
+    /// Different for each place of a session.
+    pub(crate) number: u32,
+}
+
+/// The links that are up.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct View(pub(crate) BTreeMap<LinkId, Seen>);
+
+/// A link that is up.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    /// The replica's stable name.
+    pub(crate) name: Arc<str>,
+    /// It takes nothing new.
+    pub(crate) draining: bool,
+}
+
+impl View {
+    /// The link to the replica that is responsible for `address`.
+    pub(crate) fn choose(&self, address: &str) -> Option<LinkId> {
+        rendezvous::choose(self.taking().map(|(id, seen)| (&*seen.name, *id)), address)
+    }
+
+    /// Links that take something new.
+    pub(crate) fn taking(&self) -> impl Iterator<Item = (&LinkId, &Seen)> {
+        self.0.iter().filter(|(_, seen)| !seen.draining)
+    }
+}
+
+/// What a session may keep, and how long it waits.
+#[derive(Debug, Clone)]
+pub(crate) struct Bounds {
+    /// Without any replica for so long, the session ends.
+    pub(crate) grace: Duration,
+    /// Messages without outcome at which nothing more is read from the client.
+    pub(crate) messages: usize,
+    /// The same in bytes.
+    pub(crate) bytes: usize,
+    /// For all sessions.
+    pub(crate) total: Arc<Budget>,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) enum Act {
+    Send(Place, ToRouting),
+    Tell(Told),
+}
+
+/// What the session gets to know.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "consumed at once; a box would cost an allocation a delivery")]
+pub(crate) enum Told {
+    /// It is attached for the first time; so many messages wait.
+    Attached(u64),
+    /// Tags rise over all attachments.
+    Deliver(pb::Delivery),
+    Outcome(pb::Outcome),
+    Notify(pb::Notification),
+    End(pb::End),
+    /// There is no routing for it, or what became of a message cannot be told.
+    Lost,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    bounds: Bounds,
+    view: Arc<View>,
+    /// How the device attaches; `None` while the session is nobody's device.
+    who: Option<Attach>,
+    attachment: Attachment,
+    /// It has been attached, and the session knows.
+    begun: bool,
+    /// Of attachments in a row that were moved on at once.
+    moves: u32,
+    /// The greatest tag that the session has been given, by all attachments before this one, and by all.
+    base: u64,
+    last: u64,
+    /// Where the session submits on each link.
+    known: BTreeMap<LinkId, u32>,
+    next_number: u32,
+    /// By recipient. What is empty has no entry.
+    lanes: BTreeMap<String, Lane>,
+    messages: usize,
+    own: Arc<Budget>,
+    /// Links that have asked for a pause in submissions.
+    pauses: BTreeMap<LinkId, Instant>,
+    /// Since when some message has no replica to go to.
+    stuck: Option<Instant>,
+    acts: VecDeque<Act>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Attachment {
+    None,
+    /// Since when, and when it is to be tried next.
+    Away { since: Instant, next: Instant },
+    /// Waits for the answer.
+    Asked { since: Instant, place: Place },
+    Here { since: Instant, place: Place },
+}
+
+/// The messages to one recipient that have no outcome, the oldest first.
+#[derive(Debug, Default)]
+struct Lane {
+    /// Where the first `sent` are.
+    place: Option<Place>,
+    sent: usize,
+    queue: VecDeque<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    message: pb::Submit,
+    /// A replica that was lost may have accepted it.
+    tried: bool,
+    _charges: [Charge; 2],
+}
+
+impl Lane {
+    /// What was submitted may or may not have been decided.
+    fn lose(&mut self) -> usize {
+        for kept in self.queue.iter_mut().take(self.sent) {
+            kept.tried = true;
+        }
+        self.place = None;
+        std::mem::take(&mut self.sent)
+    }
+}
+
+impl Dispatch {
+    pub(crate) fn new(bounds: Bounds, view: Arc<View>) -> Self {
+        let own = Budget::new(usize::MAX);
+        Self {
+            bounds,
+            view,
+            who: None,
+            attachment: Attachment::None,
+            begun: false,
+            moves: 0,
+            base: 0,
+            last: 0,
+            known: BTreeMap::new(),
+            next_number: 0,
+            lanes: BTreeMap::new(),
+            messages: 0,
+            own,
+            pauses: BTreeMap::new(),
+            stuck: None,
+            acts: VecDeque::new(),
+        }
+    }
+
+    /// What is to be done next; to be asked for after each of the others until there is nothing.
+    pub(crate) fn next_act(&mut self) -> Option<Act> {
+        self.acts.pop_front()
+    }
+
+    /// Nothing more should be read from the client until there are outcomes.
+    pub(crate) fn is_full(&self) -> bool {
+        let share = (self.bounds.total.free() / SHARES).min(self.bounds.bytes);
+        // Whoever has nothing under way may always send something.
+        self.messages > 0 && (self.messages >= self.bounds.messages || self.own.held() >= share)
+    }
+
+    /// Every message has its outcome.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.messages == 0
+    }
+
+    /// Everywhere that the session is known, to be detached in the end.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        let mut places: Vec<Place> = self.known.iter().map(|(link, number)| Place { link: *link, number: *number }).collect();
+        places.extend(self.attached_at().filter(|place| !places.contains(place)));
+        places
+    }
+
+    /// The session is a device's from now on.
+    pub(crate) fn attach(&mut self, who: Attach, now: Instant) {
+        self.who = Some(who);
+        self.attachment = Attachment::Away { since: now, next: now };
+        self.attach_if_due(now);
+    }
+
+    /// The client has sent a message.
+    pub(crate) fn submit(&mut self, message: pb::Submit, now: Instant) {
+        let size = message.encoded_len() + OVERHEAD;
+        let charges = [self.own.charge_anyway(size), self.bounds.total.charge_anyway(size)];
+        let to = message.to.clone();
+        self.messages += 1;
+        self.lanes.entry(to.clone()).or_default().queue.push_back(Kept { message, tried: false, _charges: charges });
+        self.pump(&to, now);
+    }
+
+    /// The client has acknowledged everything up to this tag.
+    pub(crate) fn processed(&mut self, tag: u64) {
+        // What earlier attachments delivered, they have written or will deliver again.
+        if let Attachment::Here { place, .. } = self.attachment
+            && tag > self.base
+        {
+            self.acts.push_back(Act::Send(place, ToRouting::Processed(tag - self.base)));
+        }
+    }
+
+    /// Other links are up than before. Gives how many messages were submitted where nobody answers any more.
+    pub(crate) fn see(&mut self, view: Arc<View>, now: Instant) -> usize {
+        self.view = view;
+        let up = &self.view.0;
+        self.known.retain(|link, _| up.contains_key(link));
+        self.pauses.retain(|link, _| up.contains_key(link));
+        let gone = |place: &Place| !up.contains_key(&place.link);
+        let lost = self.lanes.values_mut().filter(|lane| lane.place.as_ref().is_some_and(gone)).map(Lane::lose).sum();
+        if let Attachment::Asked { since, place } = self.attachment
+            && gone(&place)
+        {
+            self.attachment = Attachment::Away { since, next: now };
+        } else if let Attachment::Here { place, .. } = self.attachment
+            && gone(&place)
+        {
+            self.attachment = Attachment::Away { since: now, next: now };
+        }
+        // First, since it may be an introduction too.
+        self.attach_if_due(now);
+        self.pump_all(now);
+        lost
+    }
+
+    /// A replica says something.
+    pub(crate) fn event(&mut self, place: Place, event: FromRouting, now: Instant) {
+        let attached = self.attached_at() == Some(place);
+        match event {
+            FromRouting::Outcome(outcome) => self.outcome(place, outcome, now),
+            FromRouting::End(end) => self.end(place, end, attached, now),
+            // Of an attachment that is over.
+            _ if !attached => {}
+            FromRouting::Attached(answer) => {
+                if let Attachment::Asked { place, .. } = self.attachment {
+                    self.attachment = Attachment::Here { since: now, place };
+                }
+                if !std::mem::replace(&mut self.begun, true) {
+                    if let Some(who) = &mut self.who {
+                        who.number = answer.number;
+                    }
+                    self.tell(Told::Attached(answer.waiting));
+                }
+            }
+            FromRouting::Deliver(mut delivery) => {
+                delivery.tag = delivery.tag.saturating_add(self.base);
+                self.last = self.last.max(delivery.tag);
+                self.tell(Told::Deliver(delivery));
+            }
+            FromRouting::Notify(notification) => self.tell(Told::Notify(notification)),
+            FromRouting::Moved(Moved {}) => self.moved(place, now),
+        }
+    }
+
+    /// When [`Dispatch::tick`] is due.
+    pub(crate) fn next_tick(&self) -> Option<Instant> {
+        let attachment = match self.attachment {
+            Attachment::None | Attachment::Here { .. } => None,
+            // Without a link there is nothing to try.
+            Attachment::Away { since, next } if self.home().is_some() => Some(next.min(since + self.bounds.grace)),
+            Attachment::Away { since, .. } | Attachment::Asked { since, .. } => Some(since + self.bounds.grace),
+        };
+        let stuck = self.stuck.map(|since| since + self.bounds.grace);
+        [attachment, stuck, self.pauses.values().min().copied()].into_iter().flatten().min()
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        let away = match self.attachment {
+            Attachment::None | Attachment::Here { .. } => None,
+            Attachment::Away { since, .. } | Attachment::Asked { since, .. } => Some(since),
+        };
+        if [away, self.stuck].into_iter().flatten().any(|since| now >= since + self.bounds.grace) {
+            self.tell(Told::Lost);
+            return;
+        }
+        let pauses = self.pauses.len();
+        self.pauses.retain(|_, until| *until > now);
+        self.attach_if_due(now);
+        if self.pauses.len() < pauses {
+            self.pump_all(now);
+        }
+    }
+
+    fn tell(&mut self, told: Told) {
+        self.acts.push_back(Act::Tell(told));
+    }
+
+    fn attached_at(&self) -> Option<Place> {
+        match self.attachment {
+            Attachment::None | Attachment::Away { .. } => None,
+            Attachment::Asked { place, .. } | Attachment::Here { place, .. } => Some(place),
+        }
+    }
+
+    /// The link to the replica that is responsible for an address, unless it has asked for a pause.
+    fn link_for(&self, address: &str) -> Option<LinkId> {
+        self.view.choose(address).filter(|link| !self.pauses.contains_key(link))
+    }
+
+    fn home(&self) -> Option<LinkId> {
+        self.link_for(&self.who.as_ref()?.address)
+    }
+
+    fn new_place(&mut self, link: LinkId) -> Place {
+        let number = self.next_number;
+        self.next_number = self.next_number.wrapping_add(1);
+        Place { link, number }
+    }
+
+    fn attach_if_due(&mut self, now: Instant) {
+        let Attachment::Away { since, next } = self.attachment else { return };
+        let (Some(link), true) = (self.home(), next <= now) else { return };
+        let Some(who) = self.who.clone() else { return };
+        let place = self.new_place(link);
+        // It may submit there as well.
+        self.known.entry(link).or_insert(place.number);
+        self.base = self.last;
+        self.attachment = Attachment::Asked { since, place };
+        self.acts.push_back(Act::Send(place, ToRouting::Attach(who)));
+    }
+
+    /// The mailbox is another replica's now.
+    fn moved(&mut self, place: Place, now: Instant) {
+        if self.known.get(&place.link) != Some(&place.number) {
+            self.acts.push_back(Act::Send(place, ToRouting::Detach(Detach {})));
+        }
+        let (since, settled) = match self.attachment {
+            Attachment::Here { since, .. } => (now, now >= since + SETTLED),
+            Attachment::Asked { since, .. } => (since, false),
+            Attachment::None | Attachment::Away { .. } => return,
+        };
+        self.moves = if settled { 0 } else { self.moves.saturating_add(1) };
+        // The first is followed at once. After it, two that take it from each other are given time to agree.
+        let wait = match self.moves {
+            0 | 1 => Duration::ZERO,
+            moves => (FIRST_WAIT * 2_u32.saturating_pow(moves - 2)).min(LONGEST_WAIT),
+        };
+        self.attachment = Attachment::Away { since, next: now + wait };
+        self.attach_if_due(now);
+    }
+
+    fn end(&mut self, place: Place, end: pb::End, attached: bool, now: Instant) {
+        let known = self.known.get(&place.link) == Some(&place.number);
+        if !attached && !known {
+            return;
+        }
+        let reason = pb::EndReason::try_from(end.reason);
+        let only_here = match reason {
+            Ok(pb::EndReason::Draining) => true,
+            // A login has the client wait; whoever is in stays in and waits here.
+            Ok(pb::EndReason::Overloaded) => !attached || self.begun,
+            _ => false,
+        };
+        if !only_here {
+            self.tell(Told::End(end));
+            return;
+        }
+        if known {
+            self.known.remove(&place.link);
+        }
+        for lane in self.lanes.values_mut().filter(|lane| lane.place == Some(place)) {
+            lane.lose();
+        }
+        let pause = Duration::from_millis(end.retry_after_ms).clamp(LEAST_PAUSE, LONGEST_PAUSE);
+        self.pauses.insert(place.link, now + pause);
+        if attached {
+            let since = match self.attachment {
+                Attachment::Asked { since, .. } => since,
+                _ => now,
+            };
+            self.attachment = Attachment::Away { since, next: now };
+            self.attach_if_due(now);
+        }
+        self.pump_all(now);
+    }
+
+    fn outcome(&mut self, place: Place, outcome: pb::Outcome, now: Instant) {
+        let accepted = matches!(pb::Status::try_from(outcome.status), Ok(pb::Status::Delivered | pb::Status::Stored));
+        let Some(lane) = self.lanes.get_mut(&outcome.to) else { return };
+        // Whoever accepted it, it is accepted. To refuse it is up to the one who was asked last.
+        let heard = match (accepted, lane.place == Some(place)) {
+            (true, _) => lane.queue.len(),
+            (false, true) => lane.sent,
+            (false, false) => 0,
+        };
+        let Some(index) = lane.queue.iter().take(heard).position(|kept| kept.message.id == outcome.id) else { return };
+        let Some(kept) = lane.queue.remove(index) else { return };
+        self.messages -= 1;
+        if index < lane.sent {
+            lane.sent -= 1;
+        }
+        if lane.sent == 0 {
+            lane.place = None;
+        }
+        if accepted || !kept.tried {
+            self.tell(Told::Outcome(outcome));
+        } else {
+            // The one before may have delivered it: nobody can say any more that it was refused.
+            self.tell(Told::Lost);
+        }
+        let to = kept.message.to;
+        if self.lanes.get(&to).is_some_and(|lane| lane.queue.is_empty()) {
+            self.lanes.remove(&to);
+        } else {
+            self.pump(&to, now);
+        }
+    }
+
+    /// Submits what is not submitted yet, to whoever is responsible now. Those that are with somebody else must be
+    /// answered before.
+    fn pump(&mut self, to: &str, now: Instant) {
+        let Some(link) = self.link_for(to) else {
+            if self.lanes.get(to).is_some_and(|lane| lane.place.is_none()) {
+                self.stuck.get_or_insert(now);
+            }
+            return;
+        };
+        let Some(lane) = self.lanes.get(to) else { return };
+        let place = match lane.place {
+            Some(place) if place.link == link => place,
+            Some(_) => return,
+            None => self.introduced(link),
+        };
+        let Some(lane) = self.lanes.get_mut(to) else { return };
+        lane.place = Some(place);
+        for kept in lane.queue.iter().skip(lane.sent) {
+            let submitted = Submitted { message: Some(kept.message.clone()) };
+            self.acts.push_back(Act::Send(place, ToRouting::Submit(submitted)));
+        }
+        lane.sent = lane.queue.len();
+    }
+
+    fn pump_all(&mut self, now: Instant) {
+        let before = self.stuck.take();
+        let lanes: Vec<String> =
+            self.lanes.iter().filter(|(_, lane)| lane.sent < lane.queue.len()).map(|(to, _)| to.clone()).collect();
+        for to in lanes {
+            self.pump(&to, now);
+        }
+        if self.stuck.is_some() && before.is_some() {
+            self.stuck = before;
+        }
+    }
+
+    /// Where the session submits on this link.
+    fn introduced(&mut self, link: LinkId) -> Place {
+        if let Some(number) = self.known.get(&link) {
+            return Place { link, number: *number };
+        }
+        let place = self.new_place(link);
+        self.known.insert(link, place.number);
+        if let Some(who) = &self.who {
+            let introduction = Attach { submits_only: true, ..who.clone() };
+            self.acts.push_back(Act::Send(place, ToRouting::Attach(introduction)));
+        }
+        place
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! The links to all replicas of routing: which are up, and which sessions wait for what they say. A task for each known
+//! address keeps a link to it (`link`); a session finds its way among them by `dispatch`, with `routes` in between.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use causeway_identity::SessionId;
+use causeway_proto::routing::v1::RoutingEvent;
+use causeway_proto::routing::v1::routing_event::Event as FromRouting;
+use causeway_runtime::grpc::Endpoints;
+use prost::Message as _;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::EdgeConfig;
+use crate::dispatch::{Bounds, Dispatch, LinkId, Place, Seen, View};
+use crate::limits::{Budget, Charge};
+use crate::link::{self, Outbound};
+use crate::metrics::Metrics;
+use crate::random::Random;
+use crate::routes::Routes;
+
+/// A session's queue holds at most the free bytes of the edge divided by this,
+const SHARES: usize = 16;
+/// but this much in any case: one message of the largest size.
+const LEAST_SHARE: usize = 320 * 1024;
+/// Ends and moves that may wait for a session: one each for a place that it has at a replica.
+const URGENT: usize = 64;
+
+/// Handle of the links; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Links(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    queue_messages: usize,
+    queue_bytes: usize,
+    /// For what waits for sessions' sockets.
+    total: Arc<Budget>,
+    bounds: Bounds,
+    metrics: Metrics,
+    random: Random,
+    last: AtomicU64,
+    table: watch::Sender<Arc<Table>>,
+    sessions: Mutex<HashMap<SessionId, Inbox>>,
+}
+
+/// The links that are up.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Table {
+    pub(crate) view: Arc<View>,
+    pub(crate) outbound: BTreeMap<LinkId, Outbound>,
+}
+
+#[derive(Debug)]
+struct Inbox {
+    events: mpsc::Sender<Routed>,
+    urgent: mpsc::Sender<(Place, FromRouting)>,
+    budget: Arc<Budget>,
+}
+
+/// What a replica says to a session; its bytes count against the budgets until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Routed {
+    pub(crate) place: Place,
+    pub(crate) event: FromRouting,
+    pub(crate) charges: [Charge; 2],
+}
+
+impl Links {
+    pub(crate) fn new(config: &EdgeConfig, metrics: Metrics, random: Random) -> Self {
+        let bounds = Bounds {
+            grace: Duration::from_millis(config.routing_grace_ms),
+            messages: config.pending_messages,
+            bytes: config.pending_bytes,
+            total: Budget::new(config.total_pending_bytes),
+        };
+        Self(Arc::new(Shared {
+            queue_messages: config.queue_messages,
+            queue_bytes: config.queue_bytes,
+            total: Budget::new(config.total_queue_bytes),
+            bounds,
+            metrics,
+            random,
+            last: AtomicU64::new(0),
+            table: watch::Sender::new(Arc::default()),
+            sessions: Mutex::default(),
+        }))
+    }
+
+    /// A session that deals with routing from now on. The last four bytes of `id` must be zero.
+    pub(crate) fn join(&self, id: SessionId) -> Routes {
+        let (events, inbox) = mpsc::channel(self.0.queue_messages);
+        let (urgent, alarms) = mpsc::channel(URGENT);
+        self.0.sessions().insert(id, Inbox { events, urgent, budget: Budget::new(self.0.queue_bytes) });
+        let mut table = self.0.table.subscribe();
+        let current = Arc::clone(&table.borrow_and_update());
+        let dispatch = Dispatch::new(self.0.bounds.clone(), Arc::clone(&current.view));
+        Routes::new(id, self.clone(), dispatch, current, table, inbox, alarms)
+    }
+
+    pub(crate) fn forget(&self, id: &SessionId) {
+        self.0.sessions().remove(id);
+    }
+
+    /// Resolves once there is a replica that takes something.
+    pub(crate) async fn wait_until_up(&self) {
+        let mut table = self.0.table.subscribe();
+        // The sender lives in self, so it cannot be gone.
+        let _gone = table.wait_for(|table| table.view.taking().next().is_some()).await;
+    }
+
+    /// Keeps links up to all of `endpoints` until `stop`; by then all sessions must have left.
+    pub(crate) async fn run(self, mut endpoints: Endpoints, stop: CancellationToken) {
+        let mut wanted: BTreeMap<String, watch::Sender<bool>> = BTreeMap::new();
+        let mut tasks = JoinSet::new();
+        loop {
+            let current = endpoints.current();
+            for (url, wanted) in &wanted {
+                wanted.send_replace(current.contains_key(url));
+            }
+            for (url, channel) in &*current {
+                if wanted.contains_key(url) {
+                    continue;
+                }
+                let sender = watch::Sender::new(true);
+                let kept = link::keep(self.clone(), url.clone(), channel.clone(), sender.subscribe(), stop.clone());
+                let url = url.clone();
+                wanted.insert(url.clone(), sender);
+                tasks.spawn(async move {
+                    kept.await;
+                    url
+                });
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(ended) = tasks.join_next() => {
+                    // It was not wanted any more; should it be wanted again by now, the next turn starts another.
+                    if let Ok(url) = ended {
+                        wanted.remove(&url);
+                    }
+                }
+                () = endpoints.changed() => {}
+            }
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Resolves while exactly so many links are up.
+    #[cfg(test)]
+    pub(crate) async fn wait_for_links(&self, links: usize) {
+        self.0.table.subscribe().wait_for(|table| table.view.0.len() == links).await.unwrap();
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub(crate) fn random(&self) -> &Random {
+        &self.0.random
+    }
+
+    /// A stream to the replica of this name has begun.
+    pub(crate) fn up(&self, name: &str, outbound: Outbound) -> LinkId {
+        let id = LinkId(self.0.last.fetch_add(1, Ordering::Relaxed));
+        self.change(|table, view| {
+            view.0.insert(id, Seen { name: name.into(), draining: false });
+            table.outbound.insert(id, outbound);
+        });
+        id
+    }
+
+    /// The replica takes nothing new.
+    pub(crate) fn draining(&self, id: LinkId) {
+        self.change(|_, view| {
+            if let Some(seen) = view.0.get_mut(&id) {
+                seen.draining = true;
+            }
+        });
+    }
+
+    /// The stream has ended.
+    pub(crate) fn down(&self, id: LinkId) {
+        self.change(|table, view| {
+            view.0.remove(&id);
+            table.outbound.remove(&id);
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Table, &mut View)) {
+        self.0.table.send_modify(|current| {
+            let mut table = Table::clone(current);
+            let mut view = View::clone(&table.view);
+            change(&mut table, &mut view);
+            table.view = Arc::new(view);
+            *current = Arc::new(table);
+        });
+    }
+
+    /// Queues an event for its session. A session that has no room is forgotten, which ends it.
+    pub(crate) fn hand_over(&self, link: LinkId, event: RoutingEvent) {
+        let size = event.encoded_len();
+        let (Some((id, number)), Some(event)) = (split(&event.session_id), event.event) else { return };
+        let place = Place { link, number };
+        let mut sessions = self.0.sessions();
+        // Events of sessions that have just left are normal.
+        let Some(inbox) = sessions.get(&id) else { return };
+        let queued = match event {
+            // Not behind what a client does not read.
+            FromRouting::End(_) | FromRouting::Moved(_) => inbox.urgent.try_send((place, event)).is_ok(),
+            event => {
+                // The fuller the edge, the less a single session may hold, so that those who do not read cannot use up
+                // what the others need.
+                let share = (self.0.total.free() / SHARES).max(LEAST_SHARE);
+                let fits = inbox.budget.held().saturating_add(size) <= share;
+                let charges = inbox.budget.charge(size).filter(|_| fits).zip(self.0.total.charge(size));
+                charges.is_some_and(|(own, total)| {
+                    inbox.events.try_send(Routed { place, event, charges: [own, total] }).is_ok()
+                })
+            }
+        };
+        if !queued {
+            sessions.remove(&id);
+            self.0.metrics.session_queue_full();
+        }
+    }
+}
+
+impl Shared {
+    fn sessions(&self) -> MutexGuard<'_, HashMap<SessionId, Inbox>> {
+        // Nothing between lock and unlock can panic half-way.
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a session is called at a place of it: its id, with the place's number as the last four bytes.
+pub(crate) fn name_at(id: SessionId, number: u32) -> [u8; 16] {
+    let mut name = *id.as_bytes();
+    name[12..].copy_from_slice(&number.to_be_bytes());
+    name
+}
+
+fn split(name: &[u8]) -> Option<(SessionId, u32)> {
+    let mut name: [u8; 16] = name.try_into().ok()?;
+    let [.., a, b, c, d] = name;
+    name[12..].fill(0);
+    Some((SessionId::from_bytes(name), u32::from_be_bytes([a, b, c, d])))
+}
