@@ -53,7 +53,7 @@ impl Blobs {
         let failed = |source| MediaError::File { path: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(failed)?;
         let probe = folder.join(".writable");
-        std::fs::write(&probe, []).and_then(|()| std::fs::remove_file(&probe)).map_err(failed)?;
+        std::fs::write(&probe, []).and_then(|()| remove(&probe)).map_err(failed)?;
         let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
         Ok(Self { store: Arc::new(store), folder: Some(folder.to_owned()) })
     }
@@ -81,6 +81,14 @@ impl Blobs {
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Another replica that starts on the same folder may have removed it already.
+fn remove(file: &FilePath) -> std::io::Result<()> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

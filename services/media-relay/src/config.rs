@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use causeway_fetch::FetchConfig;
+use causeway_redis::RedisConfig;
 use causeway_runtime::config::{Check, ConfigError, ensure, within};
 use serde::Deserialize;
 use url::Url;
@@ -55,6 +56,9 @@ pub struct MediaConfig {
     pub retention_days: u32,
     /// How often orphans and old blobs are looked for, in seconds: 3 600 (1 to 86 400).
     pub sweep_interval_s: u64,
+    /// Where replicas count the uses of upload tickets together: section `[media.redis]`. Default: nowhere, which is right
+    /// for one replica only. Without an answer from it uploads get 503 (docs/redis.md).
+    pub redis: Option<RedisConfig>,
     /// How providers' media hosts are fetched from.
     pub fetch: FetchConfig,
 }
@@ -81,6 +85,7 @@ impl Default for MediaConfig {
             daily_upload_bytes: 2 * 1024 * 1024 * 1024,
             retention_days: 35,
             sweep_interval_s: 3_600,
+            redis: None,
             fetch: FetchConfig::default(),
         }
     }
@@ -103,6 +108,9 @@ impl Check for MediaConfig {
         within("media.daily_upload_bytes", self.daily_upload_bytes, 1024..=1024 * 1024 * 1024 * 1024)?;
         within("media.retention_days", self.retention_days, 1..=3_650)?;
         within("media.sweep_interval_s", self.sweep_interval_s, 1..=86_400)?;
+        if let Some(redis) = &self.redis {
+            redis.check()?;
+        }
         match &self.public_base {
             Some(base) => {
                 let fix = "must be an http or https URL without user, query and fragment, at most 512 bytes";

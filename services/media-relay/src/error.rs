@@ -34,6 +34,9 @@ pub enum MediaError {
         /// Which file.
         path: PathBuf,
     },
+    /// Redis cannot be set up.
+    #[error("media.redis: {0}")]
+    Redis(#[from] causeway_redis::OpenError),
     /// The object store answered with an error.
     #[error("media: object store: {0}")]
     Store(#[from] object_store::Error),

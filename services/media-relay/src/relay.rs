@@ -126,7 +126,7 @@ impl Relay {
         let (size, sha256) = (*size, *sha256);
         let wanted = Wanted::of(headers, size).map_err(|_| Refusal::Range(Some(size)))?;
         let mut transfer = self.0.transfers.begin(Direction::Relay, Party::Account(*account)).ok_or(Refusal::Busy)?;
-        if let Err(used_up) = self.0.tickets.count(&ticket) {
+        if let Err(used_up) = self.0.tickets.count(&ticket).await {
             transfer.ended(Refusal::Ticket.reason());
             return Err(refused(used_up));
         }

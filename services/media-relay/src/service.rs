@@ -7,9 +7,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use causeway_redis::{Health, Holds, Redis};
 use causeway_runtime::clock::SharedClock;
 use causeway_runtime::lifecycle::Lifecycle;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::config::MediaConfig;
@@ -29,6 +31,7 @@ pub struct MediaRelay {
     local: SocketAddr,
     limits: Limits,
     sweep_interval: Duration,
+    redis_health: Option<watch::Receiver<Health>>,
     roles: Roles,
 }
 
@@ -51,7 +54,13 @@ impl MediaRelay {
         let tickets = Tickets::open(&config.key_file(), clock.clone())?
             .with_max_uses(config.max_ticket_uses)
             .with_rate(config.ticket_burst, config.tickets_per_minute);
-        let tickets = Arc::new(tickets);
+        let redis =
+            config.redis.as_ref().map(|redis| Redis::open(redis, "media-relay", Holds::Spendings)).transpose()?;
+        let redis_health = redis.as_ref().map(Redis::health);
+        let tickets = Arc::new(match redis {
+            Some(redis) => tickets.with_redis(redis),
+            None => tickets,
+        });
         let ticket_ttl = Duration::from_secs(config.ticket_ttl_s);
         let host = HostConfig {
             public_base: public_base.clone(),
@@ -78,12 +87,17 @@ impl MediaRelay {
         };
         let sweep_interval = Duration::from_secs(config.sweep_interval_s);
         let relay = Relay::build(&config, &public_base, ticket_ttl, tickets, transfers, host.clone())?;
-        Ok(Self { listener, local, limits, sweep_interval, roles: Roles { host, relay } })
+        Ok(Self { listener, local, limits, sweep_interval, redis_health, roles: Roles { host, relay } })
     }
 
     /// Where the HTTP listener is bound.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// How the Redis with the uses of upload tickets is, if there is one: while it is degraded, there are no uploads.
+    pub fn redis_health(&self) -> Option<watch::Receiver<Health>> {
+        self.redis_health.clone()
     }
 
     /// What all public URLs of the operator's own blobs begin with: the home provider's media prefix.

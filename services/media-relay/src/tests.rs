@@ -4,6 +4,7 @@ mod crowds;
 mod downloads;
 mod grpc;
 mod hostile_hosts;
+mod replicas;
 mod uploads;
 
 use std::net::SocketAddr;
@@ -35,7 +36,8 @@ struct Running {
     clock: Arc<ManualClock>,
     life: Lifecycle,
     http: Client,
-    folder: TempDir,
+    folder: Arc<TempDir>,
+    redis_health: Option<tokio::sync::watch::Receiver<causeway_redis::Health>>,
 }
 
 impl Running {
@@ -44,7 +46,11 @@ impl Running {
     }
 
     async fn start_with(change: impl FnOnce(&mut MediaConfig)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), change).await
+    }
+
+    /// On a folder that other replicas may use too.
+    async fn start_in(folder: Arc<TempDir>, change: impl FnOnce(&mut MediaConfig)) -> Self {
         let mut config = MediaConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
             data_dir: folder.path().join("media"),
@@ -55,8 +61,9 @@ impl Running {
         let clock = ManualClock::at_ms(SystemClock.now_ms());
         let media = MediaRelay::build(config, clock.clone()).await.unwrap();
         let (address, (host, relay), life) = (media.local_addr(), media.roles(), Lifecycle::new());
+        let redis_health = media.redis_health();
         life.spawn_vital("media", media.serve(life.clone()));
-        Self { address, host, relay, clock, life, http: Client::new(), folder }
+        Self { address, host, relay, clock, life, http: Client::new(), folder, redis_health }
     }
 
     fn upload_ticket(&self, bytes: &[u8]) -> UploadTicket {

@@ -5,6 +5,7 @@
 //! exactly the blob or URL, size and digest that it names.
 
 mod rate;
+mod shared_uses;
 mod uses;
 
 use std::path::Path;
@@ -16,6 +17,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use causeway_identity::AccountId;
 use causeway_proto::media::v1::{TicketBody, ticket_body};
+use causeway_redis::Redis;
 use causeway_runtime::clock::SharedClock;
 use causeway_runtime::secret_file;
 use http::HeaderMap;
@@ -27,6 +29,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use self::rate::Rate;
+use self::shared_uses::SharedUses;
 use self::uses::Uses;
 use crate::blobs::BlobId;
 use crate::error::{MediaError, RequestError};
@@ -93,7 +96,7 @@ pub struct Presented {
     expires_ms: u64,
 }
 
-/// Why a ticket was refused. Clients are never told which of these it was.
+/// Why a ticket was refused. Clients are told which of these it was in the last case only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TicketRefused {
     /// No `Authorization: Causeway ...` header, or more than one.
@@ -114,6 +117,9 @@ pub enum TicketRefused {
     /// Good, but for something else.
     #[error("for something else")]
     OtherRight,
+    /// It cannot be learnt now how often other replicas have seen it. Clients are told to come back.
+    #[error("uses cannot be counted")]
+    Uncounted,
 }
 
 impl TicketRefused {
@@ -126,6 +132,7 @@ impl TicketRefused {
             Self::Expired => "expired",
             Self::UsedUp => "used-up",
             Self::OtherRight => "other-right",
+            Self::Uncounted => "uncounted",
         }
     }
 }
@@ -134,7 +141,10 @@ impl TicketRefused {
 pub struct Tickets {
     key: hmac::Key,
     clock: SharedClock,
+    max_uses: u32,
     uses: Uses,
+    /// Of uploads, over all replicas.
+    shared: Option<SharedUses>,
     rate: Rate,
 }
 
@@ -163,13 +173,24 @@ impl Tickets {
     /// With this key.
     pub fn with_key(key: &[u8; 32], clock: SharedClock) -> Self {
         let (uses, rate) = (Uses::new(DEFAULT_MAX_USES), Rate::new(DEFAULT_BURST, DEFAULT_PER_MINUTE));
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, key), clock, uses, rate }
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+        Self { key, clock, max_uses: DEFAULT_MAX_USES, uses, shared: None, rate }
     }
 
     /// Lets each ticket be presented this often (64 without this call).
     #[must_use]
     pub fn with_max_uses(mut self, max_uses: u32) -> Self {
+        self.max_uses = max_uses;
         self.uses = Uses::new(max_uses);
+        self
+    }
+
+    /// Counts the uses of upload tickets together with all other replicas that have the same Redis and key. Without an
+    /// answer from it there are no uploads. Downloads are counted by each replica alone: they change nothing.
+    /// To be called after [`Tickets::with_max_uses`].
+    #[must_use]
+    pub fn with_redis(mut self, redis: Redis) -> Self {
+        self.shared = Some(SharedUses::new(redis, self.max_uses));
         self
     }
 
@@ -238,13 +259,22 @@ impl Tickets {
         Ok(Presented { grant, tag: *tag, expires_ms })
     }
 
-    /// Counts a use of a ticket.
+    /// Counts a use of a ticket. Dropped half-way, it may have counted.
     ///
     /// # Errors
-    /// [`TicketRefused::UsedUp`] when it was one too many, or too many tickets of the account are in use.
-    pub fn count(&self, ticket: &Presented) -> Result<(), TicketRefused> {
-        let counted = self.uses.count(ticket.grant.account, &ticket.tag, ticket.expires_ms, self.clock.now_ms());
-        counted.then_some(()).ok_or(TicketRefused::UsedUp)
+    /// [`TicketRefused::UsedUp`] when it was one too many, or too many tickets of the account are in use;
+    /// [`TicketRefused::Uncounted`].
+    pub async fn count(&self, ticket: &Presented) -> Result<(), TicketRefused> {
+        let now_ms = self.clock.now_ms();
+        if !self.uses.count(ticket.grant.account, &ticket.tag, ticket.expires_ms, now_ms) {
+            return Err(TicketRefused::UsedUp);
+        }
+        let (Some(shared), Right::Upload(_)) = (&self.shared, &ticket.grant.right) else { return Ok(()) };
+        match shared.count(&ticket.tag, ticket.expires_ms, now_ms).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(TicketRefused::UsedUp),
+            Err(_) => Err(TicketRefused::Uncounted),
+        }
     }
 
     fn tag(&self, body: &[u8]) -> hmac::Tag {
@@ -354,15 +384,15 @@ mod tests {
         assert_eq!(tickets.verify(&headers("")), Err(TicketRefused::Malformed));
     }
 
-    #[test]
-    fn a_ticket_is_good_for_a_bounded_number_of_uses() {
+    #[tokio::test]
+    async fn a_ticket_is_good_for_a_bounded_number_of_uses() {
         let tickets = tickets().with_max_uses(3);
         let sealed = tickets.issue(&upload(), Duration::from_secs(1)).unwrap();
         let presented = tickets.verify(&headers(&sealed.ticket)).unwrap();
         for _ in 0..3 {
-            assert_eq!(tickets.count(&presented), Ok(()));
+            assert_eq!(tickets.count(&presented).await, Ok(()));
         }
-        assert_eq!(tickets.count(&presented), Err(TicketRefused::UsedUp));
+        assert_eq!(tickets.count(&presented).await, Err(TicketRefused::UsedUp));
     }
 
     #[test]

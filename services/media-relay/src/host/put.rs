@@ -40,7 +40,7 @@ impl Host {
     ) -> Result<(), Refusal> {
         let refused = |refused: TicketRefused| {
             metrics().ticket_refused(refused.reason());
-            Refusal::Ticket
+            if refused == TicketRefused::Uncounted { Refusal::Busy } else { Refusal::Ticket }
         };
         let ticket = self.granted(id, headers).map_err(refused)?;
         let Grant { account, size, sha256, .. } = ticket.grant;
@@ -50,9 +50,10 @@ impl Host {
             _ => {}
         }
         let mut transfer = self.0.transfers.begin(Direction::Upload, Party::Account(account)).ok_or(Refusal::Busy)?;
-        if let Err(used_up) = self.0.tickets.count(&ticket) {
-            transfer.ended(Refusal::Ticket.reason());
-            return Err(refused(used_up));
+        if let Err(uncounted) = self.0.tickets.count(&ticket).await {
+            let refusal = refused(uncounted);
+            transfer.ended(refusal.reason());
+            return Err(refusal);
         }
         let mut put = self.0.blobs.put(id, size, sha256).await.map_err(|error| away(&error))?;
         loop {
