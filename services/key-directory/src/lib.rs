@@ -6,7 +6,7 @@
 //! keeps token keys fresh and ends the long streams at the drain.
 //!
 //! - [`providers`], [`accounts`], [`consent`], [`keys`]: the nouns, checked where they come in;
-//! - [`store`]: what is kept, behind a trait, on SQLite;
+//! - [`store`]: what is kept, behind a trait, on SQLite or PostgreSQL;
 //! - `changes`: who follows records, and how a narrower setting is confirmed only when nobody acts on the wider one;
 //! - `token_keys`: discovery, JWKS, refresh, outage;
 //! - `limits`, `operator`: rate limits and the operator token;
@@ -22,6 +22,7 @@ pub mod keys;
 mod limits;
 mod metrics;
 mod operator;
+mod peers;
 pub mod providers;
 mod rpc;
 pub mod store;
@@ -29,6 +30,6 @@ pub mod store;
 mod testing;
 mod token_keys;
 
-pub use config::DirectoryConfig;
+pub use config::{DirectoryConfig, StoreKind};
 pub use directory::KeyDirectory;
 pub use error::DirectoryError;

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use causeway_fetch::Fetcher;
 use causeway_identity::token::KeySet;
 use causeway_identity::{Domain, ProviderId};
@@ -23,6 +24,7 @@ pub(crate) use fetch::KeysError;
 use crate::config::DirectoryConfig;
 use crate::error::DirectoryError;
 use crate::metrics::Metrics;
+use crate::peers::{LogError, Observer};
 use crate::providers::{Provider, TokenKeySet};
 use crate::store::{Store, StoreError};
 
@@ -81,6 +83,14 @@ struct Entry {
     asking: Arc<Asking>,
 }
 
+/// When a provider's keys are to be fetched again.
+#[derive(Debug, Clone, Copy)]
+enum Due {
+    At(Instant),
+    /// In a round from when another directory has fetched them; if nobody has, as before.
+    AsFetched,
+}
+
 /// Calls that ask for a key of one provider.
 struct Asking {
     /// Held during a fetch; says when the last one for an unknown key was.
@@ -118,16 +128,9 @@ impl TokenKeys {
             newest: watch::Sender::new(0),
             state: Mutex::default(),
         };
-        let mut after = None;
-        loop {
-            let page = this.store.providers(after.as_ref(), LOAD_PAGE).await?;
-            let Some(last) = page.last() else { return Ok(this) };
-            after = Some(last.settings.domain.clone());
-            for provider in page {
-                // What was fetched before the start may be old, so all are due at once.
-                this.reload(&provider.settings.domain, Instant::now()).await?;
-            }
-        }
+        // What was fetched before the start may be old, so all are due at once.
+        this.reload_all(Due::At(Instant::now())).await?;
+        Ok(this)
     }
 
     /// The guarded client, for checks of what an operator sets.
@@ -137,16 +140,16 @@ impl TokenKeys {
 
     /// Something of this provider was changed in the store; its keys are fresh.
     pub(crate) async fn changed(&self, domain: &Domain) -> Result<(), StoreError> {
-        self.reload(domain, self.next_due(self.refresh)).await
+        self.reload(domain, Due::At(self.next_due(self.refresh))).await
     }
 
     /// A provider is live again: its keys are fetched at once.
     pub(crate) async fn revived(&self, domain: &Domain) -> Result<(), StoreError> {
-        self.reload(domain, Instant::now()).await
+        self.reload(domain, Due::At(Instant::now())).await
     }
 
     /// Takes over what the store has. One at a time, so that of two changes the later one stays here, too.
-    async fn reload(&self, domain: &Domain, due: Instant) -> Result<(), StoreError> {
+    async fn reload(&self, domain: &Domain, due: Due) -> Result<(), StoreError> {
         let _turn = self.reloading.lock().await;
         let Some(provider) = self.store.provider(domain).await? else { return Ok(()) };
         let Some(set) = self.store.token_keys(provider.id).await? else { return Ok(()) };
@@ -155,6 +158,16 @@ impl TokenKeys {
         let version = state.version + 1;
         let before = state.providers.remove(&provider.id);
         let same = before.as_ref().is_some_and(|entry| entry.provider == provider && entry.set == set);
+        let due = match (due, &before) {
+            (Due::At(due), _) => due,
+            (Due::AsFetched, Some(_)) if same => {
+                // Nothing new for watchers either.
+                state.providers.extend(before.map(|entry| (provider.id, entry)));
+                return Ok(());
+            }
+            (Due::AsFetched, Some(entry)) if entry.set.fetched_ms == set.fetched_ms => entry.due,
+            (Due::AsFetched, _) => self.next_due(self.refresh),
+        };
         let (error, fetching, asking) =
             before.map_or_else(Default::default, |entry| (entry.error, entry.fetching, entry.asking));
         let error = if same { error } else { None };
@@ -165,6 +178,19 @@ impl TokenKeys {
         self.newest.send_replace(version);
         self.wake.notify_one();
         Ok(())
+    }
+
+    /// Takes over everything that the store has.
+    async fn reload_all(&self, due: Due) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let page = self.store.providers(after.as_ref(), LOAD_PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.settings.domain.clone());
+            for provider in page {
+                self.reload(&provider.settings.domain, due).await?;
+            }
+        }
     }
 
     /// What is known of one provider's keys.
@@ -199,5 +225,16 @@ impl TokenKeys {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Observer for TokenKeys {
+    async fn provider_changed(&self, domain: &Domain) -> Result<(), LogError> {
+        self.reload(domain, Due::AsFetched).await.map_err(|error| LogError(error.to_string()))
+    }
+
+    async fn anything_changed(&self) -> Result<(), LogError> {
+        self.reload_all(Due::AsFetched).await.map_err(|error| LogError(error.to_string()))
     }
 }

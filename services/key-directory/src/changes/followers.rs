@@ -329,6 +329,7 @@ impl Following {
                 Taken::NothingUntil(time) => time,
             };
             tokio::select! {
+                biased;
                 () = woken => {}
                 () = tokio::time::sleep_until(next_lease) => {}
                 () = self.shared.closing.cancelled() => return Err(Cut::Closing),

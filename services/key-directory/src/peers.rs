@@ -1,0 +1,421 @@
+//! Several directories on one store: how each learns of the changes that any of them makes, and when a change has been
+//! confirmed by all of them (docs/replicas.md).
+//!
+//! What is committed with a change is an entry in the store's log. Each directory reads the log, tells its followers,
+//! and writes into its row of the register up to which number none of them acts on what was before. A change counts when
+//! every row has reached its number.
+//!
+//! A row that is not renewed is ended, by whichever directory waits for it, and only then does nobody wait for it any
+//! more. The rules that make this safe:
+//!
+//! - A directory counts its lease from before it asked for it, and grants its followers nothing beyond its end. It asks
+//!   for further ones only while it can read the log.
+//! - Another directory ends a row that it has seen unchanged for as long as the row says, by a monotonic clock of its
+//!   own. The store's clock is not used: it may be set, and after a fail-over it is another one.
+//! - To end a row is to delete it if it is still as it was seen, in one step with the check; a renewal finds no row then.
+//!   So a lease has either been renewed or ended, never both, and one that has ended is never revived: the directory
+//!   cuts off its followers and registers anew, under another id, at the end of the log.
+//! - A row that was added later needs no waiting for: whatever its followers cache, they read it after that.
+//!
+//! Hints from Redis make a directory read at once; without them it reads each `poll`.
+
+mod log;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use causeway_identity::Domain;
+use causeway_redis::{Redis, WakeUps};
+use rand::rngs::OsRng;
+use rand::{Rng as _, RngCore as _, TryRngCore as _};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use log::{Entry, Log, LogError, Peer, Place, Read, ReplicaId};
+
+use crate::changes::{Change, Followers, Settled, Waiting};
+
+/// Entries in one reading of the log.
+const BATCH: usize = 500;
+/// While somebody waits for other directories, they are looked at this often.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// Leases are taken for shorter by this part, so that clocks may run at different speeds.
+const CAUTION: u32 = 20;
+/// A lease is renewed so many times while it lasts.
+const RENEWALS: u32 = 8;
+/// What is older is of no use to anybody who still has a lease.
+const KEEP_FOR: Duration = Duration::from_secs(10 * 60);
+const KEEP_MOST: u64 = 100_000;
+const TRIM_EVERY: Duration = Duration::from_secs(60);
+/// A directory that closes stays for at least this long, for calls that are about to commit a change.
+const LINGER: Duration = Duration::from_millis(250);
+const CHANNEL: &str = "directory-changes";
+
+/// How a directory takes part.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    /// The log is read at least this often.
+    pub(crate) poll: Duration,
+    /// How long this directory's registration lasts without renewal.
+    pub(crate) lease: Duration,
+}
+
+/// What else in this process wants to know of changes, whoever made them.
+#[async_trait]
+pub(crate) trait Observer: Send + Sync + 'static {
+    /// Something of this provider, or its keys, changed.
+    async fn provider_changed(&self, domain: &Domain) -> Result<(), LogError>;
+    /// Anything may have changed.
+    async fn anything_changed(&self) -> Result<(), LogError>;
+}
+
+/// This directory's part.
+pub(crate) struct Peers {
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) followers: Followers,
+    pub(crate) waiting: Arc<Waiting>,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) redis: Option<Redis>,
+    pub(crate) settings: Settings,
+    #[cfg(test)]
+    pub(crate) planted: Option<simulation::Planted>,
+}
+
+/// One registration of this directory.
+struct Reign {
+    id: ReplicaId,
+    /// What has been read.
+    place: Place,
+    /// What has been written of what followers are done with.
+    confirmed: u64,
+    /// When the last renewal that succeeded was asked for.
+    renewed: Instant,
+    /// When the last reading that succeeded began.
+    read: Instant,
+    /// When the others were looked at.
+    looked: Instant,
+    /// Others, as they were seen first with these renewals.
+    seen: HashMap<ReplicaId, (u64, Instant)>,
+    /// Tells the observer that anything may have changed.
+    catching_up: Option<AbortOnDrop>,
+}
+
+impl Reign {
+    fn is_catching_up(&self) -> bool {
+        self.catching_up.as_ref().is_some_and(|task| !task.0.is_finished())
+    }
+}
+
+/// The registration is over.
+struct Over;
+
+impl Peers {
+    /// Takes part until `closing`, and then until those who wait have been told, or a lease has passed.
+    pub(crate) async fn run(self, closing: CancellationToken) {
+        let mut hints = Hints::listen(self.redis.as_ref());
+        let trimming = AbortOnDrop(tokio::spawn(trim(Arc::clone(&self.log))));
+        while let Some(mut reign) = self.register(&closing).await {
+            // Changes that were made before this directory registered have been read by nobody here.
+            self.catch_up(&mut reign);
+            let closed = self.reign(&mut reign, &mut hints, &closing).await;
+            if closed {
+                drop(trimming);
+                self.leave(&reign).await;
+                return;
+            }
+            tracing::warn!("this directory has lost its place among the directories of its store, and begins anew");
+            self.followers.end();
+        }
+        self.followers.end();
+    }
+
+    /// `None`: closing.
+    async fn register(&self, closing: &CancellationToken) -> Option<Reign> {
+        loop {
+            let mut id = [0; 16];
+            OsRng.unwrap_err().fill_bytes(&mut id);
+            let (id, asked) = (ReplicaId(id), Instant::now());
+            let registering = timeout(self.settings.lease, self.log.register(id, self.settings.lease));
+            let registered = tokio::select! {
+                registered = registering => registered.unwrap_or_else(|_| Err(too_slow())),
+                () = closing.cancelled() => return None,
+            };
+            match registered {
+                Ok(place) => {
+                    self.followers.begin(place.number, self.good_until(asked));
+                    tracing::info!(replica = ?id, number = place.number, "registered among the directories of the store");
+                    return Some(Reign {
+                        id,
+                        place,
+                        confirmed: place.number,
+                        renewed: asked,
+                        read: asked,
+                        looked: asked,
+                        seen: HashMap::new(),
+                        catching_up: None,
+                    });
+                }
+                Err(error) => tracing::warn!(%error, "cannot register among the directories of the store"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.settings.poll) => {}
+                () = closing.cancelled() => return None,
+            }
+        }
+    }
+
+    /// Until the registration is over (false), or this directory closes (true).
+    async fn reign(&self, reign: &mut Reign, hints: &mut Hints, closing: &CancellationToken) -> bool {
+        let mut read_at = Instant::now();
+        let mut close_by: Option<Instant> = None;
+        loop {
+            let progress = self.followers.progress();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+
+            if read_at <= Instant::now() {
+                match self.read(reign).await {
+                    Ok(ControlFlow::Continue(())) => {}
+                    Ok(ControlFlow::Break(Over)) => return false,
+                    Err(error) => tracing::warn!(%error, "the log of changes cannot be read"),
+                }
+                read_at = Instant::now() + self.settings.poll;
+            }
+            let settled = self.followers.settled();
+            match self.renew(reign, settled.number, hints).await {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(Over)) => return false,
+                Err(error) => tracing::warn!(%error, "the lease of this directory cannot be renewed"),
+            }
+            if let Err(error) = self.confirm(reign, settled.number).await {
+                tracing::warn!(%error, "the other directories cannot be seen");
+            }
+
+            if closing.is_cancelled() {
+                let by = *close_by.get_or_insert_with(|| Instant::now() + self.settings.lease);
+                let lingered = by <= Instant::now() + self.settings.lease - LINGER;
+                if by <= Instant::now() || (lingered && !self.waiting.is_waited_for()) {
+                    return true;
+                }
+            }
+            let look_at = self.look_at(read_at, &settled);
+            tokio::select! {
+                biased;
+                () = self.waiting.somebody_new() => {
+                    read_at = Instant::now();
+                    hints.tell();
+                }
+                () = hints.next() => read_at = Instant::now(),
+                () = progress => {}
+                () = tokio::time::sleep_until(look_at) => {}
+                () = closing.cancelled(), if close_by.is_none() => {}
+            }
+        }
+    }
+
+    /// When there may be something to do without anybody's doing.
+    fn look_at(&self, read_at: Instant, settled: &Settled) -> Instant {
+        let mut look_at = read_at;
+        if self.waiting.wanted(settled.number).is_some() {
+            look_at = look_at.min(Instant::now() + LOOK_EVERY);
+        }
+        settled.look_again.map_or(look_at, |again| look_at.min(again))
+    }
+
+    /// Reads the log to its end and tells of what is new.
+    async fn read(&self, reign: &mut Reign) -> Result<ControlFlow<Over>, LogError> {
+        let (came, began) = (self.waiting.came(), Instant::now());
+        loop {
+            let reading = timeout(self.settings.lease / 2, self.log.read(reign.place, BATCH)).await;
+            let Read::Entries(entries) = reading.unwrap_or_else(|_| Err(too_slow()))? else {
+                tracing::warn!(number = reign.place.number, "the log of changes has a gap here");
+                return Ok(ControlFlow::Break(Over));
+            };
+            let complete = entries.len() < BATCH;
+            for entry in entries {
+                self.tell(reign, entry).await;
+            }
+            if complete {
+                break;
+            }
+        }
+        reign.read = began;
+        self.waiting.found(came, reign.place.number);
+        Ok(ControlFlow::Continue(()))
+    }
+
+    async fn tell(&self, reign: &mut Reign, Entry { place, change }: Entry) {
+        #[cfg(test)]
+        if self.planted == Some(simulation::Planted::SkipsANumber) && place.number.is_multiple_of(7) {
+            self.followers.pass(place.number);
+            reign.place = place;
+            return;
+        }
+        match &change {
+            Some(Change::Record { .. }) => {}
+            Some(Change::Provider { domain } | Change::TokenKeys { domain }) if !reign.is_catching_up() => {
+                // Bounded, because this directory renews nothing meanwhile.
+                let told = timeout(self.settings.lease / 4, self.observer.provider_changed(domain)).await;
+                if !matches!(told, Ok(Ok(()))) {
+                    self.catch_up(reign);
+                }
+            }
+            // Of a version that knows more, or trimmed; or one that a reading which is under way may have missed.
+            Some(Change::Provider { .. } | Change::TokenKeys { .. }) | None => self.catch_up(reign),
+        }
+        match change {
+            Some(Change::TokenKeys { .. }) => self.followers.pass(place.number),
+            Some(change) => self.followers.publish(place.number, &change),
+            None => self.followers.begin(place.number, self.good_until(reign.renewed)),
+        }
+        reign.place = place;
+    }
+
+    /// Has everything read that the observer knows; one that is under way begins again.
+    fn catch_up(&self, reign: &mut Reign) {
+        let observer = Arc::clone(&self.observer);
+        reign.catching_up = Some(AbortOnDrop(tokio::spawn(anything_changed(observer, self.settings.poll))));
+    }
+
+    /// Renews the registration when it is time, or when followers are done with more.
+    async fn renew(&self, reign: &mut Reign, settled: u64, hints: &Hints) -> Result<ControlFlow<Over>, LogError> {
+        let lease = self.settings.lease;
+        let more = settled > reign.confirmed;
+        // Who cannot read does not stay: others would wait for what this directory cannot tell its followers.
+        let can_read = reign.read.elapsed() < lease / 2;
+        if !can_read || (!more && reign.renewed.elapsed() < lease / RENEWALS) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let asked = Instant::now();
+        let renewal = timeout(lease / 2, self.log.renew(reign.id, lease, settled)).await;
+        if !renewal.unwrap_or_else(|_| Err(too_slow()))? {
+            return Ok(ControlFlow::Break(Over));
+        }
+        reign.renewed = asked;
+        reign.confirmed = reign.confirmed.max(settled);
+        self.followers.extend(self.good_until(asked));
+        if more {
+            hints.tell();
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Tells those who wait for what all directories have confirmed, and ends registrations that nobody renews.
+    async fn confirm(&self, reign: &mut Reign, settled: u64) -> Result<(), LogError> {
+        let wanted = self.waiting.wanted(settled);
+        if wanted.is_none() && reign.looked.elapsed() < self.settings.lease / RENEWALS {
+            return Ok(());
+        }
+        let looking = timeout(self.settings.lease / 2, self.log.peers()).await;
+        let peers = looking.unwrap_or_else(|_| Err(too_slow()))?;
+        let now = Instant::now();
+        reign.looked = now;
+        reign.seen.retain(|id, _| peers.iter().any(|peer| peer.id == *id));
+        let mut confirmed = u64::MAX;
+        for peer in peers.iter().filter(|peer| peer.id != reign.id) {
+            let seen = reign.seen.entry(peer.id).or_insert((peer.renewals, now));
+            if seen.0 != peer.renewals {
+                *seen = (peer.renewals, now);
+            }
+            if seen.1 + peer.lasts <= now && self.log.end(peer).await? {
+                tracing::warn!(replica = ?peer.id, "another directory's lease has ended");
+                continue;
+            }
+            confirmed = confirmed.min(peer.confirmed);
+        }
+        #[cfg(test)]
+        if self.planted == Some(simulation::Planted::WaitsForNobody) {
+            confirmed = u64::MAX;
+        }
+        if let Some(wanted) = wanted {
+            self.waiting.confirm(confirmed.min(wanted));
+        }
+        Ok(())
+    }
+
+    /// Others need not wait for this directory longer than its followers trust their caches.
+    async fn leave(&self, reign: &Reign) {
+        self.followers.end();
+        let trusted = self.followers.trusted_until().map(|until| until.saturating_duration_since(Instant::now()));
+        let left = self.log.leave(reign.id, trusted.unwrap_or_default());
+        if !matches!(timeout(self.settings.lease / 4, left).await, Ok(Ok(()))) {
+            tracing::debug!("the registration was not ended; it runs out by itself");
+        }
+    }
+
+    /// The end of a lease that was asked for then.
+    fn good_until(&self, asked: Instant) -> Instant {
+        #[cfg(test)]
+        if self.planted == Some(simulation::Planted::GrantsBeyondItsLease) {
+            return asked + 3 * self.settings.lease;
+        }
+        asked + self.settings.lease - self.settings.lease / CAUTION
+    }
+}
+
+/// Hints between directories; without Redis there are none.
+struct Hints {
+    redis: Option<Redis>,
+    wake_ups: Option<WakeUps>,
+}
+
+impl Hints {
+    fn listen(redis: Option<&Redis>) -> Self {
+        Self { redis: redis.cloned(), wake_ups: redis.map(|redis| redis.wake_ups(CHANNEL)) }
+    }
+
+    async fn next(&mut self) {
+        match &mut self.wake_ups {
+            Some(wake_ups) => wake_ups.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// In the background: nobody waits for a hint.
+    fn tell(&self) {
+        if let Some(redis) = self.redis.clone().filter(Redis::is_up) {
+            tokio::spawn(async move {
+                // The log is read anyway.
+                let _unheard = redis.wake(CHANNEL).await;
+            });
+        }
+    }
+}
+
+async fn anything_changed(observer: Arc<dyn Observer>, pause: Duration) {
+    while let Err(error) = observer.anything_changed().await {
+        tracing::warn!(%error, "providers could not be read anew");
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn trim(log: Arc<dyn Log>) {
+    loop {
+        // Not all directories at the same time.
+        let pause = TRIM_EVERY.mul_f64(OsRng.unwrap_err().random_range(0.5..1.5));
+        tokio::time::sleep(pause).await;
+        if let Err(error) = log.trim(KEEP_FOR, KEEP_MOST).await {
+            tracing::debug!(%error, "the log of changes was not trimmed");
+        }
+    }
+}
+
+fn too_slow() -> LogError {
+    LogError("the store took too long".to_owned())
+}
+
+/// Ends a task with what it is for.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
