@@ -1,8 +1,13 @@
 //! The ledger test: load, faults on purpose, and the checker of the delivery contract.
 
+pub mod checker;
 pub mod client;
 pub mod driver;
 pub mod events;
 pub mod ledger;
+pub mod preload;
 pub mod proxy;
+pub mod report;
+pub mod scan;
 pub mod workload;
+pub mod cluster;

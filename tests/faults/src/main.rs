@@ -1,3 +1,114 @@
-//! `causeway-faults`: runs the ledger test, checks a finished run.
+//! `causeway-faults`: runs the ledger test, and checks a finished run.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use causeway_faults::driver::plain::Plain;
+use causeway_faults::driver::run::{self, Plan};
+use causeway_faults::workload::Shape;
+use causeway_faults::{checker, report};
+use clap::{Args, Parser, Subcommand};
+use rand::TryRngCore as _;
+use rand::rngs::OsRng;
+
+/// The ledger test: load, faults on purpose, and the checker of the delivery contract.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Loads a deployment, disturbs it, and judges what came of it.
+    Run(Run),
+    /// Judges a finished run again from its folder.
+    Check {
+        /// The run's folder.
+        folder: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Run {
+    /// `plain`: one process that nobody disturbs.
+    #[arg(long, default_value = "one")]
+    variant: String,
+    /// Workload and faults are made of it. Drawn if it is not given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How long load and faults go on.
+    #[arg(long, default_value_t = 5.0)]
+    minutes: f64,
+    /// Messages a second.
+    #[arg(long, default_value_t = 400.0)]
+    rate: f64,
+    /// Accounts with light devices.
+    #[arg(long, default_value_t = 100)]
+    accounts: u32,
+    /// Accounts with devices of the SDK.
+    #[arg(long, default_value_t = 10)]
+    sdk_accounts: u32,
+    /// Changes a second of consent, devices and keys.
+    #[arg(long, default_value_t = 1.5)]
+    controls: f64,
+    /// Seconds that the drain may take.
+    #[arg(long, default_value_t = 300)]
+    drain: u64,
+    /// Folders of runs are made in this one.
+    #[arg(long, default_value = "target/faults")]
+    out: PathBuf,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .init();
+    match Arguments::parse().command {
+        Command::Run(arguments) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            runtime.block_on(run(arguments))
+        }
+        Command::Check { folder } => {
+            let (verdict, faults) = checker::check_folder(&folder)?;
+            show(&report::write(&folder, &verdict, &faults)?);
+            Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+    }
+}
+
+async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
+    let seed = match arguments.seed {
+        Some(seed) => seed,
+        None => u64::from(OsRng.try_next_u32().context("randomness")?),
+    };
+    show(&format!("seed {seed}, variant {}", arguments.variant));
+    let plan = Plan {
+        seed,
+        time: Duration::from_secs_f64(arguments.minutes * 60.0),
+        drain: Duration::from_secs(arguments.drain),
+        shape: Shape {
+            accounts: arguments.accounts,
+            sdk_accounts: arguments.sdk_accounts,
+            rate: arguments.rate,
+            controls: arguments.controls,
+        },
+        folder: run::folder(&arguments.out, &arguments.variant, seed),
+        variant: arguments.variant,
+        planted: None,
+        progress: true,
+    };
+    let folder = plan.folder.clone();
+    let verdict = run::run(&plan, |_faults| Plain::start(&folder)).await?;
+    show(&std::fs::read_to_string(plan.folder.join(report::MARKDOWN))?);
+    show(&format!("everything of this run is in {}", plan.folder.display()));
+    Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[expect(clippy::print_stdout, reason = "what the person who started it reads")]
+fn show(text: &str) {
+    println!("{text}");
+}

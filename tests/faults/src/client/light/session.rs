@@ -132,11 +132,10 @@ impl Light {
             }
             tokio::select! {
                 received = reader.read(), if now.mood != Mood::Deaf => {
-                    let mut received = Some(received);
-                    for _ in 0..BATCH {
-                        match received.take() {
-                            None => break,
-                            Some(Ok(Some(Received::Record(record)))) => {
+                    let mut received = received;
+                    for left in (0..BATCH).rev() {
+                        match received {
+                            Ok(Some(Received::Record(record))) => {
                                 (now.heard, now.pinged) = (Instant::now(), false);
                                 match decode_server(Encoding::Binary, &record) {
                                     Ok(stanza) => if let Some(over) = self.take(stanza, &mut now, &mut out) {
@@ -145,11 +144,17 @@ impl Light {
                                     Err(error) => return Over::Lost(anyhow!("no stanza: {error}")),
                                 }
                             }
-                            Some(Ok(Some(Received::KeepAlive))) => {}
-                            Some(Ok(None)) => return Over::Lost(anyhow!("closed by the server")),
-                            Some(Err(error)) => return Over::Lost(anyhow!("{error}")),
+                            Ok(Some(Received::KeepAlive)) => {}
+                            Ok(None) => return Over::Lost(anyhow!("closed by the server")),
+                            Err(error) => return Over::Lost(anyhow!("{error}")),
                         }
-                        received = reader.read().now_or_never();
+                        if left == 0 {
+                            break;
+                        }
+                        match reader.read().now_or_never() {
+                            Some(next) => received = next,
+                            None => break,
+                        }
                     }
                 }
                 flushed = writer.flush(), if writer.queued() > 0 => if let Err(error) = flushed {

@@ -1,0 +1,381 @@
+//! The records, in order, as what they say of each message and device. Rules that can be judged as records come are
+//! judged here; the others in [`super::judge`].
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+
+use super::{Invariant, Totals, Violation};
+use crate::events::Faults;
+use crate::ledger::{Class, Consent, Kind, MessageNumber, Outcome, Record};
+
+/// Violations of one rule that are kept in full.
+const KEPT: usize = 20;
+/// After a fault is healed, its consequences on the wire may last so long, in microseconds.
+pub(super) const AFTERMATH: u64 = 15_000_000;
+
+/// A message.
+pub(super) struct Message {
+    pub(super) account: u32,
+    pub(super) seq: u32,
+    pub(super) class: Class,
+    pub(super) to: Box<[u32]>,
+    /// First submission.
+    pub(super) at: u64,
+    pub(super) again: u32,
+    /// The first outcome that is a promise or, if there is none, the first.
+    pub(super) outcome: Option<(Outcome, u64)>,
+    pub(super) got: Vec<Got>,
+}
+
+/// A message on a device.
+pub(super) struct Got {
+    pub(super) device: u32,
+    /// First and last delivery.
+    pub(super) wire: Option<(u64, u64)>,
+    pub(super) shown: Option<u64>,
+    pub(super) acked: Option<u64>,
+}
+
+/// A device.
+pub(super) struct Device {
+    pub(super) account: u32,
+    pub(super) kind: Kind,
+    pub(super) removing: Option<u64>,
+    pub(super) removed: Option<u64>,
+    pub(super) drained: Option<(u64, u32)>,
+    /// The newest session.
+    newest: (u32, u64),
+    /// When a session began or ended last.
+    turned: u64,
+    /// When it left by itself.
+    pub(super) left: Vec<u64>,
+    /// Deliveries that are not acknowledged, by session.
+    pending: BTreeMap<u32, VecDeque<(u64, MessageNumber)>>,
+    /// The greatest seq shown, by sender.
+    shown: HashMap<u32, (u32, MessageNumber)>,
+}
+
+/// One change of consent: asked for, answered, the rule, confirmed.
+pub(super) struct Change {
+    pub(super) asked: u64,
+    pub(super) answered: Option<u64>,
+    pub(super) rule: Consent,
+    pub(super) ok: bool,
+}
+
+/// An account.
+#[derive(Default)]
+pub(super) struct Account {
+    pub(super) provider: u32,
+    pub(super) changes: Vec<Change>,
+}
+
+/// All that happened.
+#[derive(Default)]
+pub(super) struct History {
+    pub(super) run: Option<(u64, String, Option<String>)>,
+    pub(super) accounts: HashMap<u32, Account>,
+    pub(super) devices: HashMap<u32, Device>,
+    pub(super) messages: HashMap<MessageNumber, Message>,
+    pub(super) totals: Totals,
+    pub(super) violated: BTreeMap<Invariant, u64>,
+    pub(super) violations: Vec<Violation>,
+    pub(super) last: u64,
+    pub(super) ended: bool,
+    claimed: HashSet<(u32, u32, u32, bool, u32)>,
+    /// Times in which something was disturbed, merged and in order.
+    disturbed: Vec<(u64, u64)>,
+}
+
+impl History {
+    pub(super) fn new(faults: &Faults) -> Self {
+        let mut times: Vec<_> = faults
+            .faults
+            .iter()
+            .map(|fault| (fault.begin, fault.end.map_or(u64::MAX, |end| end.saturating_add(AFTERMATH))))
+            .collect();
+        times.sort_unstable();
+        let mut disturbed: Vec<(u64, u64)> = Vec::new();
+        for (begin, end) in times {
+            match disturbed.last_mut() {
+                Some(last) if last.1 >= begin => last.1 = last.1.max(end),
+                _ => disturbed.push((begin, end)),
+            }
+        }
+        Self { disturbed, ..Self::default() }
+    }
+
+    /// Whether a fault or its aftermath overlaps this time.
+    pub(super) fn is_disturbed(&self, from: u64, to: u64) -> bool {
+        let first = self.disturbed.partition_point(|(_, end)| *end < from);
+        self.disturbed.get(first).is_some_and(|(begin, _)| *begin <= to)
+    }
+
+    pub(super) fn violate(
+        &mut self,
+        invariant: Invariant,
+        t: u64,
+        message: Option<MessageNumber>,
+        device: Option<u32>,
+        what: String,
+    ) {
+        let count = self.violated.entry(invariant).or_insert(0);
+        *count += 1;
+        if *count <= KEPT as u64 {
+            self.violations.push(Violation { invariant, what, t, message, device });
+        }
+    }
+
+    #[expect(clippy::too_many_lines, reason = "an arm a record")]
+    pub(super) fn take(&mut self, record: Record) {
+        match record {
+            Record::Run { seed, variant, planted } => self.run = Some((seed, variant, planted)),
+            Record::Account { a, p } => self.accounts.entry(a).or_default().provider = p,
+            Record::Device { t, d, a, kind, .. } => {
+                self.last = t;
+                self.totals.devices += 1;
+                let device = Device {
+                    account: a,
+                    kind,
+                    removing: None,
+                    removed: None,
+                    drained: None,
+                    newest: (0, 0),
+                    turned: t,
+                    left: Vec::new(),
+                    pending: BTreeMap::new(),
+                    shown: HashMap::new(),
+                };
+                self.devices.insert(d, device);
+            }
+            Record::Removing { t, d } => {
+                if let Some(device) = self.devices.get_mut(&d) {
+                    device.removing.get_or_insert(t);
+                }
+            }
+            Record::Removed { t, d } => {
+                self.totals.removed += 1;
+                if let Some(device) = self.devices.get_mut(&d) {
+                    device.removed.get_or_insert(t);
+                }
+            }
+            Record::Up { t, d, e, .. } => {
+                self.totals.sessions += 1;
+                if let Some(device) = self.devices.get_mut(&d) {
+                    device.newest = (e, t);
+                    device.turned = t;
+                    // Tags of the session before the last are acknowledged by nobody any more.
+                    device.pending.retain(|epoch, _| epoch + 2 > e);
+                }
+            }
+            Record::Down { t, d, why, .. } => {
+                if let Some(device) = self.devices.get_mut(&d) {
+                    device.turned = t;
+                    if ["away", "again", "twin", "stop"].iter().any(|word| why.starts_with(word)) {
+                        device.left.push(t);
+                    }
+                }
+            }
+            Record::Submit { t, m, a, q, c, to, .. } => {
+                self.last = t;
+                self.totals.submitted += 1;
+                let message = Message {
+                    account: a,
+                    seq: q,
+                    class: c,
+                    to: to.into_boxed_slice(),
+                    at: t,
+                    again: 0,
+                    outcome: None,
+                    got: Vec::new(),
+                };
+                self.messages.insert(m, message);
+            }
+            Record::Again { m, .. } => {
+                self.totals.again += 1;
+                if let Some(message) = self.messages.get_mut(&m) {
+                    message.again += 1;
+                }
+            }
+            Record::Ack { t, m, o, r, .. } => self.ack(t, m, o, r),
+            Record::StrayAck { t, d, e, what } => {
+                let what = format!("device {d} was told in session {e} what became of what it did not send: {what}");
+                self.violate(Invariant::Acks, t, None, Some(d), what);
+            }
+            Record::Wire { t, d, e, g, m, bad } => self.wire(t, d, e, g, m, bad),
+            Record::App { t, d, m } => self.app(t, d, m),
+            Record::AckOut { t, d, e, g } => {
+                let Some(pending) = self.devices.get_mut(&d).and_then(|device| device.pending.get_mut(&e)) else {
+                    return;
+                };
+                while let Some((_, m)) = pending.pop_front_if(|(tag, _)| *tag <= g) {
+                    let message = self.messages.get_mut(&m);
+                    if let Some(got) = message.and_then(|message| message.got.iter_mut().find(|got| got.device == d)) {
+                        got.acked.get_or_insert(t);
+                    }
+                }
+            }
+            Record::WrongAck { .. } => self.totals.wrong_acks += 1,
+            Record::WrongAckTaken { t, d, e } => {
+                let what = format!("device {d} acknowledged a tag that session {e} never had, and the session went on");
+                self.violate(Invariant::Acks, t, None, Some(d), what);
+            }
+            Record::ConsentAsk { t, a, c } => {
+                let change = Change { asked: t, answered: None, rule: c, ok: false };
+                self.accounts.entry(a).or_default().changes.push(change);
+            }
+            Record::ConsentAnswer { t, a, c, ok } => {
+                self.totals.consents += u64::from(ok);
+                let account = self.accounts.entry(a).or_default();
+                if let Some(change) = account.changes.last_mut().filter(|change| change.rule == c) {
+                    (change.answered, change.ok) = (Some(t), ok);
+                }
+            }
+            Record::Claim { t, a, id, reg, ec, kyber, .. } => {
+                self.totals.bundles += 1;
+                for (key, is_ec) in [(ec, true), (kyber, false)] {
+                    let Some(key) = key else { continue };
+                    if !self.claimed.insert((a, id, reg, is_ec, key)) {
+                        let kind = if is_ec { "EC" } else { "Kyber" };
+                        let what = format!("one-time {kind} prekey {key} of account {a} device id {id} went out twice");
+                        self.violate(Invariant::Keys, t, None, None, what);
+                    }
+                }
+            }
+            Record::Drain { t } => self.last = t,
+            Record::Drained { t, d, w, open } => {
+                self.last = t;
+                if let Some(device) = self.devices.get_mut(&d) {
+                    device.drained = Some((w, open));
+                }
+            }
+            Record::Stores { t, mailbox, presence } => {
+                for (what, left) in [("messages in mailboxes", mailbox), ("devices in presence", presence)] {
+                    if let Some(left @ 1..) = left {
+                        self.violate(Invariant::Progress, t, None, None, format!("{left} {what} after the drain"));
+                    }
+                }
+            }
+            Record::Log { t, file, line } => {
+                self.violate(Invariant::Silence, t, None, None, format!("{file}: {line}"));
+            }
+            Record::End { t } => (self.last, self.ended) = (t, true),
+        }
+    }
+
+    fn ack(&mut self, t: u64, m: MessageNumber, outcome: Outcome, reason: String) {
+        self.last = t;
+        let Some(message) = self.messages.get_mut(&m) else {
+            return self.violate(Invariant::Acks, t, Some(m), None, format!("an outcome of {m}, which nobody sent"));
+        };
+        if !reason.is_empty() {
+            *self.totals.rejections.entry(reason).or_insert(0) += 1;
+        }
+        match message.outcome {
+            Some((before, _)) if before.is_ok() || !outcome.is_ok() => {}
+            _ => message.outcome = Some((outcome, t)),
+        }
+        if outcome == Outcome::Delivered {
+            let without: Vec<u32> = message
+                .to
+                .iter()
+                .filter(|d| {
+                    let device = self.devices.get(d);
+                    let counts = device.is_some_and(|device| device.kind != Kind::Sdk && device.removing.is_none());
+                    counts && !message.got.iter().any(|got| got.device == **d && got.acked.is_some())
+                })
+                .copied()
+                .collect();
+            for d in without {
+                let what = format!("{m} is said to be delivered, but device {d} has not acknowledged it");
+                self.violate(Invariant::Acks, t, Some(m), Some(d), what);
+            }
+        }
+    }
+
+    fn wire(&mut self, t: u64, d: u32, e: u32, g: u64, m: MessageNumber, bad: Option<String>) {
+        self.last = t;
+        self.totals.wire += 1;
+        if let Some(bad) = bad {
+            let is_tag = bad.starts_with("tag ");
+            let rule = if is_tag { Invariant::Origin } else { Invariant::Account };
+            self.violate(rule, t, Some(m), Some(d), format!("device {d} was given {m}: {bad}"));
+            if !is_tag {
+                return;
+            }
+        }
+        let Some(device) = self.devices.get_mut(&d) else { return };
+        device.pending.entry(e).or_default().push_back((g, m));
+        let (newest, removed, turned) = (device.newest, device.removed, device.turned);
+        let sender_turned = self.devices.get(&m.device()).map_or(t, |sender| sender.turned);
+        let Some(message) = self.messages.get_mut(&m).filter(|message| message.to.contains(&d)) else {
+            let what = format!("device {d} was given {m}, which nobody sent to it");
+            return self.violate(Invariant::Origin, t, Some(m), Some(d), what);
+        };
+        let at = message.at;
+        let repeats = match message.got.iter_mut().find(|got| got.device == d) {
+            Some(got) => {
+                let acked = got.acked.is_some();
+                let (first, last) = got.wire.unwrap_or((t, t));
+                got.wire = Some((first, t));
+                Some((last, acked))
+            }
+            None => {
+                message.got.push(Got { device: d, wire: Some((t, t)), shown: None, acked: None });
+                None
+            }
+        };
+        if let Some((last, acked)) = repeats {
+            self.totals.wire_repeats += 1;
+            self.totals.wire_repeats_acknowledged += u64::from(acked);
+            if turned < last && sender_turned < last && !self.is_disturbed(at.min(last), t) {
+                let what = format!("device {d} was given {m} twice in one session with no fault near");
+                self.violate(Invariant::Once, t, Some(m), Some(d), what);
+            }
+        }
+        if newest.0 > e && newest.1 < at {
+            let what = format!("{m} was sent after session {} of device {d} began, and came to session {e}", newest.0);
+            self.violate(Invariant::Session, t, Some(m), Some(d), what);
+        }
+        if removed.is_some_and(|removed| removed < at) {
+            let what = format!("{m} was sent after device {d} was removed, and came to it");
+            self.violate(Invariant::Consent, t, Some(m), Some(d), what);
+        }
+    }
+
+    fn app(&mut self, t: u64, d: u32, m: MessageNumber) {
+        self.last = t;
+        self.totals.shown += 1;
+        let sdk = self.devices.get(&m.device()).is_some_and(|sender| sender.kind == Kind::Sdk);
+        let Some(device) = self.devices.get_mut(&d) else { return };
+        let Some(message) = self.messages.get_mut(&m).filter(|message| message.to.contains(&d)) else {
+            let what = format!("device {d} shows {m}, which nobody sent to it");
+            return self.violate(Invariant::Origin, t, Some(m), Some(d), what);
+        };
+        let twice = match message.got.iter_mut().find(|got| got.device == d) {
+            Some(got) => got.shown.replace(t).is_some(),
+            None => {
+                message.got.push(Got { device: d, wire: None, shown: Some(t), acked: None });
+                false
+            }
+        };
+        if twice {
+            self.totals.duplicated += 1;
+            return self.violate(Invariant::Once, t, Some(m), Some(d), format!("device {d} shows {m} twice"));
+        }
+        let greatest = device.shown.entry(m.device()).or_insert((message.seq, m));
+        if greatest.0 <= message.seq {
+            *greatest = (message.seq, m);
+            return;
+        }
+        if sdk {
+            self.totals.sdk_inversions += 1;
+            return;
+        }
+        self.totals.inversions += 1;
+        let what = format!(
+            "device {d} shows {m} (number {} of its sender to this account) after {} (number {})",
+            message.seq, greatest.1, greatest.0
+        );
+        self.violate(Invariant::Order, t, Some(m), Some(d), what);
+    }
+}

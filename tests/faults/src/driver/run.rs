@@ -1,0 +1,235 @@
+//! A run from begin to end: start, load and faults, heal, drain, judge.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::Instant;
+
+use super::providers::{Operator, Provider};
+use super::world::{Counts, Phase, World};
+use crate::checker::{self, Verdict};
+use crate::client::canary::WORD;
+use crate::client::dial::Deployment;
+use crate::events::FaultLog;
+use crate::ledger::{Ledger, Record};
+use crate::workload::{self, Shape};
+use crate::{report, scan};
+
+/// Before the first fault, and after the last one while load goes on.
+const CALM: Duration = Duration::from_secs(5);
+/// Between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(5);
+/// After the last device has finished and before the stores are looked at: presence is renewed and erased in bulk.
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// What a run is made of.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// For the report.
+    pub variant: String,
+    /// Of workload and schedule.
+    pub seed: u64,
+    /// How long load and faults go on.
+    pub time: Duration,
+    /// The drain takes at most this long.
+    pub drain: Duration,
+    /// The load.
+    pub shape: Shape,
+    /// Where everything of the run is kept.
+    pub folder: PathBuf,
+    /// Planted bug of the servers.
+    pub planted: Option<String>,
+    /// Lines of progress are printed.
+    pub progress: bool,
+}
+
+/// The deployment under test and what is done to it.
+#[async_trait::async_trait]
+pub trait Environment: Send {
+    /// As clients know it.
+    fn deployment(&self) -> Deployment;
+    /// Its operator's API.
+    fn operator(&self) -> Operator;
+    /// Does faults until `stop`, then heals all of them and waits until everything serves.
+    async fn disturb(&mut self, stop: Arc<AtomicBool>) -> anyhow::Result<()>;
+    /// How many faults have begun and how many have not been healed.
+    fn fault_counts(&self) -> (u64, u64);
+    /// What the stores hold now: messages in mailboxes, devices in presence; `None`: there is no such store.
+    async fn stores(&mut self) -> anyhow::Result<(Option<u64>, Option<u64>)>;
+    /// Files with what the processes have logged.
+    fn logs(&self) -> Vec<PathBuf>;
+    /// Stops everything.
+    async fn stop(&mut self) -> anyhow::Result<()>;
+}
+
+/// Runs the plan. The environment is started by `start`, with the log of faults.
+///
+/// # Errors
+/// The run could not be made, which says nothing about the deployment. What it did wrong is in the verdict.
+pub async fn run<E, F, T>(plan: &Plan, start: F) -> anyhow::Result<Verdict>
+where
+    E: Environment,
+    F: FnOnce(FaultLog) -> T,
+    T: Future<Output = anyhow::Result<E>>,
+{
+    std::fs::create_dir_all(&plan.folder).with_context(|| plan.folder.display().to_string())?;
+    let began = Instant::now();
+    let ledger = Ledger::create(&plan.folder, began)?;
+    let faults = FaultLog::create(&plan.folder, began)?;
+    let (seed, variant, planted) = (plan.seed, plan.variant.clone(), plan.planted.clone());
+    ledger.write(|_| Record::Run { seed, variant, planted });
+    let mut environment = start(faults).await.context("start the deployment")?;
+    let done = load(plan, &mut environment, &ledger, began).await;
+    ledger.flush()?;
+    let stopped = environment.stop().await;
+    done?;
+    stopped.context("stop the deployment")?;
+    let folder = plan.folder.clone();
+    let (verdict, faults) = tokio::task::spawn_blocking(move || checker::check_folder(&folder)).await??;
+    report::write(&plan.folder, &verdict, &faults)?;
+    Ok(verdict)
+}
+
+async fn load(plan: &Plan, environment: &mut impl Environment, ledger: &Ledger, began: Instant) -> anyhow::Result<()> {
+    let (net, operator) = (environment.deployment(), environment.operator());
+    let mut providers = Vec::new();
+    for (domain, home) in [("home.example", true), ("birdy.example", false), ("crow.example", false)] {
+        let folder = plan.folder.join("providers");
+        providers.push(Provider::start(&folder, domain, home, &net.name, &operator).await?);
+    }
+    let accounts = workload::accounts(&plan.shape, &providers)?;
+    let world = World::new(net, plan.seed, ledger.clone(), providers, accounts);
+    let flushing = tokio::spawn(flush(ledger.clone()));
+    workload::set_up(&world).await.context("set up accounts")?;
+    say(plan, &format!("{:>5.0} s  {} accounts are set up", began.elapsed().as_secs_f64(), world.accounts.len()));
+
+    let stop_load = Arc::new(AtomicBool::new(false));
+    let (shape, stop, talkers) = (plan.shape.clone(), Arc::clone(&stop_load), Arc::clone(&world));
+    let talking = tokio::spawn(async move { workload::run(&talkers, &shape, &stop).await });
+    let until = Instant::now() + plan.time;
+    tokio::time::sleep(CALM.min(plan.time / 4)).await;
+    let stop_faults = Arc::new(AtomicBool::new(false));
+    {
+        let stop = Arc::clone(&stop_faults);
+        let disturbing = environment.disturb(stop);
+        tokio::pin!(disturbing);
+        let mut printed = Instant::now();
+        let mut before = 0;
+        loop {
+            let ended = tokio::time::timeout(Duration::from_millis(250), &mut disturbing).await;
+            if let Ok(done) = ended {
+                done.context("faults")?;
+                break;
+            }
+            if Instant::now() + CALM.min(plan.time / 4) > until {
+                stop_faults.store(true, Ordering::Relaxed);
+            }
+            if printed.elapsed() >= PROGRESS {
+                before = progress(plan, &world.counts, began, before, printed.elapsed());
+                printed = Instant::now();
+            }
+        }
+    }
+    say(plan, &format!("{:>5.0} s  all faults are healed", began.elapsed().as_secs_f64()));
+    tokio::time::sleep(CALM.min(plan.time / 4)).await;
+    stop_load.store(true, Ordering::Relaxed);
+    talking.await?.context("the load")?;
+    drain(plan, &world, began).await;
+    tokio::time::sleep(SETTLE).await;
+    look(plan, environment, &world).await?;
+    flushing.abort();
+    Ok(())
+}
+
+/// Lets every device finish, and waits for it.
+async fn drain(plan: &Plan, world: &Arc<World>, began: Instant) {
+    ledger_line(world, |t| Record::Drain { t });
+    world.phase.send_replace(Phase::Drain);
+    let deadline = Instant::now() + plan.drain;
+    let all = || world.accounts.iter().map(|account| account.devices().len() as u64).sum::<u64>();
+    let (mut printed, mut before) = (Instant::now(), 0);
+    while world.counts.drained.load(Ordering::Relaxed) < all() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if printed.elapsed() >= PROGRESS {
+            before = progress(plan, &world.counts, began, before, printed.elapsed());
+            printed = Instant::now();
+        }
+    }
+    let finished = world.counts.drained.load(Ordering::Relaxed);
+    say(plan, &format!("{:>5.0} s  {finished} of {} devices have finished", began.elapsed().as_secs_f64(), all()));
+}
+
+/// What is left in stores and logs.
+async fn look(plan: &Plan, environment: &mut impl Environment, world: &Arc<World>) -> anyhow::Result<()> {
+    world.phase.send_replace(Phase::Stop);
+    // Sessions end and presence follows.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let (mailbox, presence) = loop {
+        let (mailbox, presence) = environment.stores().await.context("look into the stores")?;
+        if (mailbox.unwrap_or(0) == 0 && presence.unwrap_or(0) == 0) || Instant::now() > deadline {
+            break (mailbox, presence);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    ledger_line(world, |t| Record::Stores { t, mailbox, presence });
+    for (file, line) in scan::logs(&environment.logs(), &[WORD])? {
+        ledger_line(world, |t| Record::Log { t, file, line });
+    }
+    ledger_line(world, |t| Record::End { t });
+    say(plan, &format!("        mailboxes hold {mailbox:?}, presence {presence:?}"));
+    Ok(())
+}
+
+fn ledger_line(world: &World, record: impl FnOnce(u64) -> Record) {
+    world.ledger.write(record);
+}
+
+async fn flush(ledger: Ledger) {
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        tick.tick().await;
+        if let Err(error) = ledger.flush() {
+            tracing::error!(error = format!("{error:#}"), "the ledger cannot be written");
+        }
+    }
+}
+
+/// Prints how it goes; gives the acknowledged messages so far.
+fn progress(plan: &Plan, counts: &Counts, began: Instant, before: u64, since: Duration) -> u64 {
+    let get = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+    let acknowledged = get(&counts.delivered) + get(&counts.stored);
+    #[expect(clippy::cast_precision_loss, reason = "for reading")]
+    let rate = (acknowledged - before) as f64 / since.as_secs_f64();
+    let submitted = get(&counts.submitted);
+    let decided = acknowledged + get(&counts.dropped) + get(&counts.rejected);
+    say(
+        plan,
+        &format!(
+            "{:>5.0} s  {acknowledged} acknowledged ({rate:.0}/s), {} open, {} rejected, {} dropped, {} again, {} shed; {} sessions, {} logins",
+            began.elapsed().as_secs_f64(),
+            submitted.saturating_sub(decided),
+            get(&counts.rejected),
+            get(&counts.dropped),
+            get(&counts.again),
+            get(&counts.shed),
+            get(&counts.sessions),
+            get(&counts.logins),
+        ),
+    );
+    acknowledged
+}
+
+#[expect(clippy::print_stdout, reason = "what the person who started it reads")]
+fn say(plan: &Plan, line: &str) {
+    if plan.progress {
+        println!("{line}");
+    }
+}
+
+/// A folder for a run, named by variant and seed, below `parent`.
+pub fn folder(parent: &Path, variant: &str, seed: u64) -> PathBuf {
+    parent.join(format!("{variant}-{seed}"))
+}

@@ -1,0 +1,127 @@
+//! A verdict for people and for programs.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::checker::{Invariant, Latency, Verdict, timeline};
+use crate::events::Faults;
+
+/// The report for people, in a run's folder.
+pub const MARKDOWN: &str = "report.md";
+/// The report for programs.
+pub const JSON: &str = "report.json";
+
+/// Violations that are shown with what led to them.
+const SHOWN: usize = 12;
+
+/// Writes both reports into the run's folder; gives the one for people.
+///
+/// # Errors
+/// The ledger cannot be read again, or the files not written.
+pub fn write(folder: &Path, verdict: &Verdict, faults: &Faults) -> anyhow::Result<String> {
+    let shown = &verdict.violations[..verdict.violations.len().min(SHOWN)];
+    let timelines = if shown.is_empty() { Vec::new() } else { timeline::timelines(folder, faults, shown)? };
+    let text = markdown(verdict, faults, &timelines)?;
+    std::fs::write(folder.join(MARKDOWN), &text).context("write the report")?;
+    std::fs::write(folder.join(JSON), serde_json::to_vec_pretty(verdict)?).context("write the report")?;
+    Ok(text)
+}
+
+/// The report as Markdown, with the timelines of its first violations.
+///
+/// # Errors
+/// None in practice.
+pub fn markdown(verdict: &Verdict, faults: &Faults, timelines: &[Vec<String>]) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let out = &mut text;
+    let totals = &verdict.totals;
+    let minutes = verdict.lasted / 60_000_000;
+    let planted = verdict.planted.as_ref().map(|bug| format!(", planted bug `{bug}`")).unwrap_or_default();
+    writeln!(out, "# Ledger test: variant {}, seed {}{planted}\n", verdict.variant, verdict.seed)?;
+    if verdict.is_good() {
+        writeln!(out, "**Every invariant holds** over {} faults in {minutes} minutes.\n", verdict.fault_count())?;
+    } else {
+        let rules: Vec<_> = verdict.violated.iter().map(|(rule, count)| format!("{rule:?} ({count})")).collect();
+        writeln!(out, "**VIOLATED: {}**, over {} faults.\n", rules.join(", "), verdict.fault_count())?;
+    }
+    writeln!(out, "| messages | |\n|---|---|")?;
+    let rows = [
+        ("submitted", totals.submitted),
+        ("submitted again", totals.again),
+        ("acknowledged (`delivered`, `stored`)", totals.acknowledged),
+        ("acknowledged and lost", totals.lost),
+        ("shown twice", totals.duplicated),
+        ("out of order within a pair", totals.inversions),
+        ("the same of the SDK, after push-back", totals.sdk_inversions),
+        ("without an outcome", totals.unknown),
+        ("of these, arrived", totals.unknown_arrived),
+        ("shown on devices", totals.shown),
+        ("deliveries on the wire", totals.wire),
+        ("of these, repeats", totals.wire_repeats),
+        ("of these, of what was acknowledged", totals.wire_repeats_acknowledged),
+        ("decided while consent was closed", totals.while_closed),
+    ];
+    for (name, count) in rows {
+        writeln!(out, "| {name} | {count} |")?;
+    }
+    for (outcome, count) in &totals.outcomes {
+        writeln!(out, "| outcome {outcome:?} | {count} |")?;
+    }
+    for (reason, count) in &totals.rejections {
+        writeln!(out, "| rejection {reason} | {count} |")?;
+    }
+    writeln!(
+        out,
+        "\n{} devices ({} removed), {} sessions, {} changes of consent, {} prekey bundles, {} wrong acks.\n",
+        totals.devices, totals.removed, totals.sessions, totals.consents, totals.bundles, totals.wrong_acks
+    )?;
+    writeln!(
+        out,
+        "From submission to outcome, in ms:\n\n| | messages | median | p99 | p99.9 | worst |\n|---|---|---|---|---|---|"
+    )?;
+    for (name, latency) in [("all", verdict.latency), ("with no fault near", verdict.quiet_latency)] {
+        let Latency { count, p50, p99, p999, worst } = latency;
+        writeln!(out, "| {name} | {count} | {p50:.1} | {p99:.1} | {p999:.0} | {worst:.0} |")?;
+    }
+    faults_table(out, verdict)?;
+    writeln!(out, "\n| invariant | violations |\n|---|---|")?;
+    for rule in Invariant::ALL {
+        writeln!(out, "| {rule:?} | {} |", verdict.violated.get(&rule).unwrap_or(&0))?;
+    }
+    for failed in &verdict.faults_failed {
+        writeln!(out, "\nNot as planned: {failed}")?;
+    }
+    for (violation, lines) in verdict.violations.iter().zip(timelines) {
+        let before = faults.faults.iter().filter(|fault| fault.begin <= violation.t).count();
+        writeln!(out, "\n## {:?}: {}\n", violation.invariant, violation.what)?;
+        writeln!(out, "seed {}, after {before} faults\n\n```", verdict.seed)?;
+        for line in lines {
+            writeln!(out, "{line}")?;
+        }
+        writeln!(out, "```")?;
+    }
+    Ok(text)
+}
+
+fn faults_table(out: &mut String, verdict: &Verdict) -> anyhow::Result<()> {
+    if verdict.faults.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\nFaults, and until messages flowed again (times in ms, median / worst; *felt* are those that held up a"
+    )?;
+    writeln!(out, "message for a second or more, *first* and *last* are the outcomes of what was held up):\n")?;
+    writeln!(out, "| fault | count | felt | lasted | first after begin | first after heal | last after heal |")?;
+    writeln!(out, "|---|---|---|---|---|---|---|")?;
+    for (kind, of) in &verdict.faults {
+        write!(out, "| {kind} | {} | {} ", of.count, of.felt)?;
+        for spread in [of.lasted, of.first_from_begin, of.first_from_heal, of.last_from_heal] {
+            write!(out, "| {:.0} / {:.0} ", spread.median, spread.worst)?;
+        }
+        writeln!(out, "|")?;
+    }
+    Ok(())
+}
