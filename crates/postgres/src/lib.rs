@@ -34,7 +34,7 @@ pub use transact::{Abort, Repeat};
 
 pub use tokio_postgres::Row;
 pub use tokio_postgres::error::SqlState;
-pub use tokio_postgres::types::{FromSql, ToSql};
+pub use tokio_postgres::types::{self, FromSql, ToSql};
 
 #[cfg(test)]
 mod tests;
