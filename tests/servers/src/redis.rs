@@ -54,7 +54,11 @@ impl Redis {
     }
 
     pub(crate) fn prepare(kind: Kind, options: RedisOptions) -> Result<Self, ServerError> {
-        let server = Self { process: None, kind, options, port: Port::claim()?, folder: Folder::create()? };
+        Self::prepare_on(kind, options, Port::claim()?)
+    }
+
+    pub(crate) fn prepare_on(kind: Kind, options: RedisOptions, port: Port) -> Result<Self, ServerError> {
+        let server = Self { process: None, kind, options, port, folder: Folder::create()? };
         server.write_configuration()?;
         Ok(server)
     }

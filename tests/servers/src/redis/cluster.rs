@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::process::wait_for;
+use crate::redis::Kind;
 use crate::{Port, Redis, RedisOptions, ServerError};
 
 /// A running Redis Cluster.
@@ -27,17 +28,33 @@ impl RedisCluster {
     /// # Errors
     /// Redis is not installed, or does not start.
     pub fn start_with(replicas: bool) -> Result<Self, ServerError> {
+        Self::start_behind(replicas, &mut Ok)
+    }
+
+    /// As [`start_with`](Self::start_with), where each node tells clients the port that `announce` gives for its own: of a
+    /// proxy, for instance.
+    ///
+    /// # Errors
+    /// As [`start_with`](Self::start_with), or what `announce` gives.
+    pub fn start_behind(
+        replicas: bool,
+        announce: &mut dyn FnMut(u16) -> Result<u16, ServerError>,
+    ) -> Result<Self, ServerError> {
         let (mut nodes, mut buses) = (Vec::new(), Vec::new());
         for _ in 0..if replicas { 2 * PRIMARIES } else { PRIMARIES } {
-            let bus = Port::claim()?;
+            let (port, bus) = (Port::claim()?, Port::claim()?);
+            let announced = announce(port.number())?;
             let settings = [
                 ("cluster-enabled", "yes"),
                 ("cluster-port", &bus.number().to_string()),
                 ("cluster-node-timeout", "1000"),
                 ("cluster-announce-ip", "127.0.0.1"),
+                ("cluster-announce-port", &announced.to_string()),
             ];
             let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            nodes.push(Redis::start_with(RedisOptions { settings })?);
+            let mut node = Redis::prepare_on(Kind::Server, RedisOptions { settings }, port)?;
+            node.start_again()?;
+            nodes.push(node);
             buses.push(bus);
         }
         let cluster = Self { nodes, _bus: buses };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::process::wait_for;
 use crate::redis::Kind;
-use crate::{Redis, RedisOptions, ServerError};
+use crate::{Port, Redis, RedisOptions, ServerError};
 
 /// Redis watched by sentinels. What calls the primary is told so by the sentinels; it changes.
 #[derive(Debug)]
@@ -12,6 +12,8 @@ pub struct Sentinel {
     sentinels: Vec<Redis>,
     /// First the one that was the primary at the start.
     servers: [Redis; 2],
+    /// Their ports, as the sentinels know them.
+    announced: [u16; 2],
 }
 
 impl Sentinel {
@@ -31,18 +33,39 @@ impl Sentinel {
     /// # Errors
     /// Redis is not installed, or does not start.
     pub fn start_with(sentinels: usize) -> Result<Self, ServerError> {
-        let primary = Redis::start()?;
+        Self::start_behind(sentinels, &mut Ok)
+    }
+
+    /// As [`start_with`](Self::start_with), where each server is known to the sentinels, and so to clients, by the port that
+    /// `announce` gives for its own: of a proxy, for instance.
+    ///
+    /// # Errors
+    /// As [`start_with`](Self::start_with), or what `announce` gives.
+    pub fn start_behind(
+        sentinels: usize,
+        announce: &mut dyn FnMut(u16) -> Result<u16, ServerError>,
+    ) -> Result<Self, ServerError> {
         let setting = |name: &str, value: String| (name.to_owned(), value);
-        let replica = Redis::start_with(RedisOptions {
-            settings: vec![setting("replicaof", format!("127.0.0.1 {}", primary.port()))],
-        })?;
+        let primary_port = Port::claim()?;
+        let primary_announced = announce(primary_port.number())?;
+        let announced = |port: u16| vec![setting("replica-announce-port", port.to_string())];
+        let primary_options = RedisOptions { settings: announced(primary_announced) };
+        let mut primary = Redis::prepare_on(Kind::Server, primary_options, primary_port)?;
+        primary.start_again()?;
+        let replica_port = Port::claim()?;
+        let replica_announced = announce(replica_port.number())?;
+        let mut settings = announced(replica_announced);
+        settings.push(setting("replicaof", format!("127.0.0.1 {primary_announced}")));
+        let mut replica = Redis::prepare_on(Kind::Server, RedisOptions { settings }, replica_port)?;
+        replica.start_again()?;
         // A sentinel asks for replicas when it starts, and then only each 10 s.
         wait_for(PATIENCE, || follows(&replica));
         let (name, quorum) = (Self::NAME, sentinels / 2 + 1);
+        let announced = [primary_announced, replica_announced];
         let mut watching = Vec::new();
         for _ in 0..sentinels {
             let settings = vec![
-                setting("sentinel", format!("monitor {name} 127.0.0.1 {} {quorum}", primary.port())),
+                setting("sentinel", format!("monitor {name} 127.0.0.1 {primary_announced} {quorum}")),
                 setting("sentinel", format!("down-after-milliseconds {name} 1000")),
                 setting("sentinel", format!("failover-timeout {name} 1000")),
             ];
@@ -50,7 +73,7 @@ impl Sentinel {
             sentinel.start_again()?;
             watching.push(sentinel);
         }
-        let started = Self { sentinels: watching, servers: [primary, replica] };
+        let started = Self { sentinels: watching, servers: [primary, replica], announced };
         let ready = wait_for(PATIENCE, || started.is_ready());
         if ready { Ok(started) } else { Err(ServerError::Answer("the sentinels do not see the replica".to_owned())) }
     }
@@ -70,25 +93,38 @@ impl Sentinel {
         &mut self.servers
     }
 
-    /// The port of the server that the first sentinel calls the primary.
+    /// Servers and sentinels.
+    pub fn all(&mut self) -> Vec<&mut Redis> {
+        self.servers.iter_mut().chain(&mut self.sentinels).collect()
+    }
+
+    /// The port of the server that a sentinel calls the primary: its own one, or the one that it was announced with.
     ///
     /// # Errors
-    /// The sentinel is gone.
+    /// No sentinel answers.
     pub fn primary_port(&self) -> Result<u16, ServerError> {
-        let [sentinel, ..] = &self.sentinels[..] else { return Err(ServerError::Answer("no sentinel".to_owned())) };
-        let reply = sentinel.call(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", Self::NAME])?;
-        let crate::Reply::List(address) = &reply else { return Err(ServerError::Answer(format!("{reply:?}"))) };
-        let port = address.get(1).and_then(|port| port.text().parse().ok());
-        port.ok_or_else(|| ServerError::Answer(format!("{reply:?}")))
+        let mut last = ServerError::Answer("no sentinel".to_owned());
+        for sentinel in &self.sentinels {
+            match sentinel.call(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", Self::NAME]) {
+                Ok(crate::Reply::List(address)) => {
+                    let port = address.get(1).and_then(|port| port.text().parse().ok());
+                    return port.ok_or_else(|| ServerError::Answer(format!("{address:?}")));
+                }
+                Ok(reply) => last = ServerError::Answer(format!("{reply:?}")),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
     /// The server that is the primary now.
     ///
     /// # Errors
-    /// The sentinel is gone.
+    /// No sentinel answers.
     pub fn primary(&mut self) -> Result<&mut Redis, ServerError> {
         let port = self.primary_port()?;
-        let server = self.servers.iter_mut().find(|server| server.port() == port);
+        let index = self.announced.iter().position(|announced| *announced == port);
+        let server = index.and_then(|index| self.servers.get_mut(index));
         server.ok_or_else(|| ServerError::Answer(format!("no server has port {port}")))
     }
 
