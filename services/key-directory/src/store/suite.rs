@@ -52,7 +52,7 @@ pub(crate) async fn an_account(store: &dyn Store) -> (AccountId, DeviceId) {
     added(store.enlist(&enlistment(1, 1)).await.unwrap().outcome)
 }
 
-fn provider(n: u8) -> Provider {
+pub(crate) fn provider(n: u8) -> Provider {
     Provider {
         id: ProviderId::from_bytes([n; 16]),
         settings: ProviderSettings {
@@ -73,7 +73,7 @@ fn provider(n: u8) -> Provider {
     }
 }
 
-fn token_keys(n: u64) -> TokenKeySet {
+pub(crate) fn token_keys(n: u64) -> TokenKeySet {
     TokenKeySet { jwks: format!("{{\"keys\":[{n}]}}"), count: 1, fetched_ms: n }
 }
 
@@ -106,12 +106,12 @@ fn noise(n: u8) -> NoiseKey {
     NoiseKey::new([n.max(9); 32].map(|byte| byte & 0x7f)).unwrap()
 }
 
-fn address(user: u8) -> Address {
+pub(crate) fn address(user: u8) -> Address {
     format!("user{user}@p1.example").parse().unwrap()
 }
 
 /// Device `phone` of `user`, without one-time keys.
-fn enlistment(user: u8, phone: u8) -> Enlistment {
+pub(crate) fn enlistment(user: u8, phone: u8) -> Enlistment {
     Enlistment {
         address: address(user),
         provider: ProviderId::from_bytes([1; 16]),
@@ -124,7 +124,7 @@ fn enlistment(user: u8, phone: u8) -> Enlistment {
 }
 
 /// Keys of `phone`: with new signed ones and these one-time ones.
-fn one_time_keys(phone: u8, ec_ids: Vec<u32>, kyber_ids: Vec<u32>) -> VerifiedPrekeys {
+pub(crate) fn one_time_keys(phone: u8, ec_ids: Vec<u32>, kyber_ids: Vec<u32>) -> VerifiedPrekeys {
     VerifiedPrekeys {
         identity_key: ec(1_000_000 + u32::from(phone)),
         signed: Some(signed(1, ec(2_000_000))),
@@ -134,7 +134,7 @@ fn one_time_keys(phone: u8, ec_ids: Vec<u32>, kyber_ids: Vec<u32>) -> VerifiedPr
     }
 }
 
-fn added(outcome: Enlisted) -> (AccountId, DeviceId) {
+pub(crate) fn added(outcome: Enlisted) -> (AccountId, DeviceId) {
     match outcome {
         Enlisted::Added { account, device } => (account, device),
         other => panic!("expected a new device, got {other:?}"),
@@ -543,10 +543,10 @@ async fn a_device_named_twice_gives_one_key(store: &dyn Store) {
     assert_eq!(bundles[0].left, KeyCounts { ec: 1, kyber: 1 });
 }
 
-async fn record(store: &dyn Store, account: AccountId) -> Record {
+pub(crate) async fn record(store: &dyn Store, account: AccountId) -> Record {
     store.record(&Who::Account(account)).await.unwrap().expect("the account is there")
 }
 
-async fn claim(store: &dyn Store, account: AccountId, device: DeviceId) -> Bundle {
+pub(crate) async fn claim(store: &dyn Store, account: AccountId, device: DeviceId) -> Bundle {
     store.claim(account, &[device], true, 0).await.unwrap().outcome.pop().expect("the device is there")
 }

@@ -1,6 +1,7 @@
 //! Against a real server.
 
-use std::sync::Arc;
+mod answers;
+mod crashes;
 
 use causeway_postgres::PostgresConfig;
 use causeway_test_servers as servers;
@@ -9,19 +10,19 @@ use super::*;
 use crate::store::suite;
 
 /// A server of this test's own.
-pub(super) struct Server(Arc<servers::Postgres>);
+struct Server(servers::Postgres);
 
 impl Server {
-    pub(super) fn start() -> Self {
-        Self(Arc::new(servers::Postgres::start().expect("PostgreSQL starts")))
+    fn start() -> Self {
+        Self(servers::Postgres::start().expect("PostgreSQL starts"))
     }
 
     /// Settings for a new and empty database.
-    pub(super) fn database(&self) -> PostgresConfig {
+    fn database(&self) -> PostgresConfig {
         PostgresConfig {
             url: self.0.create_database().expect("a database"),
             allow_unsafe_durability: true,
-            max_connections: 4,
+            max_connections: 6,
             ..PostgresConfig::default()
         }
     }
