@@ -367,7 +367,9 @@ impl Effects {
 
     /// Nothing is under way that the client waits for.
     fn is_idle(&self) -> bool {
-        self.requests.is_empty() && self.waiting.is_empty() && self.routes.as_ref().is_none_or(|routes| routes.is_idle())
+        self.requests.is_empty()
+            && self.waiting.is_empty()
+            && self.routes.as_ref().is_none_or(|routes| routes.is_idle())
     }
 
     fn judged(&mut self, verdict: Result<Box<Admitted>, Refusal>) -> Result<Box<Admitted>, FailureReason> {

@@ -143,10 +143,19 @@ pub(crate) struct Dispatch {
 enum Attachment {
     None,
     /// Since when, and when it is to be tried next.
-    Away { since: Instant, next: Instant },
+    Away {
+        since: Instant,
+        next: Instant,
+    },
     /// Waits for the answer.
-    Asked { since: Instant, place: Place },
-    Here { since: Instant, place: Place },
+    Asked {
+        since: Instant,
+        place: Place,
+    },
+    Here {
+        since: Instant,
+        place: Place,
+    },
 }
 
 /// The messages to one recipient that have no outcome, the oldest first.
@@ -219,7 +228,8 @@ impl Dispatch {
 
     /// Everywhere that the session is known, to be detached in the end.
     pub(crate) fn places(&self) -> Vec<Place> {
-        let mut places: Vec<Place> = self.known.iter().map(|(link, number)| Place { link: *link, number: *number }).collect();
+        let mut places: Vec<Place> =
+            self.known.iter().map(|(link, number)| Place { link: *link, number: *number }).collect();
         places.extend(self.attached_at().filter(|place| !places.contains(place)));
         places
     }

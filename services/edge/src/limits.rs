@@ -308,7 +308,10 @@ mod tests {
         let admission = admission(10, 3, 2);
         let mut first = admission.enter(ip("192.0.2.1"), Instant::now()).unwrap();
         let second = admission.enter(ip("::ffff:192.0.2.200"), Instant::now()).unwrap();
-        assert!(admission.enter(ip("192.0.2.3"), Instant::now()).is_none(), "the network is full, mapped addresses included");
+        assert!(
+            admission.enter(ip("192.0.2.3"), Instant::now()).is_none(),
+            "the network is full, mapped addresses included"
+        );
         let third = admission.enter(ip("192.0.3.1"), Instant::now()).unwrap();
         assert!(admission.enter(ip("198.51.100.1"), Instant::now()).is_none(), "the total is full");
         first.logged_in();

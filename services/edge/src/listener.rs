@@ -60,8 +60,11 @@ impl Acceptor {
     }
 
     /// Runs until the drain, or until nothing comes in any more.
-    pub(crate) async fn run<T>(&self, incoming: impl Stream<Item = io::Result<(T, SocketAddr)>> + Send, wrapping: Wrapping)
-    where
+    pub(crate) async fn run<T>(
+        &self,
+        incoming: impl Stream<Item = io::Result<(T, SocketAddr)>> + Send,
+        wrapping: Wrapping,
+    ) where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut incoming = pin!(incoming);

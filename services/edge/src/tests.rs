@@ -5,8 +5,10 @@ mod abuse;
 mod client;
 mod log;
 mod logins;
+mod replicas;
 mod rig;
 mod sessions;
+mod storms;
 
 pub(crate) use self::log::Log;
 pub(crate) use self::sessions::message;

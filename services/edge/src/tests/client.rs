@@ -97,36 +97,47 @@ impl Client {
         Self::shake_over(Box::new(io), rig, key, opening).await
     }
 
-    pub(super) async fn shake_over(mut io: Box<dyn Stream>, rig: &Rig, key: &StaticKey, opening: &Opening) -> Self {
+    pub(super) async fn shake_over(io: Box<dyn Stream>, rig: &Rig, key: &StaticKey, opening: &Opening) -> Self {
+        match Self::try_shake(io, &rig.server_key, key, opening).await {
+            Ok(client) => client,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    pub(super) async fn try_shake(
+        mut io: Box<dyn Stream>,
+        server_key: &[u8; 32],
+        key: &StaticKey,
+        opening: &Opening,
+    ) -> Result<Self, client::ClientError> {
         let (mut rng, mut out) = (rand::rngs::OsRng.unwrap_err(), BytesMut::new());
         let hello = opening.hello.encode_to_vec();
         // A client that does not keep to the server's limit.
         let limits = Limits { send_record: 1024 * 1024, ..Limits::client() };
         let session = if opening.ik {
-            let mut waiting =
-                client::ik(key, &rig.server_key, opening.suite, &hello, limits, &mut rng, &mut out).unwrap();
+            let mut waiting = client::ik(key, server_key, opening.suite, &hello, limits, &mut rng, &mut out).unwrap();
             io.write_all_buf(&mut out).await.unwrap();
             loop {
-                waiting = match waiting.feed(&some(&mut io).await) {
+                waiting = match waiting.feed(&some(&mut io).await?) {
                     client::Step::Waiting(waiting) => waiting,
                     client::Step::Answered(hello) => break hello.finish(&mut out).unwrap(),
-                    client::Step::Failed(error) => panic!("{error}"),
+                    client::Step::Failed(error) => return Err(error),
                 };
             }
         } else {
             let mut waiting = client::xx(key, opening.suite, limits, &mut rng, &mut out).unwrap();
             io.write_all_buf(&mut out).await.unwrap();
             loop {
-                waiting = match waiting.feed(&some(&mut io).await) {
+                waiting = match waiting.feed(&some(&mut io).await?) {
                     client::Step::Waiting(waiting) => waiting,
                     client::Step::Answered(answer) => break answer.finish(&hello, &mut out).unwrap(),
-                    client::Step::Failed(error) => panic!("{error}"),
+                    client::Step::Failed(error) => return Err(error),
                 };
             }
         };
         io.write_all_buf(&mut out).await.unwrap();
         let encoding = Encoding::try_from(opening.hello.encoding).unwrap_or(Encoding::Binary);
-        Self { io, session, encoding }
+        Ok(Self { io, session, encoding })
     }
 
     /// The bytes of a stanza on the wire.
@@ -188,11 +199,13 @@ impl Client {
     }
 }
 
-async fn some(io: &mut Box<dyn Stream>) -> Bytes {
+async fn some(io: &mut Box<dyn Stream>) -> Result<Bytes, client::ClientError> {
     let mut buffer = [0; 4096];
-    let read = soon(io.read(&mut buffer)).await.unwrap();
-    assert_ne!(read, 0, "closed in the handshake");
-    Bytes::copy_from_slice(&buffer[..read])
+    match soon(io.read(&mut buffer)).await {
+        Ok(read) if read > 0 => Ok(Bytes::copy_from_slice(&buffer[..read])),
+        // Closed in the handshake without a word, which only an edge that is overrun does.
+        _ => Err(client::ClientError::Alert(Alert::Overloaded { retry_after_s: 0 })),
+    }
 }
 
 /// Sends these bytes on a connection of their own, and gives everything that comes back until the server closes.

@@ -147,6 +147,13 @@ impl Rig {
         }
     }
 
+    /// The replica that is responsible for an address, of those with these names.
+    pub(super) fn owner<'a>(replicas: impl IntoIterator<Item = &'a Arc<Routing>>, address: &str) -> &'a Arc<Routing> {
+        let replicas: Vec<_> = replicas.into_iter().collect();
+        let names = replicas.iter().enumerate().map(|(index, replica)| (replica.name.as_str(), index));
+        replicas[crate::rendezvous::choose(names, address).unwrap()]
+    }
+
     /// Ends everything; the edge must leave by itself.
     pub(super) async fn stop(self) {
         assert_eq!(self.life.finish(Duration::from_secs(15)).await, Ended::Clean);
@@ -491,7 +498,7 @@ pub(super) struct Routing {
     events: tokio::sync::Mutex<mpsc::UnboundedReceiver<(SessionId, FromEdge)>>,
     link: Mutex<Option<(ToEdgeSender, CancellationToken)>>,
     /// Answers each attach at once.
-    pub(super) attaches: AtomicBool,
+    pub(super) attaches: Arc<AtomicBool>,
     /// Refuses links.
     pub(super) down: AtomicBool,
 }
@@ -504,7 +511,7 @@ impl Routing {
             seen,
             events: tokio::sync::Mutex::new(events),
             link: Mutex::new(None),
-            attaches: AtomicBool::new(true),
+            attaches: Arc::new(AtomicBool::new(true)),
             down: AtomicBool::new(false),
         }
     }
@@ -546,6 +553,25 @@ impl Routing {
         soon(link.send(Ok(routing::ToEdge { events, ..routing::ToEdge::default() }))).await.unwrap();
     }
 
+    pub(super) async fn say_draining(&self) {
+        let (link, _) = self.link.lock().unwrap().clone().unwrap();
+        soon(link.send(Ok(routing::ToEdge { draining: true, ..routing::ToEdge::default() }))).await.unwrap();
+    }
+
+    /// The message that must be next, by the first byte of its id.
+    pub(super) async fn submitted(&self) -> (SessionId, u8) {
+        match self.next().await {
+            (id, FromEdge::Submit(submitted)) => (id, submitted.message.unwrap().id[0]),
+            (_, other) => panic!("{other:?}"),
+        }
+    }
+
+    /// It is gone and does not come back.
+    pub(super) fn die(&self) {
+        self.down.store(true, Ordering::SeqCst);
+        self.break_link();
+    }
+
     pub(super) fn break_link(&self) {
         if let Some((_, ended)) = self.link.lock().unwrap().take() {
             ended.cancel();
@@ -574,7 +600,7 @@ impl routing::routing_server::Routing for Routing {
         sender.try_send(Ok(routing::ToEdge { hello: Some(hello), ..routing::ToEdge::default() })).unwrap();
         let ended = CancellationToken::new();
         *self.link.lock().unwrap() = Some((sender.clone(), ended.clone()));
-        let (seen, answers) = (self.seen.clone(), self.attaches.load(Ordering::SeqCst));
+        let (seen, answers) = (self.seen.clone(), Arc::clone(&self.attaches));
         let mut incoming = request.into_inner();
         let closing = ended.clone();
         let reading = async move {
@@ -582,9 +608,9 @@ impl routing::routing_server::Routing for Routing {
                 for event in batch.events {
                     let id = SessionId::try_from(&event.session_id[..]).unwrap();
                     let event = event.event.unwrap();
-                    let attach = matches!(event, FromEdge::Attach(_));
+                    let attach = matches!(&event, FromEdge::Attach(attach) if !attach.submits_only);
                     seen.send((id, event)).unwrap();
-                    if attach && answers {
+                    if attach && answers.load(Ordering::SeqCst) {
                         let answer = ToEdge::Attached(routing::Attached { waiting: 3, number: 1 });
                         let _gone = sender.send(Ok(to_edge(id, answer))).await;
                     }
