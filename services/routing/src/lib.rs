@@ -39,4 +39,7 @@ mod sweep;
 
 pub use config::{RoutingConfig, StoreKind};
 pub use error::RoutingError;
+pub use mailbox::postgres::PostgresMailboxConfig;
+#[cfg(feature = "simulation")]
+pub use mailbox::memory::{MemoryFault, MemoryMailbox};
 pub use service::Routing;

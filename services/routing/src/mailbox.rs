@@ -4,6 +4,9 @@
 //!
 //! Every operation names the account first, so that the tables distribute by it.
 
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) mod memory;
+pub(crate) mod postgres;
 #[cfg(test)]
 pub(crate) mod shared_suite;
 pub(crate) mod sqlite;
@@ -77,6 +80,12 @@ pub(crate) trait Mailbox: Send + Sync + 'static {
 
     /// The replicas whose leases hold.
     fn replicas(&self) -> Commit<Vec<Replica>>;
+
+    /// Takes nothing more, and resolves when everything that is queued was done or given up. A backend that does so when
+    /// it is dropped need not.
+    fn close(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// One start of one routing process; 16 random bytes, never used again.

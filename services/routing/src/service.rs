@@ -11,6 +11,7 @@ use causeway_runtime::clock::SharedClock;
 use causeway_runtime::config::Check as _;
 use causeway_runtime::grpc;
 use causeway_runtime::lifecycle::Lifecycle;
+use rand::TryRngCore as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,9 @@ use tonic::transport::server::Router;
 use crate::config::{RoutingConfig, StoreKind};
 use crate::error::RoutingError;
 use crate::limits::{Budget, Limits};
+#[cfg(any(test, feature = "simulation"))]
+use crate::mailbox::memory::MemoryMailbox;
+use crate::mailbox::postgres::PostgresMailbox;
 use crate::mailbox::sqlite::SqliteMailbox;
 use crate::mailbox::{Claimed, Mailbox, StoreError};
 use crate::metrics::Metrics;
@@ -63,8 +67,10 @@ impl Routing {
         let metrics = Metrics::new();
         let bounds = config.mailbox_bounds();
         if config.store == StoreKind::Postgres {
-            // The backend is still to come.
-            return Err(RoutingError::Mailbox { path: config.data_dir, reason: "postgres is not built in".to_owned() });
+            let mut rng = rand::rngs::OsRng.unwrap_err();
+            let mailbox = PostgresMailbox::open(&config.postgres, bounds, &metrics, &mut rng).await?;
+            let lease = Lease::of_many(Arc::clone(&clock));
+            return Self::with_mailbox(&config, Arc::new(mailbox), lease, directory, clock, metrics);
         }
         let (dir, for_mailbox) = (config.data_dir.clone(), metrics.clone());
         // Opening recovers the log of a process that was killed, which takes as long as the disk needs.
@@ -73,6 +79,30 @@ impl Routing {
             .await
             .map_err(|join| RoutingError::Mailbox { path: config.data_dir.clone(), reason: join.to_string() })??;
         Self::with_mailbox(&config, Arc::new(mailbox), Lease::always(Arc::clone(&clock)), directory, clock, metrics)
+    }
+
+    /// For simulations: a routing on a mailbox in memory, which it shares with others. Each start needs a handle of its
+    /// own ([`MemoryMailbox::another`]), and a way to its peers ([`Routing::reach_peers_by`]).
+    ///
+    /// # Errors
+    /// [`RoutingError`]: a setting out of range.
+    #[cfg(any(test, feature = "simulation"))]
+    pub async fn with_memory_mailbox(
+        config: RoutingConfig,
+        mailbox: MemoryMailbox,
+        directory: Channel,
+        clock: SharedClock,
+    ) -> Result<Self, RoutingError> {
+        let lease = Lease::of_many(Arc::clone(&clock));
+        Self::with_mailbox(&config, Arc::new(mailbox), lease, directory, clock, Metrics::new())
+    }
+
+    /// For simulations: how a peer is reached by its URL, instead of over TCP.
+    #[cfg(any(test, feature = "simulation"))]
+    #[must_use]
+    pub fn reach_peers_by(self, connect: impl Fn(&str) -> Option<Channel> + Send + Sync + 'static) -> Self {
+        self.shared.peers.connect_by(Box::new(connect));
+        self
     }
 
     pub(crate) fn with_mailbox(
@@ -172,6 +202,7 @@ impl Routing {
         links.tasks.wait().await;
         stop.cancel();
         while background.join_next().await.is_some() {}
+        self.shared.mailbox.close().await;
         served
     }
 }

@@ -126,13 +126,7 @@ impl Mailbox for SqliteMailbox {
         self.queue(0, |reply| Op::Forget { account, device, upto, reply })
     }
 
-    fn drop_device(
-        &self,
-        _: ReplicaId,
-        account: AccountId,
-        device: DeviceId,
-        keep: Option<u32>,
-    ) -> Commit<Usage> {
+    fn drop_device(&self, _: ReplicaId, account: AccountId, device: DeviceId, keep: Option<u32>) -> Commit<Usage> {
         self.queue(0, |reply| Op::DropDevice { account, device, keep, reply })
     }
 

@@ -185,10 +185,17 @@ async fn forget_takes_exactly_the_prefix(mailbox: &impl Mailbox) {
     for seq in 1..=4 {
         mailbox.put(ONE, put(1, header(seq, 9, seq as u8), vec![enc(1, 101, b"a"), enc(2, 102, b"a")])).await.unwrap();
     }
-    assert_eq!(mailbox.forget(ONE, account(1), device(1), Seq(2)).await.unwrap(), Usage { messages: 2, bytes: 2 * 257 });
+    assert_eq!(
+        mailbox.forget(ONE, account(1), device(1), Seq(2)).await.unwrap(),
+        Usage { messages: 2, bytes: 2 * 257 }
+    );
     assert_eq!(all(mailbox, 1, 1).await, [3, 4]);
     assert_eq!(all(mailbox, 1, 2).await, [1, 2, 3, 4], "the other device's are its own");
-    assert_eq!(mailbox.forget(ONE, account(1), device(1), Seq(2)).await.unwrap(), Usage::default(), "twice is no error");
+    assert_eq!(
+        mailbox.forget(ONE, account(1), device(1), Seq(2)).await.unwrap(),
+        Usage::default(),
+        "twice is no error"
+    );
     assert_eq!(mailbox.forget(ONE, account(1), device(7), Seq(9)).await.unwrap(), Usage::default());
     assert_eq!(usage(mailbox, 1, 1).await, Usage { messages: 2, bytes: 2 * 257 });
 }

@@ -24,6 +24,9 @@ pub(super) struct Edge {
     outgoing: mpsc::Sender<FromEdge>,
     sessions: Sessions,
     reader: tokio::task::JoinHandle<()>,
+    /// Who answered.
+    pub(super) name: String,
+    draining: tokio::sync::watch::Receiver<bool>,
 }
 
 /// A session on it.
@@ -39,10 +42,16 @@ impl Edge {
     pub(super) async fn link(mut client: RoutingClient<Channel>) -> Self {
         let (outgoing, stream) = mpsc::channel(1_024);
         let mut incoming = client.link(ReceiverStream::new(stream)).await.unwrap().into_inner();
+        let first = incoming.message().await.unwrap().unwrap();
+        let name = first.hello.expect("a stream begins with who answers").name;
+        let (drained, draining) = tokio::sync::watch::channel(false);
         let sessions = Sessions::default();
         let known = Arc::clone(&sessions);
         let reader = tokio::spawn(async move {
             while let Ok(Some(batch)) = incoming.message().await {
+                if batch.draining {
+                    drained.send_replace(true);
+                }
                 for RoutingEvent { session_id, event } in batch.events {
                     if let (Some(to), Some(event)) = (known.lock().unwrap().get(&session_id), event) {
                         let _left = to.send(event);
@@ -51,7 +60,7 @@ impl Edge {
             }
             known.lock().unwrap().clear();
         });
-        Self { outgoing, sessions, reader }
+        Self { outgoing, sessions, reader, name, draining }
     }
 
     /// Attaches a device; its registration is 100 + its id.
@@ -77,6 +86,26 @@ impl Edge {
         Phone { id, outgoing: self.outgoing.clone(), events }
     }
 
+    /// A session that may only submit; its device is 1.
+    pub(super) async fn introduce(&self, address: &str, account: u8) -> Phone {
+        let phone = self.phone();
+        phone.introduce(address, account).await;
+        phone
+    }
+
+    /// The same session, as this link knows it.
+    pub(super) fn same(&self, phone: &Phone) -> Phone {
+        let (to, events) = mpsc::unbounded_channel();
+        self.sessions.lock().unwrap().insert(phone.id.clone(), to);
+        Phone { id: phone.id.clone(), outgoing: self.outgoing.clone(), events }
+    }
+
+    /// Resolves when routing says that it takes nothing more.
+    pub(super) async fn drains(&self) {
+        let mut draining = self.draining.clone();
+        tokio::time::timeout(PATIENCE, draining.wait_for(|draining| *draining)).await.unwrap().unwrap();
+    }
+
     /// The link breaks.
     pub(super) fn cut(self) {
         self.reader.abort();
@@ -87,6 +116,17 @@ impl Phone {
     pub(super) async fn send(&self, event: ToRouting) {
         let event = EdgeEvent { session_id: self.id.clone(), event: Some(event) };
         let _link_lost = self.outgoing.send(FromEdge { events: vec![event] }).await;
+    }
+
+    pub(super) async fn introduce(&self, address: &str, account: u8) {
+        let introduced = Attach { submits_only: true, ..attach(address, account, 1, 101) };
+        self.send(ToRouting::Attach(introduced)).await;
+    }
+
+    /// Attaches a device that has attached before, as this number.
+    pub(super) async fn attach_again(&self, address: &str, account: u8, device: u32, number: u64) {
+        let again = Attach { number, ..attach(address, account, device, 100 + device) };
+        self.send(ToRouting::Attach(again)).await;
     }
 
     pub(super) async fn submit(&self, message: Submit) {
