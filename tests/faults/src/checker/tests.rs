@@ -1,1 +1,433 @@
+//! The checker must be able to fail: histories in which everything is right are good, and each kind of wrong that is
+//! planted in one is found.
 
+use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::{Invariant, Verdict, check};
+use crate::events::{Fault, FaultKind, Faults};
+use crate::ledger::{Class, Consent, Kind, MessageNumber, Outcome, Record};
+
+/// Accounts of a made-up run; account `n` has devices `2n` and `2n + 1`.
+const ACCOUNTS: u32 = 4;
+/// Between two records, in microseconds.
+const STEP: u64 = 1_000;
+
+/// A made-up run.
+struct Story {
+    records: Vec<Record>,
+    faults: Faults,
+    t: u64,
+}
+
+impl Story {
+    /// A run in which `messages` were sent, at random, and everything is right.
+    fn good(seed: u64, messages: u32) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut story = Self::begun();
+        let mut next = vec![0_u32; (ACCOUNTS * 2) as usize];
+        let mut seqs = std::collections::HashMap::new();
+        let mut tags = vec![0_u64; (ACCOUNTS * 2) as usize];
+        for _ in 0..messages {
+            let from = rng.random_range(0..ACCOUNTS * 2);
+            let a = (from / 2 + rng.random_range(1..ACCOUNTS)) % ACCOUNTS;
+            let m = MessageNumber::new(from, next[from as usize]);
+            next[from as usize] += 1;
+            let q = seqs.entry((from, a)).or_insert(0);
+            let to = vec![a * 2, a * 2 + 1];
+            story.push(|t| Record::Submit { t, m, e: 1, a, q: *q, c: Class::Chat, to: to.clone() });
+            *q += 1;
+            if rng.random_bool(0.1) {
+                story.push(|t| Record::Again { t, m, e: 1 });
+            }
+            let outcome = match rng.random_range(0..10) {
+                0 => Outcome::Rejected,
+                1..5 => Outcome::Stored,
+                _ => Outcome::Delivered,
+            };
+            let ack = |t| Record::Ack { t, m, e: 1, o: outcome, r: String::new() };
+            if outcome == Outcome::Stored {
+                story.push(ack);
+            }
+            if outcome != Outcome::Rejected {
+                for d in to {
+                    tags[d as usize] += 1;
+                    let g = tags[d as usize];
+                    story.push(|t| Record::Wire { t, d, e: 1, g, m, bad: None });
+                    story.push(|t| Record::App { t, d, m });
+                    story.push(|t| Record::AckOut { t, d, e: 1, g });
+                }
+            }
+            if outcome != Outcome::Stored {
+                story.push(ack);
+            }
+        }
+        story
+    }
+
+    /// Accounts and devices, all connected.
+    fn begun() -> Self {
+        let mut story = Self { records: Vec::new(), faults: Faults::default(), t: 1 };
+        story.push(|_| Record::Run { seed: 7, variant: "story".to_owned(), planted: None });
+        for a in 0..ACCOUNTS {
+            story.push(|_| Record::Account { a, p: a % 2 });
+            for d in [a * 2, a * 2 + 1] {
+                story.push(|t| Record::Device { t, d, a, id: d % 2 + 1, kind: Kind::Light });
+                story.push(|t| Record::Up { t, d, e: 1, w: 0 });
+            }
+        }
+        story
+    }
+
+    fn push(&mut self, record: impl FnOnce(u64) -> Record) {
+        self.t += STEP;
+        let record = record(self.t);
+        self.records.push(record);
+    }
+
+    /// A message from device 0 to account 1 (devices 2 and 3), with a sequence number of its own.
+    fn message(&mut self, count: u32, outcome: Option<Outcome>, arrives: &[u32]) -> MessageNumber {
+        let m = MessageNumber::new(0, 1_000 + count);
+        self.push(|t| Record::Submit { t, m, e: 1, a: 1, q: 1_000 + count, c: Class::Chat, to: vec![2, 3] });
+        for d in arrives {
+            self.arrive(*d, m, 10_000 + u64::from(count));
+        }
+        if let Some(o) = outcome {
+            self.push(|t| Record::Ack { t, m, e: 1, o, r: String::new() });
+        }
+        m
+    }
+
+    fn arrive(&mut self, d: u32, m: MessageNumber, g: u64) {
+        self.push(|t| Record::Wire { t, d, e: 1, g, m, bad: None });
+        self.push(|t| Record::App { t, d, m });
+        self.push(|t| Record::AckOut { t, d, e: 1, g });
+    }
+
+    /// Everything drains, and the run ends.
+    fn judged(mut self) -> Verdict {
+        let mut live: Vec<u32> = Vec::new();
+        for record in &self.records {
+            match record {
+                Record::Device { d, .. } => live.push(*d),
+                Record::Removing { d, .. } => live.retain(|other| other != d),
+                _ => {}
+            }
+        }
+        for d in live {
+            self.push(|t| Record::Drained { t, d, w: 0, open: 0 });
+        }
+        self.push(|t| Record::Stores { t, mailbox: Some(0), presence: Some(0) });
+        self.push(|t| Record::End { t });
+        check(self.records.into_iter().map(Ok), &self.faults).unwrap()
+    }
+}
+
+fn violates(story: Story) -> Vec<Invariant> {
+    story.judged().violated.into_keys().collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_right_is_good(seed in any::<u64>(), messages in 0_u32..200) {
+        let verdict = Story::good(seed, messages).judged();
+        prop_assert!(verdict.is_good(), "{:?}", verdict.violations);
+        prop_assert_eq!(verdict.totals.submitted, u64::from(messages));
+    }
+
+    #[test]
+    fn any_one_record_of_arrival_that_is_missing_is_a_loss(seed in any::<u64>()) {
+        let mut story = Story::good(seed, 100);
+        let promised: std::collections::HashSet<_> = story.records.iter().filter_map(|record| match record {
+            Record::Ack { m, o, .. } if o.is_ok() => Some(*m),
+            _ => None,
+        }).collect();
+        let shown: Vec<usize> = (0..story.records.len())
+            .filter(|index| matches!(&story.records[*index], Record::App { m, .. } if promised.contains(m)))
+            .collect();
+        let victim = *shown.choose(&mut StdRng::seed_from_u64(seed)).unwrap();
+        story.records.remove(victim);
+        prop_assert_eq!(violates(story), [Invariant::Loss]);
+    }
+
+    #[test]
+    fn any_two_messages_of_a_pair_that_swap_are_an_inversion(seed in any::<u64>()) {
+        let mut story = Story::good(seed, 150);
+        let shown: std::collections::HashSet<_> = story.records.iter().filter_map(|record| match record {
+            Record::App { m, .. } => Some(*m),
+            _ => None,
+        }).collect();
+        let mut submits = std::collections::BTreeMap::<(u32, u32), Vec<usize>>::new();
+        for (index, record) in story.records.iter().enumerate() {
+            if let Record::Submit { m, a, .. } = record && shown.contains(m) {
+                submits.entry((m.device(), *a)).or_default().push(index);
+            }
+        }
+        let pairs: Vec<_> = submits.into_values().filter(|indices| indices.len() > 1).collect();
+        let indices = pairs.choose(&mut StdRng::seed_from_u64(seed)).unwrap();
+        let numbers = [indices[1], indices[0]].map(|index| match &story.records[index] {
+            Record::Submit { q, .. } => *q,
+            _ => unreachable!("a submission"),
+        });
+        for (index, number) in indices.iter().zip(numbers) {
+            if let Record::Submit { q, .. } = &mut story.records[*index] {
+                *q = number;
+            }
+        }
+        prop_assert_eq!(violates(story), [Invariant::Order]);
+    }
+
+    #[test]
+    fn any_message_that_is_shown_again_is_twice(seed in any::<u64>()) {
+        let mut story = Story::good(seed, 60);
+        let shown: Vec<Record> =
+            story.records.iter().filter(|record| matches!(record, Record::App { .. })).cloned().collect();
+        story.records.push(shown.choose(&mut StdRng::seed_from_u64(seed)).unwrap().clone());
+        prop_assert_eq!(violates(story), [Invariant::Once]);
+    }
+}
+
+#[test]
+fn a_loss_says_where_it_is_and_a_removed_device_loses_nothing() {
+    let mut story = Story::begun();
+    story.message(0, Some(Outcome::Stored), &[2, 3]);
+    let lost = story.message(1, Some(Outcome::Stored), &[3]);
+    story.message(2, Some(Outcome::Delivered), &[2, 3]);
+    let verdict = story.judged();
+    assert_eq!(verdict.totals.lost, 1);
+    let violation = &verdict.violations[0];
+    assert_eq!((violation.invariant, violation.message, violation.device), (Invariant::Loss, Some(lost), Some(2)));
+    assert!(violation.what.contains("in the middle"), "{}", violation.what);
+
+    let mut story = Story::begun();
+    story.message(0, Some(Outcome::Stored), &[3]);
+    story.push(|t| Record::Removing { t, d: 2 });
+    story.push(|t| Record::Removed { t, d: 2 });
+    assert_eq!(violates(story), []);
+}
+
+#[test]
+fn what_has_no_outcome_may_be_there_or_not_but_not_twice() {
+    let mut story = Story::begun();
+    story.message(0, None, &[]);
+    let m = story.message(1, None, &[2]);
+    assert_eq!(violates(story), []);
+
+    let mut story = Story::begun();
+    assert_eq!(story.message(1, None, &[2]), m);
+    story.push(|t| Record::App { t, d: 2, m });
+    assert_eq!(violates(story), [Invariant::Once]);
+}
+
+#[test]
+fn what_was_rejected_must_not_arrive_unless_it_was_repeated_or_disturbed() {
+    let mut story = Story::begun();
+    story.message(0, Some(Outcome::Rejected), &[2, 3]);
+    assert_eq!(violates(story), [Invariant::Rejected]);
+
+    let mut story = Story::begun();
+    let m = story.message(0, Some(Outcome::Rejected), &[2, 3]);
+    story.push(|t| Record::Again { t, m, e: 1 });
+    assert_eq!(violates(story), []);
+
+    let mut story = Story::begun();
+    story.message(0, Some(Outcome::Rejected), &[2, 3]);
+    story.faults.faults.push(fault(0, 1));
+    assert_eq!(violates(story), []);
+}
+
+fn fault(begin: u64, end: u64) -> Fault {
+    let (target, how, seen) = ("routing-1".to_owned(), String::new(), String::new());
+    Fault { number: 0, kind: FaultKind::Kill, target, how, begin, end: Some(end), failed: None, seen }
+}
+
+#[test]
+fn a_repeat_on_the_wire_needs_a_reason() {
+    let twice = |between: &dyn Fn(&mut Story)| {
+        let mut story = Story::begun();
+        let m = story.message(0, None, &[2]);
+        between(&mut story);
+        story.push(|t| Record::Wire { t, d: 2, e: 1, g: 20_000, m, bad: None });
+        story
+    };
+    assert_eq!(violates(twice(&|_| {})), [Invariant::Once]);
+    assert_eq!(violates(twice(&|story| story.push(|t| Record::Down { t, d: 0, e: 1, why: "lost".to_owned() }))), []);
+    assert_eq!(violates(twice(&|story| story.push(|t| Record::Up { t, d: 2, e: 2, w: 0 }))), []);
+    assert_eq!(violates(twice(&|story| story.faults.faults.push(fault(story.t, story.t + 1)))), []);
+}
+
+#[test]
+fn a_delivery_that_nobody_sent_is_found() {
+    let mut story = Story::begun();
+    story.push(|t| Record::Wire { t, d: 2, e: 1, g: 1, m: MessageNumber::new(9, 9), bad: None });
+    assert_eq!(violates(story), [Invariant::Origin]);
+
+    let mut story = Story::begun();
+    let m = story.message(0, None, &[]);
+    story.push(|t| Record::Wire { t, d: 5, e: 1, g: 1, m, bad: None });
+    assert_eq!(violates(story), [Invariant::Origin]);
+}
+
+#[test]
+fn a_body_of_another_account_is_found() {
+    let mut story = Story::begun();
+    let m = story.message(0, None, &[]);
+    story.push(|t| Record::Wire { t, d: 2, e: 1, g: 1, m, bad: Some("made for account 3 device 7".to_owned()) });
+    assert_eq!(violates(story), [Invariant::Account]);
+}
+
+#[test]
+fn delivered_needs_an_acknowledgement_of_each_device_before() {
+    let mut story = Story::begun();
+    let m = story.message(0, None, &[2]);
+    story.push(|t| Record::Wire { t, d: 3, e: 1, g: 5, m, bad: None });
+    story.push(|t| Record::App { t, d: 3, m });
+    story.push(|t| Record::Ack { t, m, e: 1, o: Outcome::Delivered, r: String::new() });
+    story.push(|t| Record::AckOut { t, d: 3, e: 1, g: 5 });
+    assert_eq!(violates(story), [Invariant::Acks]);
+}
+
+#[test]
+fn stray_and_wrong_acknowledgements_are_found() {
+    let mut story = Story::begun();
+    story.push(|t| Record::StrayAck { t, d: 0, e: 1, what: "x".to_owned() });
+    assert_eq!(violates(story), [Invariant::Acks]);
+
+    let mut story = Story::begun();
+    story.push(|t| Record::WrongAck { t, d: 0, e: 1, g: 99 });
+    assert_eq!(violates(story), []);
+
+    let mut story = Story::begun();
+    story.push(|t| Record::WrongAck { t, d: 0, e: 1, g: 99 });
+    story.push(|t| Record::WrongAckTaken { t, d: 0, e: 1 });
+    assert_eq!(violates(story), [Invariant::Acks]);
+}
+
+#[test]
+fn a_closed_account_is_reached_by_nobody_it_closed_to() {
+    let closed = |rule: Consent, ok: bool, opens_before_the_answer: bool| {
+        let mut story = Story::begun();
+        story.push(|t| Record::ConsentAsk { t, a: 1, c: rule });
+        story.push(|t| Record::ConsentAnswer { t, a: 1, c: rule, ok });
+        let m = MessageNumber::new(0, 0);
+        story.push(|t| Record::Submit { t, m, e: 1, a: 1, q: 0, c: Class::Chat, to: vec![2, 3] });
+        if opens_before_the_answer {
+            story.push(|t| Record::ConsentAsk { t, a: 1, c: Consent::All });
+        }
+        story.arrive(2, m, 1);
+        story.arrive(3, m, 1);
+        story.push(|t| Record::Ack { t, m, e: 1, o: Outcome::Delivered, r: String::new() });
+        violates(story)
+    };
+    // Device 0 is of account 0, at provider 0.
+    assert_eq!(closed(Consent::NotProvider(0), true, false), [Invariant::Consent]);
+    assert_eq!(closed(Consent::Nobody, true, false), [Invariant::Consent]);
+    assert_eq!(closed(Consent::Off, true, false), [Invariant::Consent]);
+    assert_eq!(closed(Consent::NotProvider(1), true, false), []);
+    assert_eq!(closed(Consent::Nobody, false, false), []);
+    assert_eq!(closed(Consent::Nobody, true, true), []);
+}
+
+#[test]
+fn who_has_left_reaches_nobody() {
+    let mut story = Story::begun();
+    story.push(|t| Record::ConsentAsk { t, a: 0, c: Consent::Off });
+    story.push(|t| Record::ConsentAnswer { t, a: 0, c: Consent::Off, ok: true });
+    story.message(0, Some(Outcome::Delivered), &[2, 3]);
+    assert_eq!(violates(story), [Invariant::Consent]);
+}
+
+#[test]
+fn a_removed_device_gets_nothing_new() {
+    let mut story = Story::begun();
+    story.push(|t| Record::Removing { t, d: 2 });
+    story.push(|t| Record::Removed { t, d: 2 });
+    story.message(0, Some(Outcome::Delivered), &[2, 3]);
+    assert_eq!(violates(story), [Invariant::Consent]);
+}
+
+#[test]
+fn an_older_session_gets_nothing_new() {
+    let mut story = Story::begun();
+    story.push(|t| Record::Up { t, d: 2, e: 2, w: 0 });
+    story.message(0, Some(Outcome::Delivered), &[2, 3]);
+    assert_eq!(violates(story), [Invariant::Session]);
+}
+
+#[test]
+fn a_prekey_goes_out_once() {
+    let claim = |id, reg| move |t| Record::Claim { t, by: 0, a: 1, id, reg, ec: Some(5), kyber: None };
+    let mut story = Story::begun();
+    story.push(claim(1, 100));
+    story.push(claim(2, 100));
+    story.push(claim(1, 200));
+    assert_eq!(violates(story), []);
+    let mut story = Story::begun();
+    story.push(claim(1, 100));
+    story.push(claim(1, 100));
+    assert_eq!(violates(story), [Invariant::Keys]);
+}
+
+#[test]
+fn what_is_left_over_is_found() {
+    let mut story = Story::begun();
+    story.push(|t| Record::Stores { t, mailbox: Some(1), presence: None });
+    assert_eq!(violates(story), [Invariant::Progress]);
+    let mut story = Story::begun();
+    story.push(|t| Record::Stores { t, mailbox: None, presence: Some(2) });
+    assert_eq!(violates(story), [Invariant::Progress]);
+
+    let story = Story::begun();
+    let verdict = check(story.records.into_iter().map(Ok), &Faults::default()).unwrap();
+    // The run did not end, and none of eight devices has finished.
+    assert_eq!(verdict.violated[&Invariant::Progress], 9);
+}
+
+#[test]
+fn a_fault_that_is_never_recovered_from_is_found() {
+    let mut story = Story::begun();
+    let m = story.message(0, None, &[2, 3]);
+    story.faults.faults.push(fault(story.t + 1, story.t + 5_000_000));
+    story.t += 70_000_000;
+    story.push(|t| Record::Ack { t, m, e: 1, o: Outcome::Stored, r: String::new() });
+    let verdict = story.judged();
+    assert_eq!(verdict.violated.keys().collect::<Vec<_>>(), [&Invariant::Progress]);
+    let kill = &verdict.faults["kill"];
+    assert_eq!((kill.count, kill.felt), (1, 1));
+    assert!((kill.first_from_heal.worst - 65_000.0).abs() < 10.0, "{kill:?}");
+}
+
+#[test]
+fn panics_and_names_in_logs_are_found() {
+    let mut story = Story::begun();
+    story.push(|t| Record::Log { t, file: "edge-1.log".to_owned(), line: "panicked at".to_owned() });
+    assert_eq!(violates(story), [Invariant::Silence]);
+    let mut story = Story::begun();
+    story.faults.bad.push((5, "routing-2 ended by itself".to_owned()));
+    assert_eq!(violates(story), [Invariant::Silence]);
+}
+
+#[tokio::test]
+async fn a_violation_is_shown_with_what_led_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = crate::ledger::Ledger::create(folder.path(), tokio::time::Instant::now()).unwrap();
+    let mut story = Story::good(3, 20);
+    let lost = story.message(1, Some(Outcome::Stored), &[3]);
+    story.faults.faults.push(fault(story.t - 1, story.t + 1));
+    for record in &story.records {
+        ledger.write(|_| record.clone());
+    }
+    ledger.flush().unwrap();
+    let faults = story.faults.clone();
+    let verdict = story.judged();
+    let text = {
+        let timelines = super::timeline::timelines(folder.path(), &faults, &verdict.violations).unwrap();
+        crate::report::markdown(&verdict, &faults, &timelines).unwrap()
+    };
+    assert!(text.contains("seed 7") && text.contains("BEGIN fault 0 kill routing-1"), "{text}");
+    assert!(text.contains(&format!("{lost} is Stored and device 2 never shows it")), "{text}");
+}
