@@ -1,0 +1,329 @@
+//! Carrying out one fault, and healing it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+
+use super::{Planned, Topology, service};
+use crate::cluster::{Cluster, Postgres, Redis, Store};
+use crate::events::FaultKind;
+use crate::preload::Control;
+use crate::proxy::{Break, Direction, Flow, Link, Mode};
+
+/// How long and how much, for the reader.
+pub(super) fn describe(planned: &Planned) -> String {
+    let lasts = format!("{} ms", planned.lasts.as_millis());
+    match planned.kind {
+        FaultKind::Kill | FaultKind::PostgresKill | FaultKind::PostgresRestart | FaultKind::RedisKill => {
+            format!("back after {lasts}")
+        }
+        FaultKind::KillStarting => {
+            format!("killed again {} ms into its start, back {lasts} after", starting(planned).as_millis())
+        }
+        FaultKind::Reset
+        | FaultKind::Herd
+        | FaultKind::Drain
+        | FaultKind::Rolling
+        | FaultKind::RedisFlush
+        | FaultKind::RedisFailover
+        | FaultKind::PostgresTerminate => String::new(),
+        FaultKind::HalfClose => format!("{:?}", direction(planned)),
+        FaultKind::Delay => {
+            let (least, most) = delay(planned);
+            format!("{} to {} ms for {lasts}", least.as_millis(), most.as_millis())
+        }
+        FaultKind::Slow => format!("{} bytes/s for {lasts}", slow(planned)),
+        FaultKind::CutMidway | FaultKind::CommitCut => format!("one in {} for {lasts}", one_in(planned)),
+        FaultKind::SyncSlow => format!("{} ms each for {lasts}", sync_slow(planned).as_millis()),
+        FaultKind::Clock => format!("by {} ms for {lasts}", clock(planned)),
+        _ => format!("for {lasts}"),
+    }
+}
+
+/// Gives what is only known afterwards.
+pub(super) async fn perform(
+    cluster: &Cluster,
+    planned: &Planned,
+    stopped: watch::Receiver<bool>,
+) -> anyhow::Result<String> {
+    let target = planned.target.as_str();
+    let hold = Hold { lasts: planned.lasts, stopped };
+    match planned.kind {
+        FaultKind::Kill => {
+            let service = service(cluster, target)?;
+            service.kill().await?;
+            hold.wait().await;
+            service.start().await?;
+        }
+        FaultKind::KillStarting => {
+            let service = service(cluster, target)?;
+            service.kill().await?;
+            service.start_and_kill(starting(planned)).await?;
+            hold.wait().await;
+            service.start().await?;
+        }
+        FaultKind::Pause => {
+            let service = service(cluster, target)?;
+            service.pause().await?;
+            hold.wait().await;
+            service.resume().await?;
+        }
+        FaultKind::Drain => {
+            let service = service(cluster, target)?;
+            let left = service.leave().await;
+            service.start().await?;
+            return Ok(left.err().map(|error| format!("{error:#}")).unwrap_or_default());
+        }
+        FaultKind::Rolling => {
+            let mut left = Vec::new();
+            for service in cluster.services() {
+                if let Err(error) = service.leave().await {
+                    left.push(format!("{}: {error:#}", service.name()));
+                }
+                service.start().await?;
+            }
+            return Ok(left.join("; "));
+        }
+        FaultKind::Isolate => {
+            let links = Topology::of(cluster).touching(target);
+            on_links(cluster, &links, Mode::CUT, hold).await?;
+        }
+        FaultKind::Cut | FaultKind::CutThere | FaultKind::CutBack | FaultKind::Delay | FaultKind::Slow => {
+            on_links(cluster, &[target.to_owned()], mode(planned), hold).await?;
+        }
+        FaultKind::CutMidway | FaultKind::CommitCut => {
+            let link = link(cluster, target)?;
+            let before = link.seen();
+            on_links(cluster, &[target.to_owned()], mode(planned), hold).await?;
+            let after = link.seen();
+            let [undone, done, later] =
+                [after.undone - before.undone, after.done - before.done, after.later - before.later];
+            return Ok(match planned.kind {
+                FaultKind::CommitCut => format!("COMMITs undone {undone}, done {done}, done later {later}"),
+                _ => format!("connections {}", after.midway - before.midway),
+            });
+        }
+        FaultKind::Reset | FaultKind::Herd => {
+            let link = link(cluster, target)?;
+            let open = link.seen().open;
+            link.reset();
+            return Ok(format!("connections {open}"));
+        }
+        FaultKind::HalfClose => {
+            let link = link(cluster, target)?;
+            let open = link.seen().open;
+            link.half_close(direction(planned));
+            return Ok(format!("connections {open}"));
+        }
+        FaultKind::DiskFull | FaultKind::SyncFails | FaultKind::SyncSlow | FaultKind::Clock => {
+            on_control(cluster, planned, hold).await?;
+        }
+        FaultKind::RedisKill
+        | FaultKind::RedisPause
+        | FaultKind::RedisFlush
+        | FaultKind::RedisSleep
+        | FaultKind::RedisFailover => return on_redis(cluster, planned, hold).await,
+        FaultKind::PostgresKill
+        | FaultKind::PostgresRestart
+        | FaultKind::PostgresPause
+        | FaultKind::PostgresPromote
+        | FaultKind::PostgresLock
+        | FaultKind::PostgresTerminate => return on_postgres(cluster, planned, hold).await,
+    }
+    Ok(String::new())
+}
+
+/// How long a fault is left as it is.
+struct Hold {
+    lasts: Duration,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Hold {
+    /// Until its time is over, or the run's.
+    async fn wait(mut self) {
+        let stopped = self.stopped.wait_for(|stopped| *stopped);
+        let _either = tokio::time::timeout(self.lasts, stopped).await;
+    }
+}
+
+async fn on_links(cluster: &Cluster, names: &[String], mode: Mode, hold: Hold) -> anyhow::Result<()> {
+    let links = names.iter().map(|name| link(cluster, name)).collect::<anyhow::Result<Vec<_>>>()?;
+    for link in &links {
+        link.set(mode);
+    }
+    hold.wait().await;
+    for link in &links {
+        link.set(Mode::default());
+    }
+    Ok(())
+}
+
+async fn on_redis(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow::Result<String> {
+    let redis = cluster.redis().context("there is no Redis")?;
+    let pick = pick(planned);
+    let mut seen = String::new();
+    match planned.kind {
+        FaultKind::RedisFlush => redis.run(Redis::flush).await?,
+        FaultKind::RedisFailover => redis.run(move |redis| redis.failover(pick)).await?,
+        FaultKind::RedisSleep => {
+            let seconds = hold.lasts.as_secs_f64().to_string();
+            // It answers when it has slept.
+            redis.run(move |redis| Ok(redis.server(pick)?.call(&["DEBUG", "SLEEP", &seconds])?)).await?;
+        }
+        FaultKind::RedisKill => {
+            seen = redis.run(move |redis| killed(redis.server(pick)?)).await?;
+            hold.wait().await;
+        }
+        _ => {
+            redis.run(move |redis| Ok(redis.server(pick)?.pause()?)).await?;
+            hold.wait().await;
+        }
+    }
+    redis.run(Redis::heal).await?;
+    Ok(seen)
+}
+
+fn killed(server: &mut causeway_test_servers::Redis) -> anyhow::Result<String> {
+    let port = server.port();
+    server.kill()?;
+    Ok(format!("port {port}"))
+}
+
+async fn on_postgres(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow::Result<String> {
+    let postgres = postgres(cluster)?;
+    let pick = pick(planned);
+    match planned.kind {
+        FaultKind::PostgresKill => {
+            postgres.run(|postgres| Ok(postgres.primary().kill()?)).await?;
+            hold.wait().await;
+        }
+        FaultKind::PostgresRestart => {
+            postgres.run(|postgres| Ok(postgres.primary().stop_immediate()?)).await?;
+            hold.wait().await;
+        }
+        FaultKind::PostgresPause => {
+            postgres.run(|postgres| Ok(postgres.primary().pause()?)).await?;
+            hold.wait().await;
+        }
+        FaultKind::PostgresPromote => {
+            postgres.run(Postgres::promote).await?;
+            hold.wait().await;
+        }
+        FaultKind::PostgresLock => {
+            // The table may be in use for too long; then nothing was done.
+            let locked = postgres.run(move |postgres| postgres.lock(pick)).await;
+            let Ok((table, session)) = locked else { return Ok("not locked".to_owned()) };
+            hold.wait().await;
+            drop(session);
+            return Ok(format!("table {table}"));
+        }
+        _ => {
+            let count = postgres.run(Postgres::terminate).await?;
+            return Ok(format!("connections {count}"));
+        }
+    }
+    postgres.run(Postgres::heal).await?;
+    Ok(String::new())
+}
+
+/// Disks and clocks.
+async fn on_control(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow::Result<()> {
+    let apply = {
+        let planned = planned.clone();
+        move |control: &Control, ill: bool| match planned.kind {
+            FaultKind::DiskFull => control.disk_full(ill),
+            FaultKind::SyncFails => control.sync_fails(ill),
+            FaultKind::SyncSlow => control.sync_slow(if ill { sync_slow(&planned) } else { Duration::ZERO }),
+            _ => control.clock(if ill { clock(&planned) } else { 0 }),
+        }
+    };
+    if planned.target == "postgres" {
+        let postgres = postgres(cluster)?;
+        let begin = apply.clone();
+        postgres.run(move |postgres| begin(postgres.control(), true)).await?;
+        hold.wait().await;
+        postgres.run(move |postgres| apply(postgres.control(), false)).await?;
+        if planned.kind == FaultKind::DiskFull || planned.kind == FaultKind::SyncFails {
+            // It may have stopped altogether, since it could not recover.
+            postgres.run(Postgres::heal).await?;
+        }
+        return Ok(());
+    }
+    let service = service(cluster, &planned.target)?;
+    let may_end = matches!(planned.kind, FaultKind::DiskFull | FaultKind::SyncFails);
+    if may_end {
+        service.excuse(true);
+    }
+    let begun = apply(service.control(), true);
+    hold.wait().await;
+    let ended = apply(service.control(), false);
+    let started = service.start().await;
+    if may_end {
+        service.excuse(false);
+    }
+    begun.and(ended).and(started)
+}
+
+fn postgres(cluster: &Cluster) -> anyhow::Result<&Store<Postgres>> {
+    cluster.postgres().context("there is no PostgreSQL")
+}
+
+fn link<'c>(cluster: &'c Cluster, name: &str) -> anyhow::Result<&'c Arc<Link>> {
+    cluster.links().get(name).with_context(|| format!("no link is called {name}"))
+}
+
+fn mode(planned: &Planned) -> Mode {
+    match planned.kind {
+        FaultKind::CutThere => Mode { there: Flow::Stall, ..Mode::default() },
+        FaultKind::CutBack => Mode { back: Flow::Stall, ..Mode::default() },
+        FaultKind::Delay => {
+            let (least, most) = delay(planned);
+            Mode::both(Flow::Late { least, most })
+        }
+        FaultKind::Slow => Mode::both(Flow::Slow { bytes_per_s: slow(planned) }),
+        FaultKind::CutMidway => Mode { breaks: Break::Midway { one_in: one_in(planned) }, ..Mode::default() },
+        FaultKind::CommitCut => Mode { breaks: Break::Commit { one_in: one_in(planned) }, ..Mode::default() },
+        _ => Mode::CUT,
+    }
+}
+
+fn pick(planned: &Planned) -> usize {
+    (planned.pick % 1_000_003) as usize
+}
+
+fn starting(planned: &Planned) -> Duration {
+    Duration::from_millis(5 + planned.pick % 400)
+}
+
+fn direction(planned: &Planned) -> Direction {
+    if planned.pick.is_multiple_of(2) { Direction::There } else { Direction::Back }
+}
+
+fn delay(planned: &Planned) -> (Duration, Duration) {
+    let least = 5 + planned.pick % 100;
+    (Duration::from_millis(least), Duration::from_millis(least + planned.pick / 128 % 300))
+}
+
+fn slow(planned: &Planned) -> u32 {
+    1_000 + (planned.pick % 20_000) as u32
+}
+
+fn one_in(planned: &Planned) -> u32 {
+    match planned.kind {
+        FaultKind::CommitCut => 1 + (planned.pick % 4) as u32,
+        _ => 5 + (planned.pick % 50) as u32,
+    }
+}
+
+fn sync_slow(planned: &Planned) -> Duration {
+    Duration::from_millis(20 + planned.pick % 480)
+}
+
+/// Milliseconds, forwards or backwards: a little, half a minute, or minutes.
+fn clock(planned: &Planned) -> i64 {
+    let size = [1_500, 30_000, 300_000][(planned.pick / 2 % 3) as usize];
+    if planned.pick.is_multiple_of(2) { size } else { -size }
+}
