@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use causeway_faults::driver::clustered::Clustered;
 use causeway_faults::driver::plain::Plain;
 use causeway_faults::driver::run::{self, Plan};
 use causeway_faults::workload::Shape;
@@ -33,7 +34,7 @@ enum Command {
 
 #[derive(Args)]
 struct Run {
-    /// `plain`: one process that nobody disturbs.
+    /// `one`, `scaled`, `scaled-standby`, ...; `plain`: one process that nobody disturbs.
     #[arg(long, default_value = "one")]
     variant: String,
     /// Workload and faults are made of it. Drawn if it is not given.
@@ -102,7 +103,12 @@ async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         progress: true,
     };
     let folder = plan.folder.clone();
-    let verdict = run::run(&plan, |_faults| Plain::start(&folder)).await?;
+    let verdict = if plan.variant == "plain" {
+        run::run(&plan, |_faults| Plain::start(&folder)).await?
+    } else {
+        let variant = plan.variant.parse()?;
+        run::run(&plan, |faults| Clustered::start(variant, seed, folder, faults)).await?
+    };
     show(&std::fs::read_to_string(plan.folder.join(report::MARKDOWN))?);
     show(&format!("everything of this run is in {}", plan.folder.display()));
     Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -124,8 +124,9 @@ fn dangerous_libraries_have_one_home() -> anyhow::Result<()> {
     let packages = workspace()?;
     for (library, homes) in [
         ("snow", &["causeway-noise"][..]),
-        // key-directory uses key types and the signature check only; the next test looks.
-        ("libsignal-protocol-syft", &["causeway-client", "causeway-key-directory"]),
+        // key-directory uses key types and the signature check only; the next test looks. The ledger test makes keys
+        // that key-directory accepts.
+        ("libsignal-protocol-syft", &["causeway-client", "causeway-key-directory", "causeway-faults"]),
         ("reqwest", &["causeway-fetch", "causeway-client", "causeway-tests", "causeway-demo", "causewayctl"]),
         ("jsonwebtoken", &["causeway-identity", "causeway-sandbox"]),
         ("rusqlite", &["causeway-client", "causeway-key-directory", "causeway-routing"]),
