@@ -92,7 +92,21 @@ pub struct Nemesis {
 #[derive(Debug, Default)]
 struct State {
     ill: BTreeSet<String>,
+    /// Begun, and healed.
+    counts: (u64, u64),
     done: Done,
+}
+
+/// How far a nemesis has come. For whoever watches it.
+#[derive(Debug, Clone)]
+pub struct Progress(Arc<Mutex<State>>);
+
+impl Progress {
+    /// How many faults have begun, and how many of them have not been healed.
+    pub fn counts(&self) -> (u64, u64) {
+        let (begun, healed) = self.0.lock().unwrap_or_else(PoisonError::into_inner).counts;
+        (begun, begun - healed)
+    }
 }
 
 impl Topology {
@@ -259,6 +273,11 @@ impl Nemesis {
         self.schedule.as_slice()
     }
 
+    /// To watch it while it runs.
+    pub fn progress(&self) -> Progress {
+        Progress(Arc::clone(&self.state))
+    }
+
     /// Carries it out until its end or until `stop`, then heals everything.
     ///
     /// # Errors
@@ -282,6 +301,7 @@ impl Nemesis {
                     continue;
                 }
                 state.ill.extend(resources.iter().cloned());
+                state.counts.0 += 1;
                 *state.done.kinds.entry(planned.kind).or_default() += 1;
             }
             under_way.spawn(carry_out(
@@ -316,6 +336,7 @@ async fn carry_out(
     for resource in &resources {
         state.ill.remove(resource);
     }
+    state.counts.1 += 1;
     if let Err(error) = &outcome {
         state.done.failed.push(format!("{} of {}: {error}", planned.kind, planned.target));
     }

@@ -45,6 +45,11 @@ async fn one_process_comes_and_goes() {
 }
 
 #[tokio::test]
+async fn many_processes_come_and_go() {
+    comes_and_goes(Variant::Scaled(PostgresShape::Single, RedisShape::Single)).await;
+}
+
+#[tokio::test]
 async fn what_ends_by_itself_is_written_down_and_started_again() {
     let folder = tempfile::tempdir().unwrap();
     let log = FaultLog::create(folder.path(), Instant::now()).unwrap();
