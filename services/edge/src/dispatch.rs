@@ -97,7 +97,6 @@ pub(crate) enum Act {
 
 /// What the session gets to know.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "consumed at once; a box would cost an allocation a delivery")]
 pub(crate) enum Told {
     /// It is attached for the first time; so many messages wait.
     Attached(u64),

@@ -234,6 +234,7 @@ impl UnboundEdge {
         life.spawn(services.track_future(certificate));
         let stop_counting = stop.clone();
         life.spawn(services.track_future(async move { report.count(stop_counting).await }));
+        life.spawn(services.track_future(self.links.clone().report(life.health().clone(), stop.clone())));
         life.spawn(services.track_future(self.links.run(self.deps.routing, stop.clone())));
         let acceptor = Acceptor::new(shared, life, connections.clone());
         Running { acceptor, connections, services, stop: stop.drop_guard() }

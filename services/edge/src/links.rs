@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use causeway_identity::SessionId;
-use causeway_proto::routing::v1::RoutingEvent;
 use causeway_proto::routing::v1::routing_event::Event as FromRouting;
+use causeway_proto::routing::v1::{Moved, RoutingEvent};
+use causeway_proto::wire::v1::End;
 use causeway_runtime::grpc::Endpoints;
+use causeway_runtime::health::{Health, Part};
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -29,6 +31,8 @@ const SHARES: usize = 16;
 const LEAST_SHARE: usize = 320 * 1024;
 /// Ends and moves that may wait for a session: one each for a place that it has at a replica.
 const URGENT: usize = 64;
+const NO_ROUTING: &str =
+    "no replica can be reached: no messages pass, logins are put off, and sessions end after edge.routing_grace_ms";
 
 /// Handle of the links; cheap to clone.
 #[derive(Debug, Clone)]
@@ -58,8 +62,25 @@ pub(crate) struct Table {
 #[derive(Debug)]
 struct Inbox {
     events: mpsc::Sender<Routed>,
-    urgent: mpsc::Sender<(Place, FromRouting)>,
+    urgent: mpsc::Sender<(Place, Urgent)>,
     budget: Arc<Budget>,
+}
+
+/// What a replica says to a session that does not wait behind what its client does not read. Small, since each session has
+/// a queue for it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Urgent {
+    End(End),
+    Moved(Moved),
+}
+
+impl From<Urgent> for FromRouting {
+    fn from(urgent: Urgent) -> Self {
+        match urgent {
+            Urgent::End(end) => Self::End(end),
+            Urgent::Moved(moved) => Self::Moved(moved),
+        }
+    }
 }
 
 /// What a replica says to a session; its bytes count against the budgets until it is dropped.
@@ -150,6 +171,21 @@ impl Links {
         while tasks.join_next().await.is_some() {}
     }
 
+    /// Tells in the process's health whether there is routing, from the first time on that there is, until `stop`.
+    pub(crate) async fn report(self, health: Health, stop: CancellationToken) {
+        let mut table = self.0.table.subscribe();
+        let mut before = false;
+        let reporting = async {
+            // The sender lives in self, so it cannot be gone.
+            while let Ok(up) = table.wait_for(|table| table.view.taking().next().is_some() != before).await {
+                drop(up);
+                before = !before;
+                health.report("routing", if before { Part::Up } else { Part::Degraded(NO_ROUTING.to_owned()) });
+            }
+        };
+        let _stopped = stop.run_until_cancelled(reporting).await;
+    }
+
     /// Resolves while exactly so many links are up.
     #[cfg(test)]
     pub(crate) async fn wait_for_links(&self, links: usize) {
@@ -211,7 +247,8 @@ impl Links {
         let Some(inbox) = sessions.get(&id) else { return };
         let queued = match event {
             // Not behind what a client does not read.
-            FromRouting::End(_) | FromRouting::Moved(_) => inbox.urgent.try_send((place, event)).is_ok(),
+            FromRouting::End(end) => inbox.urgent.try_send((place, Urgent::End(end))).is_ok(),
+            FromRouting::Moved(moved) => inbox.urgent.try_send((place, Urgent::Moved(moved))).is_ok(),
             event => {
                 // The fuller the edge, the less a single session may hold, so that those who do not read cannot use up
                 // what the others need.

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::dispatch::{Act, Dispatch, Place, Told};
-use crate::links::{Links, Routed, Table};
+use crate::links::{Links, Routed, Table, Urgent};
 
 /// One session's ways. Dropping it detaches the session everywhere.
 #[derive(Debug)]
@@ -23,12 +23,11 @@ pub(crate) struct Routes {
     current: Arc<Table>,
     table: watch::Receiver<Arc<Table>>,
     inbox: mpsc::Receiver<Routed>,
-    urgent: mpsc::Receiver<(Place, FromRouting)>,
+    urgent: mpsc::Receiver<(Place, Urgent)>,
 }
 
 /// What happened on a session's ways.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "consumed at once; a box would cost an allocation an event")]
 pub(crate) enum Turn {
     /// An event came.
     Event(Routed),
@@ -48,7 +47,7 @@ impl Routes {
         current: Arc<Table>,
         table: watch::Receiver<Arc<Table>>,
         inbox: mpsc::Receiver<Routed>,
-        urgent: mpsc::Receiver<(Place, FromRouting)>,
+        urgent: mpsc::Receiver<(Place, Urgent)>,
     ) -> Self {
         Self { id, links, dispatch, current, table, inbox, urgent }
     }
@@ -57,7 +56,7 @@ impl Routes {
     pub(crate) async fn turn(&mut self, room: bool) -> Turn {
         tokio::select! {
             biased;
-            urgent = self.urgent.recv() => urgent.map_or(Turn::Lost, |(place, event)| Turn::Urgent(place, event)),
+            urgent = self.urgent.recv() => urgent.map_or(Turn::Lost, |(place, urgent)| Turn::Urgent(place, urgent.into())),
             routed = self.inbox.recv(), if room => routed.map_or(Turn::Lost, Turn::Event),
             // The sender lives in the links, which live in self.
             _ = self.table.changed() => Turn::Links,

@@ -5,6 +5,7 @@ mod abuse;
 mod client;
 mod log;
 mod logins;
+mod repeats;
 mod replicas;
 mod rig;
 mod sessions;

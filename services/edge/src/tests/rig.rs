@@ -28,12 +28,12 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, broadcast, mpsc};
-use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
+use tokio_stream::wrappers::{BroadcastStream, ReceiverStream, UnboundedReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::links::Links;
-use crate::{Edge, EdgeConfig, EdgeDeps};
+use crate::{Edge, EdgeConfig, EdgeDeps, Random, UnboundEdge};
 
 pub(super) const NOW_S: u64 = 1_800_000_000;
 pub(super) const AUDIENCE: &str = "net.example";
@@ -44,6 +44,9 @@ pub(super) const ACCOUNT: [u8; 16] = [0xac; 16];
 pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), what).await.expect("it happens in time")
 }
+
+pub(super) type Pipe = (tokio::io::DuplexStream, SocketAddr);
+pub(super) type Pipes = mpsc::UnboundedSender<Pipe>;
 
 pub(super) struct Rig {
     pub(super) addr: SocketAddr,
@@ -75,17 +78,37 @@ impl Rig {
 
     /// With so many replicas of routing, all linked.
     pub(super) async fn with_replicas(replicas: usize, adjust: impl FnOnce(&mut EdgeConfig)) -> Self {
-        let rig = Self::start_with(replicas, adjust, true).await;
+        let rig = Self::start_with(replicas, adjust, true, None).await;
         rig.directory.wait_for_watch().await;
         soon(rig.links.wait_for_links(replicas)).await;
         rig
     }
 
     pub(super) async fn not_ready(adjust: impl FnOnce(&mut EdgeConfig), wait: bool) -> Self {
-        Self::start_with(1, adjust, wait).await
+        Self::start_with(1, adjust, wait, None).await
     }
 
-    async fn start_with(replicas: usize, adjust: impl FnOnce(&mut EdgeConfig), wait: bool) -> Self {
+    /// Without sockets: clients come over pipes, and what is random is repeated.
+    pub(super) async fn over_pipes(replicas: usize, seed: u64) -> (Self, Pipes) {
+        let (pipes, incoming) = mpsc::unbounded_channel();
+        let rig = Self::start_with(
+            replicas,
+            |config| config.ping_interval_ms = 5_000,
+            true,
+            Some((Random::seeded(seed), incoming)),
+        )
+        .await;
+        rig.directory.wait_for_watch().await;
+        soon(rig.links.wait_for_links(replicas)).await;
+        (rig, pipes)
+    }
+
+    async fn start_with(
+        replicas: usize,
+        adjust: impl FnOnce(&mut EdgeConfig),
+        wait: bool,
+        pipes: Option<(Random, mpsc::UnboundedReceiver<Pipe>)>,
+    ) -> Self {
         let files = tempfile::tempdir().unwrap();
         let clock = ManualClock::at_ms(NOW_S * 1_000);
         let static_key = StaticKey::from_bytes([0x11; 32]);
@@ -124,13 +147,24 @@ impl Rig {
             ),
         };
         let certificate_file = config.certificate_file.clone();
-        let edge = Edge::build(config, deps, clock.clone()).await.unwrap();
-        let (addr, websocket) = (edge.local_addr(), edge.websocket_addr().unwrap());
-        let (ready, links) = (edge.ready(), edge.inside.links.clone());
-        life.spawn_vital("edge", edge.serve(life.clone()));
-        if wait {
+        let (mut addr, mut websocket) = (config.listen, config.listen);
+        let links = if let Some((random, incoming)) = pipes {
+            let edge = UnboundEdge::build(config, deps, clock.clone(), random).unwrap();
+            let (ready, links) = (edge.ready(), edge.links.clone());
+            let incoming = UnboundedReceiverStream::new(incoming).map(Ok);
+            life.spawn_vital("edge", edge.serve_on(life.clone(), incoming));
             soon(ready).await;
-        }
+            links
+        } else {
+            let edge = Edge::build(config, deps, clock.clone()).await.unwrap();
+            (addr, websocket) = (edge.local_addr(), edge.websocket_addr().unwrap());
+            let (ready, links) = (edge.ready(), edge.inside.links.clone());
+            life.spawn_vital("edge", edge.serve(life.clone()));
+            if wait {
+                soon(ready).await;
+            }
+            links
+        };
         Self {
             addr,
             websocket,
