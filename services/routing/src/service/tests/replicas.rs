@@ -243,6 +243,7 @@ async fn the_newest_session_of_a_device_wins_wherever_it_attached_first() {
     old.ends(EndReason::Replaced).await;
     assert_eq!(same.attached_as().await.number, first);
     // A newer one attaches elsewhere, which takes the account there; the older one must not come behind it.
+    net.clock.advance(Duration::from_millis(1));
     let mut new = there.start(BO, 2, 1, 101).await;
     let second = new.attached_as().await.number;
     same.moves().await;
