@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use causeway_fetch::FetchConfig;
 use causeway_postgres::PostgresConfig;
+use causeway_redis::RedisConfig;
 use causeway_runtime::config::{Check, ConfigError, ensure, within};
 use serde::Deserialize;
+
+use crate::peers::Settings;
 
 /// Settings of the key-directory; section `directory` of the configuration.
 #[derive(Debug, Clone, Deserialize)]
@@ -83,6 +86,16 @@ pub struct DirectoryConfig {
     pub lease_ms: u32,
     /// Changes that a follower may leave unacknowledged before it is cut off (16 to 1 000 000; default 4 096).
     pub follower_queue: usize,
+    /// With `postgres`: changes that other replicas have made are looked for at least this often (10 to 2 000 ms; default
+    /// 200 ms). So long may a narrower consent wait besides, if Redis does not tell of it sooner.
+    pub poll_ms: u64,
+    /// With `postgres`: other replicas wait for this one to confirm changes until they have heard nothing of it for this
+    /// long (1 000 to 8 000 ms, at least 500 ms more than `lease_ms` and four times `poll_ms`; default 5 s). So long may a
+    /// narrower consent wait for a replica that has died.
+    pub replica_lease_ms: u64,
+    /// With `postgres`: where replicas tell each other to look for changes at once, and count what is limited together:
+    /// section `[directory.redis]`. Default: nowhere; then each looks every `poll_ms`, and counts for itself.
+    pub redis: Option<RedisConfig>,
 }
 
 /// Where the directory is kept.
@@ -128,6 +141,9 @@ impl Default for DirectoryConfig {
             limiter_states: 100_000,
             lease_ms: 3_000,
             follower_queue: 4_096,
+            poll_ms: 200,
+            replica_lease_ms: 5_000,
+            redis: None,
         }
     }
 }
@@ -138,8 +154,17 @@ impl Check for DirectoryConfig {
         let path_is_set =
             |field, path: &PathBuf| ensure(field, !path.as_os_str().is_empty(), "empty", "must be a path");
         match self.store {
-            StoreKind::Sqlite => path_is_set("directory.data_dir", &self.data_dir)?,
-            StoreKind::Postgres => self.postgres.check()?,
+            StoreKind::Sqlite => {
+                path_is_set("directory.data_dir", &self.data_dir)?;
+                // A replica that believes to be one of several would find that it is alone with its file.
+                let fix =
+                    "is for several replicas, which share a database: set directory.store to postgres, or remove it";
+                ensure("directory.redis", self.redis.is_none(), "set", fix)?;
+            }
+            StoreKind::Postgres => {
+                self.postgres.check()?;
+                self.redis.iter().try_for_each(RedisConfig::check)?;
+            }
         }
         path_is_set("directory.operator_token_file", &self.operator_token_file)?;
         ensure(
@@ -171,13 +196,40 @@ impl Check for DirectoryConfig {
         within("directory.enlist_provider_interval_ms", self.enlist_provider_interval_ms, 1..=60_000)?;
         within("directory.limiter_states", self.limiter_states, 1_000..=10_000_000)?;
         within("directory.lease_ms", self.lease_ms, 500..=4_000)?;
-        within("directory.follower_queue", self.follower_queue, 16..=1_000_000)
+        within("directory.follower_queue", self.follower_queue, 16..=1_000_000)?;
+        within("directory.poll_ms", self.poll_ms, 10..=2_000)?;
+        within("directory.replica_lease_ms", self.replica_lease_ms, 1_000..=8_000)?;
+        let least = (u64::from(self.lease_ms) + 500).max(4 * self.poll_ms);
+        ensure(
+            "directory.replica_lease_ms",
+            self.store == StoreKind::Sqlite || self.replica_lease_ms >= least,
+            self.replica_lease_ms,
+            "must be at least 500 more than directory.lease_ms, and 4 times directory.poll_ms",
+        )
     }
 }
 
 impl DirectoryConfig {
     pub(crate) fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms.into())
+    }
+
+    /// How this replica takes part among several.
+    pub(crate) const fn peers(&self) -> Settings {
+        Settings { poll: Duration::from_millis(self.poll_ms), lease: Duration::from_millis(self.replica_lease_ms) }
+    }
+
+    /// The same database, for the few connections that the lease hangs on: what takes longer than half of it is in vain.
+    pub(crate) fn log_database(&self) -> PostgresConfig {
+        let half = self.replica_lease_ms / 2;
+        let given = &self.postgres;
+        PostgresConfig {
+            max_connections: 2,
+            connect_timeout_ms: given.connect_timeout_ms.min(half),
+            statement_timeout_ms: given.statement_timeout_ms.min(half),
+            lock_timeout_ms: given.lock_timeout_ms.min(half),
+            ..given.clone()
+        }
     }
 }
 
@@ -193,6 +245,17 @@ mod tests {
         assert!(message.contains("directory.claim_burst") && message.contains("between 1 and 10000"), "{message}");
         let wrong = DirectoryConfig { data_dir: PathBuf::new(), ..DirectoryConfig::default() };
         assert!(wrong.check().unwrap_err().to_string().contains("directory.data_dir"));
+        let wrong = DirectoryConfig { redis: Some(RedisConfig::default()), ..DirectoryConfig::default() };
+        assert!(wrong.check().unwrap_err().to_string().contains("directory.redis"));
+        let postgres =
+            PostgresConfig { url: "postgres://causeway@127.0.0.1/causeway".to_owned(), ..PostgresConfig::default() };
+        let shared = DirectoryConfig { store: StoreKind::Postgres, postgres, ..DirectoryConfig::default() };
+        shared.check().unwrap();
+        shared.log_database().check().unwrap();
+        for (lease_ms, poll_ms) in [(4_000, 200), (3_000, 1_200)] {
+            let wrong = DirectoryConfig { lease_ms, poll_ms, replica_lease_ms: 4_400, ..shared.clone() };
+            assert!(wrong.check().unwrap_err().to_string().contains("directory.replica_lease_ms"));
+        }
         let wrong = DirectoryConfig { store: StoreKind::Postgres, ..DirectoryConfig::default() };
         assert!(wrong.check().unwrap_err().to_string().contains("postgres.url"));
     }

@@ -4,28 +4,32 @@ use std::future::Future;
 use std::sync::Arc;
 
 use causeway_fetch::Fetcher;
+use causeway_postgres::Postgres;
 use causeway_proto::directory::v1::accounts_server::AccountsServer;
 use causeway_proto::directory::v1::consent_server::ConsentServer;
 use causeway_proto::directory::v1::prekeys_server::PrekeysServer;
 use causeway_proto::directory::v1::providers_server::ProvidersServer;
 use causeway_proto::directory::v1::records_server::RecordsServer;
 use causeway_proto::directory::v1::token_keys_server::TokenKeysServer;
+use causeway_redis::{Holds, Redis};
 use causeway_runtime::clock::SharedClock;
 use causeway_runtime::config::Check as _;
 use causeway_runtime::grpc;
+use causeway_runtime::health::{Health, Part};
 use causeway_runtime::lifecycle::Lifecycle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
 
-use crate::changes::Changes;
+use crate::changes::{Changes, Followers};
 use crate::config::{DirectoryConfig, StoreKind};
 use crate::error::{CallError, DirectoryError};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::operator::OperatorGuard;
+use crate::peers::{Peers, Task};
 use crate::rpc::Rpc;
-use crate::store::{PostgresStore, SqliteStore, Store};
+use crate::store::{PostgresLog, PostgresStore, SqliteStore, Store};
 use crate::token_keys::TokenKeys;
 
 /// Batches of keys whose signatures are verified at the same time; each keeps one core busy for some milliseconds.
@@ -35,6 +39,9 @@ const VERIFICATIONS: usize = 4;
 pub struct KeyDirectory {
     directory: Arc<Directory>,
     operator: OperatorGuard,
+    /// `None`: the store is this process's alone.
+    peers: Option<Peers>,
+    redis: Option<Redis>,
 }
 
 /// What all calls share.
@@ -68,22 +75,39 @@ impl KeyDirectory {
             }
             StoreKind::Postgres => Arc::new(PostgresStore::open(&config.postgres).await?),
         };
+        let redis = match &config.redis {
+            Some(redis) => Some(Redis::open(redis, "key-directory", Holds::Hints)?),
+            None => None,
+        };
 
         let metrics = Metrics::new();
         let loaded = TokenKeys::load(&config, Arc::clone(&store), fetcher, Arc::clone(&clock), metrics.clone()).await?;
+        let token_keys = Arc::new(loaded);
         let closing = CancellationToken::new();
+        let (lease, queue) = (config.lease(), config.follower_queue);
+        let (changes, peers) = match config.store {
+            StoreKind::Sqlite => (Changes::alone(lease, queue, closing.clone()), None),
+            StoreKind::Postgres => {
+                let log = Postgres::open(&config.log_database(), "causeway-key-directory-log", &[]).await?;
+                let followers = Followers::shared(lease, queue, closing.clone());
+                let observer = Arc::clone(&token_keys);
+                let peers =
+                    Peers::new(Arc::new(PostgresLog::new(log)), followers, observer, redis.clone(), config.peers());
+                (peers.changes(), Some(peers))
+            }
+        };
         let directory = Directory {
-            changes: Changes::alone(config.lease(), config.follower_queue, closing.clone()),
+            changes,
             limits: Limits::new(&config),
             verifications: Arc::new(Semaphore::new(VERIFICATIONS)),
-            token_keys: Arc::new(loaded),
+            token_keys,
             config,
             clock,
             store,
             metrics,
             closing,
         };
-        Ok(Self { directory: Arc::new(directory), operator })
+        Ok(Self { directory: Arc::new(directory), operator, peers, redis })
     }
 
     /// The calls of edges and routings. Not for the public: whoever reaches it is trusted.
@@ -106,19 +130,49 @@ impl KeyDirectory {
         Rpc(Arc::clone(&self.directory))
     }
 
-    /// Keeps token keys fresh until the lifecycle drains; then ends the long streams, so that servers can finish.
+    /// Keeps token keys fresh, and takes part among the directories of a shared store, until the lifecycle drains; then
+    /// ends the long streams, so that servers can finish.
     ///
     /// # Errors
     /// [`DirectoryError::StoreLost`] when the store can never answer again.
     pub async fn serve(self, life: Lifecycle) -> Result<(), DirectoryError> {
-        let directory = self.directory;
+        let Self { directory, peers, redis, .. } = self;
+        let mut peers = peers.map(|peers| Task::spawn(peers.run(life.health().clone(), directory.closing.clone())));
+        let _redis = redis.map(|redis| Task::spawn(watch_redis(redis, life.health().clone())));
         let outcome = tokio::select! {
             () = life.draining() => Ok(()),
             () = directory.store.lost() => Err(DirectoryError::StoreLost),
             () = directory.token_keys.run(directory.closing.clone()) => Ok(()),
+            () = ended(peers.as_mut()) => Err(DirectoryError::StoreLost),
         };
         directory.closing.cancel();
+        if outcome.is_ok() && peers.is_some() {
+            // Calls that have changed something are told of the confirmation first.
+            ended(peers.as_mut()).await;
+        }
         outcome
+    }
+}
+
+/// Resolves when the task has ended, never without one.
+async fn ended(task: Option<&mut Task>) {
+    match task {
+        Some(task) => task.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells how Redis is.
+async fn watch_redis(redis: Redis, health: Health) {
+    const PART: &str = "directory-redis";
+    let mut state = redis.health();
+    loop {
+        let is_up = state.borrow_and_update().is_up();
+        let meaning = "each key-directory counts its rate limits alone, and notices others' changes a little later";
+        health.report(PART, if is_up { Part::Up } else { Part::Degraded(meaning.to_owned()) });
+        if state.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -24,6 +24,9 @@ pub enum DirectoryError {
     /// PostgreSQL cannot be used.
     #[error("the directory's database: {0}")]
     Postgres(#[from] PostgresError),
+    /// Redis cannot be used with these settings.
+    #[error("the directory's Redis: {0}")]
+    Redis(#[from] causeway_redis::OpenError),
     /// The database cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -33,6 +33,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use causeway_identity::Domain;
 use causeway_redis::{Redis, WakeUps};
+use causeway_runtime::health::{Health, Part};
 use rand::rngs::OsRng;
 use rand::{Rng as _, RngCore as _, TryRngCore as _};
 use tokio::time::{Instant, timeout};
@@ -40,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use log::{Entry, Log, LogError, Peer, Place, Read, ReplicaId};
 
-use crate::changes::{Change, Followers, Settled, Waiting};
+use crate::changes::{Change, Changes, Followers, Settled, Waiting};
 
 /// Entries in one reading of the log.
 const BATCH: usize = 500;
@@ -56,6 +57,8 @@ const KEEP_MOST: u64 = 100_000;
 const TRIM_EVERY: Duration = Duration::from_secs(60);
 /// A directory that closes stays for at least this long, for calls that are about to commit a change.
 const LINGER: Duration = Duration::from_millis(250);
+/// In the health of the process.
+const PART: &str = "directory-replicas";
 const CHANNEL: &str = "directory-changes";
 
 /// How a directory takes part.
@@ -78,14 +81,14 @@ pub(crate) trait Observer: Send + Sync + 'static {
 
 /// This directory's part.
 pub(crate) struct Peers {
-    pub(crate) log: Arc<dyn Log>,
-    pub(crate) followers: Followers,
-    pub(crate) waiting: Arc<Waiting>,
-    pub(crate) observer: Arc<dyn Observer>,
-    pub(crate) redis: Option<Redis>,
-    pub(crate) settings: Settings,
+    log: Arc<dyn Log>,
+    followers: Followers,
+    waiting: Arc<Waiting>,
+    observer: Arc<dyn Observer>,
+    redis: Option<Redis>,
+    settings: Settings,
     #[cfg(test)]
-    pub(crate) planted: Option<simulation::Planted>,
+    planted: Option<simulation::Planted>,
 }
 
 /// One registration of this directory.
@@ -104,7 +107,7 @@ struct Reign {
     /// Others, as they were seen first with these renewals.
     seen: HashMap<ReplicaId, (u64, Instant)>,
     /// Tells the observer that anything may have changed.
-    catching_up: Option<AbortOnDrop>,
+    catching_up: Option<Task>,
 }
 
 impl Reign {
@@ -117,11 +120,31 @@ impl Reign {
 struct Over;
 
 impl Peers {
+    /// `followers` are those of [`Followers::shared`].
+    pub(crate) fn new(
+        log: Arc<dyn Log>,
+        followers: Followers,
+        observer: Arc<dyn Observer>,
+        redis: Option<Redis>,
+        settings: Settings,
+    ) -> Self {
+        let waiting = Arc::default();
+        #[cfg(not(test))]
+        return Self { log, followers, waiting, observer, redis, settings };
+        #[cfg(test)]
+        Self { log, followers, waiting, observer, redis, settings, planted: None }
+    }
+
+    /// What tells of changes, and waits for them.
+    pub(crate) fn changes(&self) -> Changes {
+        Changes::shared(self.followers.clone(), Arc::clone(&self.waiting))
+    }
+
     /// Takes part until `closing`, and then until those who wait have been told, or a lease has passed.
-    pub(crate) async fn run(self, closing: CancellationToken) {
+    pub(crate) async fn run(self, health: Health, closing: CancellationToken) {
         let mut hints = Hints::listen(self.redis.as_ref());
-        let trimming = AbortOnDrop(tokio::spawn(trim(Arc::clone(&self.log))));
-        while let Some(mut reign) = self.register(&closing).await {
+        let trimming = Task::spawn(trim(Arc::clone(&self.log)));
+        while let Some(mut reign) = self.register(&health, &closing).await {
             // Changes that were made before this directory registered have been read by nobody here.
             self.catch_up(&mut reign);
             let closed = self.reign(&mut reign, &mut hints, &closing).await;
@@ -137,7 +160,7 @@ impl Peers {
     }
 
     /// `None`: closing.
-    async fn register(&self, closing: &CancellationToken) -> Option<Reign> {
+    async fn register(&self, health: &Health, closing: &CancellationToken) -> Option<Reign> {
         loop {
             let mut id = [0; 16];
             OsRng.unwrap_err().fill_bytes(&mut id);
@@ -150,6 +173,7 @@ impl Peers {
             match registered {
                 Ok(place) => {
                     self.followers.begin(place.number, self.good_until(asked));
+                    health.report(PART, Part::Up);
                     tracing::info!(replica = ?id, number = place.number, "registered among the directories of the store");
                     return Some(Reign {
                         id,
@@ -162,7 +186,11 @@ impl Peers {
                         catching_up: None,
                     });
                 }
-                Err(error) => tracing::warn!(%error, "cannot register among the directories of the store"),
+                Err(error) => {
+                    tracing::debug!(%error, "cannot register among the directories of the store");
+                    let meaning = "records cannot be followed here, and changes of them are not confirmed";
+                    health.report(PART, Part::Degraded(meaning.to_owned()));
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(self.settings.poll) => {}
@@ -281,7 +309,7 @@ impl Peers {
     /// Has everything read that the observer knows; one that is under way begins again.
     fn catch_up(&self, reign: &mut Reign) {
         let observer = Arc::clone(&self.observer);
-        reign.catching_up = Some(AbortOnDrop(tokio::spawn(anything_changed(observer, self.settings.poll))));
+        reign.catching_up = Some(Task::spawn(anything_changed(observer, self.settings.poll)));
     }
 
     /// Renews the registration when it is time, or when followers are done with more.
@@ -411,10 +439,21 @@ fn too_slow() -> LogError {
     LogError("the store took too long".to_owned())
 }
 
-/// Ends a task with what it is for.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+/// A task that ends with what it is for.
+pub(crate) struct Task(tokio::task::JoinHandle<()>);
 
-impl Drop for AbortOnDrop {
+impl Task {
+    pub(crate) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(task))
+    }
+
+    /// Resolves when it has, by a panic too.
+    pub(crate) async fn ended(&mut self) {
+        let _panicked = (&mut self.0).await;
+    }
+}
+
+impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
     }

@@ -19,6 +19,9 @@ use async_trait::async_trait;
 use causeway_identity::{AccountId, Address, DeviceId, Domain, NoiseKey, ProviderId};
 
 pub use postgres::PostgresStore;
+pub(crate) use postgres::change_log::PostgresLog;
+#[cfg(test)]
+pub(crate) use postgres::change_log::append;
 pub use sqlite::{OpenError, SqliteStore};
 
 pub use crate::changes::{Change, What};
@@ -44,7 +47,7 @@ pub const MAX_RETIRED_KEYS: usize = 5_000;
 pub const MAX_DEVICE_ID: u32 = 127;
 
 /// Why the store could not answer. None of these names a key or an address.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// Too many changes wait; nothing happened.
     #[error("too many changes are waiting to be written")]

@@ -262,6 +262,19 @@ impl Deployment {
         self.records().get(grpc::call(request)).await.expect("the call is answered").into_inner().record
     }
 
+    /// A follower that has a lease, which needs a ping among several directories.
+    pub(crate) async fn follow_with_pings(&self) -> Follower {
+        let mut follower = self.follow().await;
+        follower.say(0, 1).await;
+        loop {
+            match follower.next().await.expect("the stream goes on").change.unwrap() {
+                Change::Lease(lease) if lease.lease_ms > 0 && lease.pong == 1 => return follower,
+                Change::Lease(_) => {}
+                other => panic!("expected a lease, got {other:?}"),
+            }
+        }
+    }
+
     pub(crate) async fn follow(&self) -> Follower {
         let (speak, messages) = mpsc::channel(64);
         let heard = self.records().follow(ReceiverStream::new(messages)).await.expect("follows").into_inner();

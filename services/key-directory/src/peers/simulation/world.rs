@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use causeway_identity::Domain;
+use causeway_runtime::health::Health;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::mpsc;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::store::{ACCOUNTS, Store, Way, change_of, late};
 use super::{Planted, Seen, follower};
-use crate::changes::{Changes, Cut, Followers, Next, Waiting};
+use crate::changes::{Changes, Cut, Followers, Next};
 use crate::peers::{LogError, Observer, Peers, Settings};
 use crate::store::Logged;
 
@@ -100,6 +101,8 @@ pub(super) struct Shared {
 pub(super) struct World {
     shared: Arc<Shared>,
     followers: Vec<Arc<Process>>,
+    /// Nothing else happens than that a directory cannot reach the store for about a lease.
+    only_cuts: bool,
     _tasks: JoinSet<()>,
 }
 
@@ -168,23 +171,17 @@ impl Shared {
         let process = Arc::new(Process::default());
         let closing = CancellationToken::new();
         let followers = Followers::shared(LEASE, QUEUE, closing.clone());
-        let waiting = Arc::new(Waiting::default());
         let way = Arc::new(Way {
             store: self.store.clone(),
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             cut_until: Mutex::new(Instant::now()),
         });
-        let peers = Peers {
-            log: Arc::clone(&way) as _,
-            followers: followers.clone(),
-            waiting: Arc::clone(&waiting),
-            observer: Arc::new(NoProviders),
-            redis: None,
-            settings: SETTINGS,
-            planted: self.planted,
-        };
+        let log = Arc::clone(&way);
+        let mut peers = Peers::new(log, followers, Arc::new(NoProviders), None, SETTINGS);
+        peers.planted = self.planted;
+        let changes = peers.changes();
         let mut tasks = JoinSet::new();
-        tasks.spawn(Arc::clone(&process).live(peers.run(closing.clone())));
+        tasks.spawn(Arc::clone(&process).live(peers.run(Health::default(), closing.clone())));
         let (more, mut to_run) = mpsc::unbounded_channel();
         let of = Arc::clone(&process);
         tasks.spawn(async move {
@@ -193,7 +190,6 @@ impl Shared {
                 tasks.spawn(Arc::clone(&of).live(task));
             }
         });
-        let changes = Changes::shared(followers, waiting);
         let running = Running { process, changes, way, _tasks: tasks, more, closing };
         self.directories.lock().unwrap()[nth] = Some(running);
     }
@@ -255,12 +251,12 @@ impl World {
         let (users, mut of_users) = (Arc::clone(&shared), StdRng::from_rng(random));
         tasks.spawn(async move {
             loop {
-                sleep(Duration::from_millis(of_users.random_range(0..700))).await;
+                sleep(Duration::from_millis(of_users.random_range(0..250))).await;
                 let (nth, account) = (of_users.random_range(0..DIRECTORIES), of_users.random_range(0..ACCOUNTS));
                 let _told = users.change(nth, account, of_users.random_ratio(1, 5));
             }
         });
-        Self { shared, followers, _tasks: tasks }
+        Self { shared, followers, only_cuts: random.random_ratio(1, 4), _tasks: tasks }
     }
 
     pub(super) fn seen(&self) -> Seen {
@@ -270,9 +266,10 @@ impl World {
     /// Something goes wrong.
     pub(super) fn trouble(&self, random: &mut StdRng) {
         let nth = random.random_range(0..DIRECTORIES);
-        let lasts = Duration::from_millis(random.random_range(50..9_000));
+        let (kind, lasts) = if self.only_cuts { (4, 4_500..6_500) } else { (random.random_range(0..12), 50..9_000) };
+        let lasts = Duration::from_millis(random.random_range(lasts));
         let mut directories = self.shared.directories.lock().unwrap();
-        match random.random_range(0..12) {
+        match kind {
             // A directory stands still.
             0 | 1 => {
                 if let Some(directory) = &directories[nth] {
