@@ -5,11 +5,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use causeway_faults::cluster::ClusterOptions;
 use causeway_faults::driver::clustered::Clustered;
 use causeway_faults::driver::plain::Plain;
 use causeway_faults::driver::run::{self, Plan};
+use causeway_faults::events::FaultKind;
 use causeway_faults::workload::Shape;
-use causeway_faults::{checker, report};
+use causeway_faults::{checker, nemesis, report};
 use clap::{Args, Parser, Subcommand};
 use rand::TryRngCore as _;
 use rand::rngs::OsRng;
@@ -55,6 +57,12 @@ struct Run {
     /// Changes a second of consent, devices and keys.
     #[arg(long, default_value_t = 1.5)]
     controls: f64,
+    /// Outside quiet periods a fault begins about each so many seconds.
+    #[arg(long, default_value_t = 5.0)]
+    pace: f64,
+    /// Kinds of faults, all if none is given: `kill`, `pause`, `commit-cut`, ...
+    #[arg(long, value_delimiter = ',')]
+    faults: Vec<FaultKind>,
     /// Seconds that the drain may take.
     #[arg(long, default_value_t = 300)]
     drain: u64,
@@ -106,8 +114,14 @@ async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
     let verdict = if plan.variant == "plain" {
         run::run(&plan, |_faults| Plain::start(&folder)).await?
     } else {
-        let variant = plan.variant.parse()?;
-        run::run(&plan, |faults| Clustered::start(variant, seed, folder, faults)).await?
+        let options =
+            ClusterOptions { variant: plan.variant.parse()?, seed, folder, settings: Vec::new(), binary: None };
+        let mut nemesis = nemesis::Plan::new(plan.time);
+        nemesis.pace = Duration::from_secs_f64(arguments.pace);
+        if !arguments.faults.is_empty() {
+            nemesis.kinds = arguments.faults;
+        }
+        run::run(&plan, |log| Clustered::start(options, nemesis, log)).await?
     };
     show(&std::fs::read_to_string(plan.folder.join(report::MARKDOWN))?);
     show(&format!("everything of this run is in {}", plan.folder.display()));

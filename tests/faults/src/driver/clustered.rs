@@ -1,35 +1,40 @@
 //! A cluster of real processes behind links, disturbed by a schedule.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
 
 use super::providers::Operator;
-use super::run::Environment;
+use super::run::{Environment, FaultCounts};
 use super::settings::SETTINGS;
 use crate::client::dial::Deployment;
-use crate::cluster::{Cluster, ClusterOptions, Postgres, Redis, Variant};
-use crate::events::{FaultKind, FaultLog};
+use crate::cluster::{Cluster, ClusterOptions, Postgres, Redis};
+use crate::events::FaultLog;
+use crate::nemesis::{Nemesis, Plan, Progress};
 
 /// A cluster and what is done to it.
 pub struct Clustered {
     cluster: Arc<Cluster>,
     seed: u64,
-    begun: AtomicU64,
+    plan: Plan,
+    progress: Arc<Mutex<Option<Progress>>>,
 }
 
 impl Clustered {
-    /// Starts a cluster with its logs in `folder`.
+    /// Starts a cluster; `plan` is what will be done to it.
     ///
     /// # Errors
     /// It does not start.
-    pub async fn start(variant: Variant, seed: u64, folder: PathBuf, log: FaultLog) -> anyhow::Result<Self> {
-        let settings = SETTINGS.iter().map(|(field, value)| ((*field).to_owned(), (*value).to_owned())).collect();
-        let options = ClusterOptions { variant, seed, folder, settings, binary: None };
-        Ok(Self { cluster: Cluster::start(options, log).await?, seed, begun: AtomicU64::new(0) })
+    pub async fn start(options: ClusterOptions, plan: Plan, log: FaultLog) -> anyhow::Result<Self> {
+        let seed = options.seed;
+        let settings = SETTINGS.iter().map(|(field, value)| ((*field).to_owned(), (*value).to_owned()));
+        let settings = settings.chain(options.settings).collect();
+        let cluster = Cluster::start(ClusterOptions { settings, ..options }, log).await?;
+        Ok(Self { cluster, seed, plan, progress: Arc::default() })
     }
 }
 
@@ -46,33 +51,26 @@ impl Environment for Clustered {
     }
 
     async fn disturb(&mut self, stop: Arc<AtomicBool>) -> anyhow::Result<()> {
-        use rand::Rng as _;
-        use rand::seq::IndexedRandom as _;
-        let mut rng = crate::client::light::rng(self.seed, "nemesis", 0);
-        let log = self.cluster.log();
-        while !stop.load(Ordering::Relaxed) {
-            let service = self.cluster.services().choose(&mut rng).context("a service")?;
-            self.begun.fetch_add(1, Ordering::Relaxed);
-            if rng.random_bool(0.5) {
-                let fault = log.begin(FaultKind::Kill, service.name(), "")?;
-                service.kill().await?;
-                tokio::time::sleep(Duration::from_millis(rng.random_range(0..1_000))).await;
-                let outcome = service.start().await.map(|()| String::new()).map_err(|error| format!("{error:#}"));
-                log.end(fault, outcome)?;
-            } else {
-                let fault = log.begin(FaultKind::Pause, service.name(), "")?;
-                service.pause().await?;
-                tokio::time::sleep(Duration::from_millis(rng.random_range(100..5_000))).await;
-                service.resume().await?;
-                log.end(fault, Ok(String::new()))?;
+        let nemesis = Nemesis::new(self.seed, &self.cluster, &self.plan);
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(nemesis.progress());
+        let stopped = async move {
+            while !stop.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            tokio::time::sleep(Duration::from_millis(rng.random_range(1_000..5_000))).await;
-        }
-        self.cluster.heal().await
+        };
+        let stop_again = stopped.shared();
+        nemesis.run(stop_again.clone()).await?;
+        // The schedule may be over before the load is.
+        stop_again.await;
+        Ok(())
     }
 
-    fn fault_counts(&self) -> (u64, u64) {
-        (self.begun.load(Ordering::Relaxed), 0)
+    fn fault_counts(&self) -> FaultCounts {
+        let progress = Arc::clone(&self.progress);
+        Box::new(move || {
+            let progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+            progress.as_ref().map_or((0, 0), Progress::counts)
+        })
     }
 
     async fn stores(&mut self) -> anyhow::Result<(Option<u64>, Option<u64>)> {

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use causeway_tests::{Deployment as Net, Shape};
 
 use super::providers::Operator;
-use super::run::Environment;
+use super::run::{Environment, FaultCounts};
 use super::settings::SETTINGS;
 use crate::client::dial::Deployment;
 
@@ -50,8 +50,8 @@ impl Environment for Plain {
         Ok(())
     }
 
-    fn fault_counts(&self) -> (u64, u64) {
-        (0, 0)
+    fn fault_counts(&self) -> FaultCounts {
+        Box::new(|| (0, 0))
     }
 
     async fn stores(&mut self) -> anyhow::Result<(Option<u64>, Option<u64>)> {

@@ -46,6 +46,9 @@ pub struct Plan {
     pub progress: bool,
 }
 
+/// Tells how many faults have begun, and how many of them have not been healed.
+pub type FaultCounts = Box<dyn Fn() -> (u64, u64) + Send + Sync>;
+
 /// The deployment under test and what is done to it.
 #[async_trait::async_trait]
 pub trait Environment: Send {
@@ -55,8 +58,8 @@ pub trait Environment: Send {
     fn operator(&self) -> Operator;
     /// Does faults until `stop`, then heals all of them and waits until everything serves.
     async fn disturb(&mut self, stop: Arc<AtomicBool>) -> anyhow::Result<()>;
-    /// How many faults have begun and how many have not been healed.
-    fn fault_counts(&self) -> (u64, u64);
+    /// Tells how many faults have begun, and how many of them have not been healed.
+    fn fault_counts(&self) -> FaultCounts;
     /// What the stores hold now: messages in mailboxes, devices in presence; `None`: there is no such store.
     async fn stores(&mut self) -> anyhow::Result<(Option<u64>, Option<u64>)>;
     /// Files with what the processes have logged.
@@ -113,11 +116,11 @@ async fn load(plan: &Plan, environment: &mut impl Environment, ledger: &Ledger, 
     tokio::time::sleep(CALM.min(plan.time / 4)).await;
     let stop_faults = Arc::new(AtomicBool::new(false));
     {
-        let stop = Arc::clone(&stop_faults);
+        let (stop, faults) = (Arc::clone(&stop_faults), environment.fault_counts());
         let disturbing = environment.disturb(stop);
         tokio::pin!(disturbing);
         let mut printed = Instant::now();
-        let mut before = 0;
+        let mut before = world.counts.acknowledged();
         loop {
             let ended = tokio::time::timeout(Duration::from_millis(250), &mut disturbing).await;
             if let Ok(done) = ended {
@@ -128,7 +131,7 @@ async fn load(plan: &Plan, environment: &mut impl Environment, ledger: &Ledger, 
                 stop_faults.store(true, Ordering::Relaxed);
             }
             if printed.elapsed() >= PROGRESS {
-                before = progress(plan, &world.counts, began, before, printed.elapsed());
+                before = progress(plan, &world.counts, began, (before, faults()), printed.elapsed());
                 printed = Instant::now();
             }
         }
@@ -150,11 +153,11 @@ async fn drain(plan: &Plan, world: &Arc<World>, began: Instant) {
     world.phase.send_replace(Phase::Drain);
     let deadline = Instant::now() + plan.drain;
     let all = || world.accounts.iter().map(|account| account.devices().len() as u64).sum::<u64>();
-    let (mut printed, mut before) = (Instant::now(), 0);
+    let (mut printed, mut before) = (Instant::now(), world.counts.acknowledged());
     while world.counts.drained.load(Ordering::Relaxed) < all() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(100)).await;
         if printed.elapsed() >= PROGRESS {
-            before = progress(plan, &world.counts, began, before, printed.elapsed());
+            before = progress(plan, &world.counts, began, (before, (0, 0)), printed.elapsed());
             printed = Instant::now();
         }
     }
@@ -198,9 +201,15 @@ async fn flush(ledger: Ledger) {
 }
 
 /// Prints how it goes; gives the acknowledged messages so far.
-fn progress(plan: &Plan, counts: &Counts, began: Instant, before: u64, since: Duration) -> u64 {
+fn progress(
+    plan: &Plan,
+    counts: &Counts,
+    began: Instant,
+    (before, (faults, ill)): (u64, (u64, u64)),
+    since: Duration,
+) -> u64 {
     let get = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
-    let acknowledged = get(&counts.delivered) + get(&counts.stored);
+    let acknowledged = counts.acknowledged();
     #[expect(clippy::cast_precision_loss, reason = "for reading")]
     let rate = (acknowledged - before) as f64 / since.as_secs_f64();
     let submitted = get(&counts.submitted);
@@ -208,7 +217,7 @@ fn progress(plan: &Plan, counts: &Counts, began: Instant, before: u64, since: Du
     say(
         plan,
         &format!(
-            "{:>5.0} s  {acknowledged} acknowledged ({rate:.0}/s), {} open, {} rejected, {} dropped, {} again, {} shed; {} sessions, {} logins",
+            "{:>5.0} s  {faults} faults ({ill} now); {acknowledged} acknowledged ({rate:.0}/s), {} open, {} rejected, {} dropped, {} again, {} shed; {} sessions, {} logins",
             began.elapsed().as_secs_f64(),
             submitted.saturating_sub(decided),
             get(&counts.rejected),

@@ -110,6 +110,13 @@ pub struct Counts {
     pub drained: AtomicU64,
 }
 
+impl Counts {
+    /// Messages that are `delivered` or `stored`.
+    pub fn acknowledged(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed) + self.stored.load(Ordering::Relaxed)
+    }
+}
+
 impl World {
     /// An empty one.
     pub fn new(
