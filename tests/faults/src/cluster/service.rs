@@ -193,7 +193,9 @@ impl Service {
             }
         };
         state.running = None;
-        ensure!(status.success(), "it left with {status}");
+        // Its last words say why.
+        let tail = self.tail();
+        ensure!(status.success(), "it left with {status}: {}", tail.lines().last().unwrap_or_default());
         Ok(())
     }
 

@@ -50,6 +50,11 @@ async fn many_processes_come_and_go() {
 }
 
 #[tokio::test]
+async fn many_processes_on_a_redis_cluster_come_and_go() {
+    comes_and_goes(Variant::Scaled(PostgresShape::Single, RedisShape::Cluster)).await;
+}
+
+#[tokio::test]
 async fn what_ends_by_itself_is_written_down_and_started_again() {
     let folder = tempfile::tempdir().unwrap();
     let log = FaultLog::create(folder.path(), Instant::now()).unwrap();

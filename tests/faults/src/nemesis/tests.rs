@@ -54,7 +54,8 @@ fn isolation_touches_all_links_of_a_process() {
     assert_eq!(links, ["edge-1>routing-1", "edge-2>routing-1", "routing-1>postgres", "routings>routing-1"]);
 }
 
-async fn all_kinds(variant: Variant, folder: &Path) {
+/// One of each kind: at once, as far as their targets allow, or `in_turn`.
+async fn all_kinds(variant: Variant, folder: &Path, in_turn: bool) {
     let log = FaultLog::create(folder, Instant::now()).unwrap();
     let options = ClusterOptions { variant, seed: 1, folder: folder.to_owned(), settings: Vec::new(), binary: None };
     let cluster = Cluster::start(options, log).await.unwrap();
@@ -69,10 +70,18 @@ async fn all_kinds(variant: Variant, folder: &Path) {
         planned.push(Planned { at, kind, target, lasts: Duration::from_millis(50), pick: 12 });
     }
     let count = planned.len();
+    if in_turn {
+        let (_never, stopped) = watch::channel(false);
+        for planned in std::mem::take(&mut planned) {
+            let state = Arc::clone(&nemesis.state);
+            carry_out(Arc::clone(&cluster), planned, BTreeSet::new(), state, stopped.clone()).await.unwrap();
+        }
+    }
     nemesis.schedule = planned.into_iter();
     let done = nemesis.run(std::future::pending()).await.unwrap();
     assert_eq!(done.failed, Vec::<String>::new());
-    assert_eq!(done.kinds.values().sum::<u32>() + done.left_out, u32::try_from(count).unwrap());
+    let faults = events::read(folder).unwrap();
+    assert_eq!(faults.faults.len() + done.left_out as usize, count);
     cluster.stop().await.unwrap();
     let faults = events::read(folder).unwrap();
     assert_eq!(faults.bad, []);
@@ -82,5 +91,26 @@ async fn all_kinds(variant: Variant, folder: &Path) {
 #[tokio::test]
 async fn one_process_survives_a_fault_of_each_kind() {
     let folder = tempfile::tempdir().unwrap();
-    all_kinds(Variant::One, folder.path()).await;
+    all_kinds(Variant::One, folder.path(), false).await;
+}
+
+#[tokio::test]
+async fn many_processes_survive_a_fault_of_each_kind() {
+    let folder = tempfile::tempdir().unwrap();
+    all_kinds(Variant::Scaled(PostgresShape::Pair, RedisShape::Sentinel), folder.path(), false).await;
+}
+
+#[tokio::test]
+#[ignore = "takes a minute"]
+async fn many_processes_survive_a_fault_of_each_kind_in_turn() {
+    for (postgres, redis) in
+        [(PostgresShape::Pair, RedisShape::Sentinel), (PostgresShape::Single, RedisShape::Cluster)]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        all_kinds(Variant::Scaled(postgres, redis), folder.path(), true).await;
+        for fault in events::read(folder.path()).unwrap().faults {
+            let took = (fault.end.unwrap() - fault.begin) / 1_000;
+            println!("{:>6} ms {:<18} {:<24} {} {}", took, fault.kind, fault.target, fault.how, fault.seen);
+        }
+    }
 }
