@@ -33,7 +33,7 @@ struct State<K> {
     /// When each key's allowance is full again. What is not here is full.
     full_at: HashMap<K, Instant>,
     /// What was taken and not told yet; `None` while nobody would be told.
-    untold: Option<HashMap<K, u32>>,
+    untold: Option<HashMap<K, i64>>,
 }
 
 /// What [`sync`] does with [`Rates`] of any key.
@@ -51,7 +51,8 @@ pub trait Shared: Send + Sync {
 pub struct Untold {
     kind: &'static str,
     name: String,
-    cost: Duration,
+    /// Microseconds; below zero, something was given back.
+    cost: i64,
     most: Duration,
     key: Box<dyn std::any::Any + Send>,
 }
@@ -83,15 +84,16 @@ impl<K: Clone + Eq + Hash + Send + 'static> Rates<K> {
             return Err(full_at.duration_since(latest));
         }
         state.full_at.insert(key.clone(), full_at);
-        if let Some(untold) = &mut state.untold {
-            if let Some(before) = untold.get_mut(key) {
-                *before = before.saturating_add(count);
-            } else if untold.len() < MAX_UNTOLD {
-                untold.insert(key.clone(), count);
-            }
-            // Else the other replicas do not learn of it.
-        }
+        state.note(key, i64::from(count));
         Ok(())
+    }
+
+    /// Takes so much back of what was taken, as if it had not been.
+    pub fn give_back(&self, key: &K, count: u32) {
+        let mut state = self.state();
+        let Some(full_at) = state.full_at.get_mut(key) else { return };
+        *full_at = full_at.checked_sub(self.interval.saturating_mul(count)).unwrap_or(*full_at);
+        state.note(key, -i64::from(count));
     }
 
     /// How long until there is something left, if there is nothing. Takes nothing.
@@ -124,6 +126,18 @@ impl<K: Clone + Eq + Hash + Send + 'static> Rates<K> {
     }
 }
 
+impl<K: Clone + Eq + Hash> State<K> {
+    fn note(&mut self, key: &K, count: i64) {
+        let Some(untold) = &mut self.untold else { return };
+        if let Some(before) = untold.get_mut(key) {
+            *before = before.saturating_add(count);
+        } else if untold.len() < MAX_UNTOLD {
+            untold.insert(key.clone(), count);
+        }
+        // Else the other replicas do not learn of it.
+    }
+}
+
 impl<K: Clone + Eq + Hash + Send + 'static> Shared for Rates<K> {
     fn begin(&self) {
         self.state().untold.get_or_insert_default();
@@ -137,7 +151,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> Shared for Rates<K> {
         let told = taken.map(|(key, count)| Untold {
             kind: self.kind,
             name: (self.name)(&key),
-            cost: self.interval.saturating_mul(count),
+            cost: count.saturating_mul(i64::try_from(self.interval.as_micros()).unwrap_or(MAX_MICROS)),
             most: self.burst.saturating_mul(MOST_OWED),
             key: Box::new(key),
         });
@@ -149,7 +163,8 @@ impl<K: Clone + Eq + Hash + Send + 'static> Shared for Rates<K> {
         let mut state = self.state();
         // What was taken while the answer was under way is not in it.
         let since = state.untold.as_ref().and_then(|untold| untold.get(&key)).copied().unwrap_or(0);
-        let known = full_in.min(self.burst.saturating_mul(MOST_OWED)) + self.interval.saturating_mul(since);
+        let since = self.interval.saturating_mul(u32::try_from(since).unwrap_or(0));
+        let known = full_in.min(self.burst.saturating_mul(MOST_OWED)) + since;
         let full_at = Instant::now() + known;
         let entry = state.full_at.entry(*key).or_insert(full_at);
         *entry = (*entry).max(full_at);
@@ -201,8 +216,9 @@ pub(crate) async fn sync_once(redis: &Redis, rates: &[Arc<dyn Shared>]) {
 
 impl Untold {
     fn call(&self, redis: &Redis) -> (String, Vec<Vec<u8>>) {
-        let micros = |time: Duration| time.as_micros().min(MAX_MICROS).to_string().into_bytes();
-        (redis.key(self.kind, &self.name), vec![micros(self.cost), micros(self.most)])
+        let micros = |micros: i64| micros.clamp(-MAX_MICROS, MAX_MICROS).to_string().into_bytes();
+        let most = i64::try_from(self.most.as_micros()).unwrap_or(MAX_MICROS);
+        (redis.key(self.kind, &self.name), vec![micros(self.cost), micros(most)])
     }
 }
 
@@ -218,7 +234,7 @@ const MAX_UNTOLD: usize = 65_536;
 const MAX_TOLD: usize = 4_096;
 const BATCH: usize = 512;
 /// A year: small enough for a Lua number together with the time of day.
-const MAX_MICROS: u128 = 365 * 24 * 60 * 60 * 1_000_000;
+const MAX_MICROS: i64 = 365 * 24 * 60 * 60 * 1_000_000;
 
 /// The key holds when the allowance is full again, by Redis's clock, in microseconds. Answers how long until then.
 static TAKE: LazyLock<Script> = LazyLock::new(|| {
@@ -227,7 +243,7 @@ static TAKE: LazyLock<Script> = LazyLock::new(|| {
 local now = time[1] * 1000000 + time[2]
 local full = tonumber(redis.call('GET', KEYS[1]) or now)
 if full < now then full = now end
-full = math.min(full + tonumber(ARGV[1]), now + tonumber(ARGV[2]))
+full = math.max(math.min(full + tonumber(ARGV[1]), now + tonumber(ARGV[2])), now)
 redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000) + 1000)
 return full - now",
     )
@@ -253,8 +269,10 @@ mod tests {
         fn sync(&mut self, replica: &Rates<u8>) {
             let now = Instant::now();
             for untold in replica.take_untold(MAX_TOLD) {
-                let full_at = self.0.map_or(now, |full_at| full_at.max(now)) + untold.cost;
-                let full_at = full_at.min(now + untold.most);
+                let full_at = self.0.map_or(now, |full_at| full_at.max(now));
+                let cost = Duration::from_micros(untold.cost.unsigned_abs());
+                let full_at = if untold.cost < 0 { full_at - cost } else { full_at + cost };
+                let full_at = full_at.min(now + untold.most).max(now);
                 self.0 = Some(full_at);
                 replica.learn(untold, full_at - now);
             }
@@ -292,6 +310,24 @@ mod tests {
         assert_eq!(other.take(&1, 1), Err(Duration::from_secs(2)), "four and one were taken");
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(other.take(&1, 1), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_given_back_was_not_taken_here_nor_elsewhere() {
+        let (one, other, mut redis) = (rates(1, 4), rates(1, 4), Model::default());
+        one.begin();
+        other.begin();
+        one.take(&1, 4).unwrap();
+        redis.sync(&one);
+        one.give_back(&1, 3);
+        assert_eq!(one.take(&1, 1), Ok(()));
+        redis.sync(&one);
+        assert_eq!(other.take(&1, 1), Ok(()));
+        redis.sync(&other);
+        assert_eq!(other.take(&1, 1), Ok(()), "two of one and one of the other");
+        assert_eq!(other.take(&1, 1), Err(Duration::from_secs(1)));
+        one.give_back(&2, 3);
+        assert!(one.take(&2, 4).is_ok() && one.take(&2, 1).is_err(), "never more than a burst");
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use causeway_fetch::FetchConfig;
-use causeway_postgres::PostgresConfig;
+use causeway_redis::RedisConfig;
 use causeway_runtime::config::{Check, ConfigError, ensure, within};
 use causeway_runtime::grpc;
 use serde::Deserialize;
 
 use crate::limits::Budget;
 use crate::mailbox::Bounds;
+use crate::mailbox::postgres::PostgresMailboxConfig;
 
 /// Settings of a routing; section `[routing]` of the configuration file. Durations are in milliseconds.
 #[derive(Debug, Clone, Deserialize)]
@@ -23,7 +24,10 @@ pub struct RoutingConfig {
     /// Folder of the mailbox, made if it is missing. Must be set if `store` is `sqlite`.
     pub data_dir: PathBuf,
     /// The database if `store` is `postgres`.
-    pub postgres: PostgresConfig,
+    pub postgres: PostgresMailboxConfig,
+    /// Where replicas share rates and presence: section `[routing.redis]`. Default: nowhere; each replica counts alone. None
+    /// of them ever waits for it (docs/redis.md).
+    pub redis: Option<RedisConfig>,
     /// Name of this replica, the same after a restart, over which edges spread accounts (at most 255 bytes). Default
     /// empty: `advertise_url`.
     pub name: String,
@@ -136,7 +140,8 @@ impl Default for RoutingConfig {
         Self {
             store: StoreKind::Sqlite,
             data_dir: PathBuf::new(),
-            postgres: PostgresConfig::default(),
+            postgres: PostgresMailboxConfig::default(),
+            redis: None,
             name: String::new(),
             advertise_url: String::new(),
             lease_ms: 2_000,
@@ -184,6 +189,9 @@ impl Default for RoutingConfig {
 
 impl Check for RoutingConfig {
     fn check(&self) -> Result<(), ConfigError> {
+        if let Some(redis) = &self.redis {
+            redis.check()?;
+        }
         match self.store {
             StoreKind::Sqlite => {
                 let set = !self.data_dir.as_os_str().is_empty();
@@ -316,7 +324,7 @@ mod tests {
         config.check().unwrap();
         config.store = StoreKind::Postgres;
         assert!(config.check().unwrap_err().to_string().contains("postgres.url"));
-        config.postgres.url = "postgres://causeway@127.0.0.1/causeway".to_owned();
+        config.postgres.postgres.url = "postgres://causeway@127.0.0.1/causeway".to_owned();
         assert!(config.check().unwrap_err().to_string().contains("routing.advertise_url"));
         config.advertise_url = "http://routing-1.example:7461".to_owned();
         config.check().unwrap();

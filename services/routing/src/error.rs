@@ -29,6 +29,12 @@ pub enum RoutingError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The database of the mailbox cannot be used.
+    #[error("mailbox: {0}")]
+    Database(#[from] causeway_postgres::PostgresError),
+    /// Redis cannot be set up.
+    #[error("routing.redis: {0}")]
+    Redis(#[from] causeway_redis::OpenError),
     /// A part that should run as long as the service has ended; the log says why.
     #[error("a part of routing has ended by itself")]
     Background,

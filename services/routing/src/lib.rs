@@ -25,6 +25,7 @@ mod metrics;
 mod outbox;
 mod pace;
 mod peers;
+mod presence;
 mod push;
 mod recipient;
 mod recipients;
@@ -34,12 +35,13 @@ mod rpc;
 mod rules;
 mod service;
 mod session;
+mod shared_counters;
 mod strangers;
 mod sweep;
 
 pub use config::{RoutingConfig, StoreKind};
 pub use error::RoutingError;
-pub use mailbox::postgres::PostgresMailboxConfig;
 #[cfg(feature = "simulation")]
 pub use mailbox::memory::{MemoryFault, MemoryMailbox};
+pub use mailbox::postgres::PostgresMailboxConfig;
 pub use service::Routing;

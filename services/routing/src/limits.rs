@@ -1,58 +1,42 @@
 //! Who may send how much: rates per account and per provider, and the memory that waiting messages may take.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use causeway_identity::{AccountId, Domain};
-use governor::clock::{Clock as _, DefaultClock};
-use governor::state::keyed::DashMapStateStore;
-use governor::{Quota, RateLimiter};
+use causeway_redis::counters::Rates;
 
 use crate::config::RoutingConfig;
 use crate::message::Sender;
+use crate::shared_counters;
 
-type Keyed<K> = RateLimiter<K, DashMapStateStore<K>, DefaultClock>;
-
-/// Rates of senders. What is idle is forgotten by [`Limits::tidy`], so that the maps hold recent senders only.
+/// Rates of senders, which replicas share if there is a Redis. What is idle is forgotten by [`Limits::tidy`], so that the
+/// maps hold recent senders only.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    accounts: Keyed<AccountId>,
-    providers: Keyed<Domain>,
-    clock: DefaultClock,
+    pub(crate) accounts: Arc<Rates<AccountId>>,
+    pub(crate) providers: Arc<Rates<Domain>>,
 }
 
 impl Limits {
     pub(crate) fn new(config: &RoutingConfig) -> Self {
-        Self {
-            accounts: RateLimiter::dashmap(quota(config.account_per_s, config.account_burst)),
-            providers: RateLimiter::dashmap(quota(config.provider_per_s, config.provider_burst)),
-            clock: DefaultClock::default(),
-        }
+        let (account, provider) = (shared_counters::account, shared_counters::provider);
+        let accounts = Rates::per_second("sent-account", config.account_per_s, config.account_burst, account);
+        let providers = Rates::per_second("sent-provider", config.provider_per_s, config.provider_burst, provider);
+        Self { accounts: Arc::new(accounts), providers: Arc::new(providers) }
     }
 
     /// Counts a message of `sender`; an error is how many milliseconds to wait.
     pub(crate) fn count(&self, sender: &Sender) -> Result<(), u64> {
-        let wait = |until: governor::NotUntil<_>| {
-            let wait = until.wait_time_from(self.clock.now());
-            u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
-        };
-        self.accounts.check_key(&sender.account).map_err(wait)?;
-        self.providers.check_key(&sender.provider).map_err(wait)
+        self.accounts.take(&sender.account, 1).map_err(shared_counters::milliseconds)?;
+        self.providers.take(&sender.provider, 1).map_err(shared_counters::milliseconds)
     }
 
     /// Forgets senders whose allowance is full again.
     pub(crate) fn tidy(&self) {
-        self.accounts.retain_recent();
-        self.accounts.shrink_to_fit();
-        self.providers.retain_recent();
+        self.accounts.tidy();
+        self.providers.tidy();
     }
-}
-
-fn quota(per_s: u32, burst: u32) -> Quota {
-    // The configuration's check has refused zeros; were one to slip through, one a second is served.
-    let at_least_one = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
-    Quota::per_second(at_least_one(per_s)).allow_burst(at_least_one(burst))
 }
 
 /// A number of bytes that may be in use at a time.

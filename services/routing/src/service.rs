@@ -7,12 +7,13 @@ use std::time::Duration;
 use causeway_identity::{AccountId, Address, Domain};
 use causeway_proto::routing::v1::peers_server::PeersServer;
 use causeway_proto::routing::v1::routing_server::RoutingServer;
+use causeway_redis::{Health, Holds, Redis};
 use causeway_runtime::clock::SharedClock;
 use causeway_runtime::config::Check as _;
 use causeway_runtime::grpc;
 use causeway_runtime::lifecycle::Lifecycle;
 use rand::TryRngCore as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,6 +31,7 @@ use crate::mailbox::{Claimed, Mailbox, StoreError};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::peers::Peers;
+use crate::presence::Presence;
 use crate::push::Pusher;
 use crate::recipient::actor::Shared;
 use crate::recipients::Recipients;
@@ -37,6 +39,7 @@ use crate::records::{Change, Changes, Records, follow};
 use crate::replica::Lease;
 use crate::rpc::link::{Links, LinksInner};
 use crate::rpc::peers::PeersService;
+use crate::shared_counters;
 use crate::strangers::Strangers;
 use crate::sweep;
 
@@ -45,6 +48,7 @@ pub struct Routing {
     links: Links,
     shared: Arc<Shared>,
     registration: Registration,
+    redis: Option<Redis>,
     sweep_every: Duration,
     leftovers: mpsc::Receiver<Leftover>,
     changes: Arc<Told>,
@@ -116,6 +120,7 @@ impl Routing {
         let timeout = Duration::from_millis(config.directory_timeout_ms);
         let records = Records::new(directory, config.cached_records, timeout, metrics.clone());
         let pusher = Pusher::new(config, records.clone(), Arc::clone(&clock), metrics.clone())?;
+        let redis = config.redis.as_ref().map(|redis| Redis::open(redis, "routing", Holds::Hints)).transpose()?;
         let recipients = Recipients::new(config.max_recipients, config.recipient_queue, config.device_policy());
         let shared = Arc::new(Shared {
             mailbox,
@@ -127,6 +132,7 @@ impl Routing {
             strangers: Strangers::new(config),
             pace: Pace::new(Duration::from_millis(config.refusal_delay_ms), config.retry_ms),
             pusher,
+            presence: Presence::new(redis.clone(), &config.stable_name()),
             clock,
             metrics: metrics.clone(),
             retry_ms: config.retry_ms,
@@ -151,7 +157,12 @@ impl Routing {
         let sweep_every = Duration::from_millis(config.sweep_interval_ms);
         let registration =
             Registration { url: config.advertise_url.clone(), lasts: Duration::from_millis(config.lease_ms) };
-        Ok(Self { links, shared, registration, sweep_every, leftovers, changes })
+        Ok(Self { links, shared, registration, redis, sweep_every, leftovers, changes })
+    }
+
+    /// How the Redis with shared rates and presence is, if there is one: while it is degraded, this replica counts alone.
+    pub fn redis_health(&self) -> Option<watch::Receiver<Health>> {
+        self.redis.as_ref().map(Redis::health)
     }
 
     /// The internal gRPC services `causeway.routing.v1.Routing`, for edges, and `Peers`, for other routings.
@@ -183,6 +194,14 @@ impl Routing {
             let renamed = || renamed.renamed();
             keeper.lease.keep(&*keeper.mailbox, &url, lasts, &keeper.metrics, renamed, stopped).await;
         });
+        let (present, stopped) = (Arc::clone(&self.shared), stop.clone());
+        background.spawn(async move { present.presence.run(stopped).await });
+        if let Some(redis) = self.redis {
+            let (counting, stopped) = (Arc::clone(&self.shared), stop.clone());
+            background.spawn(async move {
+                shared_counters::run(redis, &counting.limits, &counting.strangers, stopped).await;
+            });
+        }
         let (paced, stopped) = (Arc::clone(&self.shared), stop.clone());
         background.spawn(async move { paced.pace.run(&stopped).await });
         let recipients = Arc::clone(&self.changes.recipients);

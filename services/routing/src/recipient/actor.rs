@@ -31,6 +31,7 @@ use crate::message::{Ending, MessageKey, Rejection, Seq};
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::peers::Peers;
+use crate::presence::Presence;
 use crate::push::Pusher;
 use crate::recipients::Recipients;
 use crate::records::{Fetched, Records, Unavailable};
@@ -54,6 +55,7 @@ pub(crate) struct Shared {
     pub(crate) strangers: Strangers,
     pub(crate) pace: Pace,
     pub(crate) pusher: Pusher,
+    pub(crate) presence: Presence,
     pub(crate) clock: SharedClock,
     pub(crate) metrics: Metrics,
     pub(crate) retry_ms: u64,
@@ -242,6 +244,7 @@ impl Actor {
     }
 
     fn forget(&mut self, session: &Arc<Session>) {
+        self.shared.presence.detach(session.key);
         if self.sessions.remove(&session.key).is_some() {
             self.shared.metrics.session_detached();
         }
@@ -280,6 +283,7 @@ impl Drop for Actor {
     fn drop(&mut self) {
         for session in self.sessions.values() {
             session.end(Ending::Overloaded, self.retry_after(session));
+            self.shared.presence.detach(session.key);
             self.shared.metrics.session_detached();
         }
         for step in &self.waiting {

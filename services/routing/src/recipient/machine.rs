@@ -152,6 +152,8 @@ pub(crate) struct Machine<R> {
     devices: BTreeMap<DeviceId, Device>,
     /// Also of devices that have left since.
     newest: BTreeMap<DeviceId, Newest>,
+    /// Numbers that sessions had elsewhere, as far as is known.
+    hints: BTreeMap<DeviceId, u64>,
     /// Messages without an outcome.
     pending: HashMap<MessageKey, Pending<R>>,
     /// Those of them that are to be written for a device, and are not on their way yet, in order.
@@ -253,6 +255,7 @@ impl<R> Machine<R> {
             record: None,
             devices: BTreeMap::new(),
             newest: BTreeMap::new(),
+            hints: BTreeMap::new(),
             pending: HashMap::new(),
             waiting: BTreeMap::new(),
             forgetful: false,

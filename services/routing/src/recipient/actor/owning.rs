@@ -2,9 +2,10 @@
 //! (docs/replicas.md, "Who owns a mailbox"); it claims the account when it is needed, and gives it up when another
 //! replica asks for it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use causeway_identity::{AccountId, Address};
+use causeway_identity::{AccountId, Address, DeviceId};
 use futures::FutureExt as _;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -51,7 +52,7 @@ struct Release {
 /// What became of a claim.
 pub(super) enum Claim {
     /// It is this replica's.
-    Ours { id: ReplicaId, usage: Vec<DeviceUsage>, before: Option<ReplicaId> },
+    Ours { id: ReplicaId, usage: Vec<DeviceUsage>, before: Option<ReplicaId>, newest: BTreeMap<DeviceId, u64> },
     /// The lease of before goes on: nothing has changed.
     Still,
     /// Another replica has it, and was not to be asked for it.
@@ -101,6 +102,7 @@ impl Actor {
             account,
             address: self.address.clone(),
             have,
+            attaches: matches!(step, Step::Attach(_)).then(|| self.now().unix_us),
             ask,
             not_before: self.owning.not_before.take(),
             until: (since + self.shared.claim_timeout).max(Instant::now() + LAST_CHANCE),
@@ -120,7 +122,7 @@ impl Actor {
                 self.write_held_back();
                 self.waiting.push_front(step);
             }
-            Claim::Ours { id, usage, before } => {
+            Claim::Ours { id, usage, before, newest } => {
                 let goes_on =
                     owned.is_some_and(|owned| before == Some(owned.id)) && self.machine.account() == Some(account);
                 if goes_on {
@@ -131,6 +133,7 @@ impl Actor {
                     }
                     self.shared.metrics.claimed(if before.is_none() { "free" } else { "taken" });
                     self.machine.load(account, &usage, &mut self.out);
+                    self.machine.hint(&newest);
                     // What an earlier account of the address has left is erased as its owner.
                     self.perform();
                 }
@@ -320,6 +323,8 @@ struct Terms {
     have: Option<ReplicaId>,
     /// If another replica has it, it is asked for it.
     ask: bool,
+    /// It is claimed for a session: the time of day, in microseconds.
+    attaches: Option<u64>,
     not_before: Option<Instant>,
     until: Instant,
 }
@@ -330,7 +335,19 @@ impl Terms {
         if let Some(not_before) = self.not_before {
             tokio::time::sleep_until(not_before.min(until)).await;
         }
-        tokio::time::timeout_at(until, self.until_claimed(&shared)).await.unwrap_or(Claim::Away)
+        let (account, attaches) = (self.account, self.attaches);
+        let hint = async {
+            match attaches {
+                Some(now_us) => shared.presence.newest(account, now_us).await,
+                None => BTreeMap::new(),
+            }
+        };
+        let claim = tokio::time::timeout_at(until, self.until_claimed(&shared));
+        let (claim, hinted) = tokio::join!(claim, hint);
+        match claim.unwrap_or(Claim::Away) {
+            Claim::Ours { id, usage, before, .. } => Claim::Ours { id, usage, before, newest: hinted },
+            claim => claim,
+        }
     }
 
     async fn until_claimed(self, shared: &Shared) -> Claim {
@@ -341,13 +358,17 @@ impl Terms {
                 return Claim::Still;
             }
             match shared.mailbox.claim(id, self.account).await {
-                Ok(Claimed::Ours { usage, before }) => return Claim::Ours { id, usage, before },
+                Ok(Claimed::Ours { usage, before }) => {
+                    return Claim::Ours { id, usage, before, newest: BTreeMap::new() };
+                }
                 Ok(Claimed::Held(_)) if !self.ask => return Claim::Held,
                 Ok(Claimed::Held(owner)) => {
                     if shared.peers.release(&owner, self.account, &self.address).await {
                         // It is free, or somebody else was faster.
                         match shared.mailbox.claim(id, self.account).await {
-                            Ok(Claimed::Ours { usage, before }) => return Claim::Ours { id, usage, before },
+                            Ok(Claimed::Ours { usage, before }) => {
+                                return Claim::Ours { id, usage, before, newest: BTreeMap::new() };
+                            }
                             Ok(Claimed::Held(_)) | Err(_) => {}
                         }
                     }

@@ -7,7 +7,7 @@ use futures::FutureExt as _;
 
 use super::{Actor, Finished, Senses, owning};
 use crate::mailbox::StoreError;
-use crate::message::{Outcome, Rejection};
+use crate::message::{Outcome, Rejection, Sender};
 use crate::recipient::ReplyTo;
 use crate::recipient::machine::Output;
 
@@ -25,6 +25,8 @@ impl Actor {
             Output::Attached { session, waiting, number } => {
                 if let Some(session) = self.sessions.get(&session) {
                     session.attached(waiting, number);
+                    let Sender { account, device, .. } = *session.device;
+                    self.shared.presence.attach(session.key, account, device, number);
                 }
             }
             Output::Deliver { session, tag, envelope, from_mailbox } => {

@@ -37,6 +37,7 @@ impl<R> Machine<R> {
         }
         self.record = None;
         self.newest.clear();
+        self.hints.clear();
         self.outcomes.clear();
         self.deadlines.clear();
         self.waiting.clear();
@@ -95,6 +96,7 @@ impl<R> Machine<R> {
         }
         self.record = None;
         self.newest.clear();
+        self.hints.clear();
         self.outcomes.clear();
         self.deadlines.clear();
         self.waiting.clear();

@@ -1,5 +1,6 @@
 //! Sessions: attach, give, acknowledge, catch up, end.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +63,9 @@ impl<R> Machine<R> {
         let newest = self.newest.get(&id).copied();
         let newest = match (number, newest) {
             (0, newest) => {
-                let next = newest.map_or(0, |newest| newest.number.saturating_add(1));
+                let hint = self.hints.get(&id).copied();
+                let before = newest.map(|newest| newest.number).max(hint);
+                let next = before.map_or(0, |before| before.saturating_add(1));
                 Newest { number: now.unix_us.max(next), fresh: true }
             }
             (number, Some(newest)) if newest.number == number => newest,
@@ -71,6 +74,12 @@ impl<R> Machine<R> {
         };
         self.newest.insert(id, newest);
         Some(newest.number)
+    }
+
+    /// What is told of the devices' sessions at other owners: a session that attaches for the first time gets a greater
+    /// number, whatever the clocks say.
+    pub(crate) fn hint(&mut self, newest: &BTreeMap<DeviceId, u64>) {
+        self.hints.clone_from(newest);
     }
 
     /// Begins with a session once the mailbox has everything that came before it, then goes on with it.
