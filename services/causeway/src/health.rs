@@ -1,8 +1,11 @@
-//! The endpoints for probes.
+//! What probes are told, and the endpoints where they ask.
 
 use anyhow::Context as _;
+use causeway_redis::Health as Redis;
+use causeway_runtime::health::Part;
 use causeway_runtime::lifecycle::Lifecycle;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::config::ServerConfig;
 
@@ -21,4 +24,27 @@ pub(crate) async fn serve(config: &ServerConfig, life: &Lifecycle) -> anyhow::Re
         }
     });
     Ok(())
+}
+
+/// Tells the process's health of a service's Redis; `meaning` is what its users notice while it does not answer.
+pub(crate) fn follow_redis(
+    life: &Lifecycle,
+    part: &'static str,
+    redis: Option<watch::Receiver<Redis>>,
+    meaning: &'static str,
+) {
+    let Some(mut redis) = redis else { return };
+    let health = life.health().clone();
+    life.spawn(async move {
+        loop {
+            let state = match &*redis.borrow_and_update() {
+                Redis::Up { .. } => Part::Up,
+                Redis::Degraded { .. } => Part::Degraded(meaning.to_owned()),
+            };
+            health.report(part, state);
+            if redis.changed().await.is_err() {
+                return;
+            }
+        }
+    });
 }

@@ -1,12 +1,12 @@
 //! gRPC over the simulated network.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use futures::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_stream::Stream;
 use tonic::transport::Channel;
 use tonic::transport::server::{Connected, Router};
 use turmoil::net::{TcpListener, TcpStream};
@@ -50,18 +50,18 @@ pub(crate) fn channel(host: &str, port: u16) -> Channel {
     })
 }
 
-/// Connections to this host.
-pub(crate) async fn incoming(port: u16) -> io::Result<impl Stream<Item = io::Result<Wire>>> {
+/// Connections to this host, with who connects.
+pub(crate) async fn accepted(port: u16) -> io::Result<impl Stream<Item = io::Result<(Wire, SocketAddr)>>> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?;
     Ok(futures::stream::unfold(listener, async |listener| {
-        let accepted = listener.accept().await.map(|(stream, _)| Wire(stream));
+        let accepted = listener.accept().await.map(|(stream, from)| (Wire(stream), from));
         Some((accepted, listener))
     }))
 }
 
 /// Serves gRPC on this host until the host is stopped.
 pub(crate) async fn serve(router: Router, port: u16) -> anyhow::Result<()> {
-    let connections = incoming(port).await?;
+    let connections = accepted(port).await?.map(|accepted| accepted.map(|(stream, _)| stream));
     router.serve_with_incoming(connections).await?;
     Ok(())
 }

@@ -1,0 +1,140 @@
+//! Many seeds, each in a process of its own.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use clap::Args;
+
+/// One seed in so many is run twice, and must do the same.
+const TWICE_EVERY: u64 = 25;
+const SOURCE: &str = include_str!("../deterministic.c");
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// How many.
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// At a time.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Stop at the first seed that finds something.
+    #[arg(long)]
+    until_found: bool,
+}
+
+#[derive(Default)]
+struct Totals {
+    figures: BTreeMap<String, u64>,
+    broken: Vec<(u64, String)>,
+    not_deterministic: Vec<u64>,
+}
+
+/// Runs all of them; true if all promises were kept.
+pub(crate) fn run(run: &Run) -> anyhow::Result<bool> {
+    let folder = tempfile::tempdir().context("a folder for the library")?;
+    let library = build_library(folder.path())?;
+    let own = std::env::current_exe().context("the path of this program")?;
+    #[expect(clippy::disallowed_methods, reason = "how long it took, for the reader")]
+    let begun = Instant::now();
+    let (next, totals) = (AtomicU64::new(run.first), Mutex::new(Totals::default()));
+    let failed: Mutex<Option<anyhow::Error>> = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..run.jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let over = run.until_found && totals.lock().is_ok_and(|totals| !totals.broken.is_empty());
+                    if seed >= run.first.saturating_add(run.seeds) || over {
+                        return;
+                    }
+                    if let Err(error) = one(&own, &library, seed, &totals) {
+                        if let Ok(mut failed) = failed.lock() {
+                            failed.get_or_insert(error);
+                        }
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    if let Some(error) = failed.into_inner().unwrap_or_default() {
+        return Err(error);
+    }
+    let totals = totals.into_inner().unwrap_or_default();
+    let mut out = std::io::stdout().lock();
+    for (seed, what) in &totals.broken {
+        writeln!(
+            out,
+            "seed {seed}: {what}\n  again, with all that happened: {} one --seed {seed} --log",
+            own.display()
+        )?;
+    }
+    for seed in &totals.not_deterministic {
+        writeln!(out, "seed {seed} did not do the same twice")?;
+    }
+    let figures: Vec<String> = totals.figures.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let took: Duration = begun.elapsed();
+    writeln!(
+        out,
+        "{} in {:.1} s; {} with broken promises",
+        figures.join(" "),
+        took.as_secs_f64(),
+        totals.broken.len()
+    )?;
+    Ok(totals.broken.is_empty() && totals.not_deterministic.is_empty())
+}
+
+fn one(own: &Path, library: &Path, seed: u64, totals: &Mutex<Totals>) -> anyhow::Result<()> {
+    let output = start(own, library, seed, seed % TWICE_EVERY == 0)?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let same = seed % TWICE_EVERY != 0 || start(own, library, seed, true)?.stdout == output.stdout;
+    let summary = text.lines().find(|line| line.starts_with("seed=")).map(str::to_owned);
+    let violations: Vec<&str> = text.lines().filter(|line| line.starts_with("violation ")).collect();
+    let mut totals = totals.lock().map_err(|_| anyhow::anyhow!("another seed failed"))?;
+    *totals.figures.entry("seeds".to_owned()).or_default() += 1;
+    let mut what = violations.first().map(|line| (*line).to_owned());
+    match summary {
+        Some(summary) => {
+            for (name, value) in summary.split_whitespace().filter_map(|word| word.split_once('=')) {
+                if let (true, Ok(value)) = (name != "seed", value.parse::<u64>()) {
+                    *totals.figures.entry(name.to_owned()).or_default() += value;
+                }
+            }
+        }
+        None => what = Some(format!("it broke off: {}", String::from_utf8_lossy(&output.stderr).trim())),
+    }
+    totals.broken.extend(what.map(|what| (seed, what)));
+    if !same {
+        totals.not_deterministic.push(seed);
+    }
+    Ok(())
+}
+
+fn start(own: &Path, library: &Path, seed: u64, log: bool) -> anyhow::Result<Output> {
+    let mut command = Command::new(own);
+    command.arg("one").arg("--seed").arg(seed.to_string());
+    if log {
+        command.arg("--log");
+    }
+    command.env("LD_PRELOAD", library).env("CAUSEWAY_SIMULATION_SEED", seed.to_string());
+    command.output().context("start a simulation")
+}
+
+/// The library that makes a process deterministic.
+fn build_library(folder: &Path) -> anyhow::Result<PathBuf> {
+    let (source, library) = (folder.join("deterministic.c"), folder.join("deterministic.so"));
+    std::fs::write(&source, SOURCE)?;
+    let built = Command::new("cc").args(["-O2", "-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    let built = built.context("cc is missing: install gcc")?;
+    anyhow::ensure!(built.success(), "cc could not build {}", source.display());
+    Ok(library)
+}

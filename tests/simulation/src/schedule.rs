@@ -1,0 +1,127 @@
+//! What happens to the system when, from a seed.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+
+use crate::client::Plan;
+use crate::people::Person;
+
+/// Hosts by name.
+pub(crate) const ROUTINGS: [&str; 3] = ["routing-0", "routing-1", "routing-2"];
+pub(crate) const EDGES: [&str; 2] = ["edge-0", "edge-1"];
+pub(crate) const DIRECTORY: &str = "directory";
+
+/// Load and faults happen until then; what is broken is mended.
+pub(crate) const LOAD: Duration = Duration::from_secs(8);
+/// Everything must be settled by then.
+pub(crate) const END: Duration = Duration::from_secs(40);
+
+/// Something that goes wrong, and is mended.
+#[derive(Debug, Clone)]
+pub(crate) enum Fault {
+    /// A process dies and comes back.
+    Crash(String),
+    /// Nothing passes between two hosts, in one direction or both; what was under way is lost.
+    Cut { from: String, to: String, both: bool },
+    /// What passes between two hosts arrives later.
+    Hold { from: String, to: String },
+    /// The store answers writes with an error although they may have happened, or only after a while.
+    Store,
+}
+
+/// A fault and when.
+#[derive(Debug, Clone)]
+pub(crate) struct Planned {
+    pub(crate) begin: Duration,
+    pub(crate) end: Duration,
+    pub(crate) fault: Fault,
+}
+
+/// A run.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    pub(crate) people: Vec<Person>,
+    pub(crate) clients: Vec<Plan>,
+    pub(crate) faults: Vec<Planned>,
+    /// Accounts that close, from when to when.
+    pub(crate) closings: Vec<(u8, Duration, Duration)>,
+    /// Errors of the hosts' clocks.
+    pub(crate) ahead: Vec<Duration>,
+}
+
+impl Schedule {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let accounts: u8 = rng.random_range(3..=5);
+        let mut people = Vec::new();
+        for account in 0..accounts {
+            people.extend((1..=rng.random_range(1..=2)).map(|device| Person { account, device }));
+        }
+        let clients = people.iter().map(|person| plan(*person, &people, accounts, &mut rng)).collect();
+        let mut faults: Vec<Planned> = (0..rng.random_range(0..=8)).map(|_| fault(&people, &mut rng)).collect();
+        faults.sort_by_key(|planned| planned.begin);
+        let closings = (0..rng.random_range(0..=2)).map(|_| {
+            let (from, lasts) = (at(&mut rng, 1.0, 6.0), at(&mut rng, 0.2, 2.0));
+            (rng.random_range(0..accounts), from, from + lasts)
+        });
+        let closings = closings.collect();
+        let ahead = (0..ROUTINGS.len()).map(|_| at(&mut rng, 0.0, 0.5)).collect();
+        Self { people, clients, faults, closings, ahead }
+    }
+}
+
+fn at(rng: &mut StdRng, from: f64, to: f64) -> Duration {
+    Duration::from_micros((rng.random_range(from..to) * 1_000_000.0) as u64)
+}
+
+fn plan(person: Person, people: &[Person], accounts: u8, rng: &mut StdRng) -> Plan {
+    // Only home and third parties talk to each other.
+    let partners: Vec<u8> = (0..accounts).filter(|other| other % 2 != person.account % 2).collect();
+    let count = rng.random_range(5..25);
+    let mut sends: Vec<(Duration, u8)> = Vec::new();
+    while sends.len() < count {
+        let (when, to) = (at(rng, 0.3, LOAD.as_secs_f64()), *partners.choose(rng).unwrap_or(&0));
+        // Some come in bursts.
+        let burst = if rng.random_bool(0.2) { rng.random_range(2..8) } else { 1 };
+        sends.extend(std::iter::repeat_n((when, to), burst));
+    }
+    sends.sort();
+    let mut drops: Vec<Duration> = (0..rng.random_range(0..3)).map(|_| at(rng, 0.5, LOAD.as_secs_f64())).collect();
+    drops.sort();
+    Plan {
+        person,
+        seed: rng.random(),
+        edges: EDGES.map(str::to_owned).to_vec(),
+        people: people.to_vec(),
+        sends,
+        drops,
+        ack_delay: Duration::from_millis(*[0, 10, 60].choose(rng).unwrap_or(&0)),
+    }
+}
+
+fn fault(people: &[Person], rng: &mut StdRng) -> Planned {
+    let begin = at(rng, 0.5, LOAD.as_secs_f64());
+    let end = begin + at(rng, 0.05, 4.0);
+    let mut servers: Vec<String> = ROUTINGS.iter().chain(&EDGES).map(|name| (*name).to_owned()).collect();
+    let crashed = servers.choose(rng).cloned().unwrap_or_default();
+    servers.push(DIRECTORY.to_owned());
+    servers.extend(people.iter().map(host_of));
+    let from = servers.choose(rng).cloned().unwrap_or_default();
+    let others: Vec<&String> = servers.iter().filter(|other| **other != from).collect();
+    let to = others.choose(rng).map(|other| (*other).clone()).unwrap_or_default();
+    let fault = match rng.random_range(0..10) {
+        0..=3 => Fault::Crash(crashed),
+        4..=6 => Fault::Cut { from, to, both: rng.random_bool(0.6) },
+        7..=8 => Fault::Hold { from, to },
+        _ => Fault::Store,
+    };
+    Planned { begin, end: end.min(LOAD), fault }
+}
+
+/// The host of a client.
+pub(crate) fn host_of(person: &Person) -> String {
+    format!("client-{}-{}", person.account, person.device)
+}
