@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use super::{Invariant, Totals, Violation};
+use super::{Invariant, Totals, Violation, closed};
 use crate::events::Faults;
 use crate::ledger::{Class, Consent, Kind, MessageNumber, Outcome, Record};
 
@@ -21,6 +21,8 @@ pub(super) struct Message {
     /// First submission.
     pub(super) at: u64,
     pub(super) again: u32,
+    /// In which session of the sender it was submitted first, and last.
+    epochs: (u32, u32),
     /// The first outcome that is a promise or, if there is none, the first.
     pub(super) outcome: Option<(Outcome, u64)>,
     pub(super) got: Vec<Got>,
@@ -81,6 +83,8 @@ pub(super) struct History {
     pub(super) violations: Vec<Violation>,
     pub(super) last: u64,
     pub(super) ended: bool,
+    /// When somebody was told to slow down.
+    slowed: Vec<u64>,
     claimed: HashSet<(u32, u32, u32, bool, u32)>,
     /// Times in which something was disturbed, merged and in order.
     disturbed: Vec<(u64, u64)>,
@@ -175,7 +179,7 @@ impl History {
                     }
                 }
             }
-            Record::Submit { t, m, a, q, c, to, .. } => {
+            Record::Submit { t, m, e, a, q, c, to } => {
                 self.last = t;
                 self.totals.submitted += 1;
                 let message = Message {
@@ -185,15 +189,17 @@ impl History {
                     to: to.into_boxed_slice(),
                     at: t,
                     again: 0,
+                    epochs: (e, e),
                     outcome: None,
                     got: Vec::new(),
                 };
                 self.messages.insert(m, message);
             }
-            Record::Again { m, .. } => {
+            Record::Again { m, e, .. } => {
                 self.totals.again += 1;
                 if let Some(message) = self.messages.get_mut(&m) {
                     message.again += 1;
+                    message.epochs.1 = message.epochs.1.max(e);
                 }
             }
             Record::Ack { t, m, o, r, .. } => self.ack(t, m, o, r),
@@ -267,6 +273,9 @@ impl History {
         let Some(message) = self.messages.get_mut(&m) else {
             return self.violate(Invariant::Acks, t, Some(m), None, format!("an outcome of {m}, which nobody sent"));
         };
+        if reason == "RateLimited" {
+            self.slowed.push(t);
+        }
         if !reason.is_empty() {
             *self.totals.rejections.entry(reason).or_insert(0) += 1;
         }
@@ -362,20 +371,43 @@ impl History {
             self.totals.duplicated += 1;
             return self.violate(Invariant::Once, t, Some(m), Some(d), format!("device {d} shows {m} twice"));
         }
-        let greatest = device.shown.entry(m.device()).or_insert((message.seq, m));
-        if greatest.0 <= message.seq {
-            *greatest = (message.seq, m);
+        let (account, seq, at) = (message.account, message.seq, message.at);
+        let entry = device.shown.entry(m.device()).or_insert((seq, m));
+        if entry.0 <= seq {
+            *entry = (seq, m);
             return;
         }
+        let greatest = *entry;
         if sdk {
             self.totals.sdk_inversions += 1;
+            return;
+        }
+        let (late, ahead) = (message.epochs, greatest.1);
+        let ahead_epoch = self.messages.get(&ahead).map_or(0, |ahead| ahead.epochs.0);
+        if late.1 > ahead_epoch && self.may_have_been_refused(m.device(), account, at, t) {
+            self.totals.late_retries += 1;
             return;
         }
         self.totals.inversions += 1;
         let what = format!(
             "device {d} shows {m} (number {} of its sender to this account) after {} (number {})",
-            message.seq, greatest.1, greatest.0
+            seq, greatest.1, greatest.0
         );
         self.violate(Invariant::Order, t, Some(m), Some(d), what);
+    }
+
+    /// Whether a message to `account` that was sent at `from` may have been refused before `to` without its sender hearing
+    /// of it. What is repeated after that comes behind what was sent and accepted meanwhile, and rightly so.
+    fn may_have_been_refused(&self, sender: u32, account: u32, from: u64, to: u64) -> bool {
+        const AROUND: u64 = 3_000_000;
+        let next = self.slowed.partition_point(|t| *t < from.saturating_sub(AROUND));
+        if self.slowed.get(next).is_some_and(|t| *t <= to.saturating_add(AROUND)) {
+            return true;
+        }
+        let Some(sender) = self.devices.get(&sender).map(|device| device.account) else { return false };
+        let (Some(sender), Some(account)) = (self.accounts.get(&sender), self.accounts.get(&account)) else {
+            return false;
+        };
+        closed::maybe(account, sender.provider, false, from, to) || closed::maybe(sender, 0, true, from, to)
     }
 }

@@ -224,6 +224,32 @@ fn what_has_no_outcome_may_be_there_or_not_but_not_twice() {
 }
 
 #[test]
+fn a_retry_may_be_late_only_if_it_may_have_been_refused_and_its_session_was_lost() {
+    let late = |closed: bool, epoch: u32| {
+        let mut story = Story::begun();
+        let rule = Consent::Nobody;
+        if closed {
+            story.push(|t| Record::ConsentAsk { t, a: 1, c: rule });
+            story.push(|t| Record::ConsentAnswer { t, a: 1, c: rule, ok: true });
+        }
+        let m = story.message(0, None, &[]);
+        if closed {
+            story.push(|t| Record::ConsentAsk { t, a: 1, c: Consent::All });
+            story.push(|t| Record::ConsentAnswer { t, a: 1, c: Consent::All, ok: true });
+        }
+        story.message(1, Some(Outcome::Delivered), &[2, 3]);
+        story.push(|t| Record::Down { t, d: 0, e: 1, why: "lost".to_owned() });
+        story.push(|t| Record::Up { t, d: 0, e: 2, w: 0 });
+        story.push(|t| Record::Again { t, m, e: epoch });
+        story.arrive(2, m, 30_000);
+        violates(story)
+    };
+    assert_eq!(late(true, 2), []);
+    assert_eq!(late(true, 1), [Invariant::Order]);
+    assert_eq!(late(false, 2), [Invariant::Order]);
+}
+
+#[test]
 fn what_was_rejected_must_not_arrive_unless_it_was_repeated_or_disturbed() {
     let mut story = Story::begun();
     story.message(0, Some(Outcome::Rejected), &[2, 3]);
