@@ -13,7 +13,7 @@ use causeway_runtime::config::Check as _;
 use causeway_runtime::grpc;
 use causeway_runtime::lifecycle::Lifecycle;
 use rand::TryRngCore as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -161,7 +161,7 @@ impl Routing {
     }
 
     /// How the Redis with shared rates and presence is, if there is one: while it is degraded, this replica counts alone.
-    pub fn redis_health(&self) -> Option<watch::Receiver<Health>> {
+    pub fn redis_health(&self) -> Option<tokio::sync::watch::Receiver<Health>> {
         self.redis.as_ref().map(Redis::health)
     }
 

@@ -4,6 +4,7 @@ mod delivery;
 mod edge;
 mod faults;
 mod push;
+mod redis;
 mod replicas;
 mod rules;
 mod sessions;

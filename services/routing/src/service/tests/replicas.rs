@@ -1,6 +1,6 @@
 //! Several routings on one store: whose an account is, and what becomes of messages and sessions when that changes.
 
-mod rig;
+pub(super) mod rig;
 
 use causeway_proto::directory::v1::RecordChange;
 use causeway_proto::routing::v1::routing_event::Event;

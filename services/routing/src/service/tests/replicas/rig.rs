@@ -11,9 +11,9 @@ use crate::mailbox::memory::MemoryMailbox;
 use crate::mailbox::{Claimed, Replica, ReplicaId};
 
 /// A deployment with replicas.
-pub(super) struct Replicas {
-    pub(super) directory: FakeDirectory,
-    pub(super) clock: Arc<ManualClock>,
+pub(in crate::service::tests) struct Replicas {
+    pub(in crate::service::tests) directory: FakeDirectory,
+    pub(in crate::service::tests) clock: Arc<ManualClock>,
     /// Of the directory.
     life: Lifecycle,
     /// A handle of nobody's.
@@ -44,11 +44,11 @@ fn url(index: usize) -> String {
 }
 
 impl Replicas {
-    pub(super) async fn new(count: usize) -> Self {
+    pub(in crate::service::tests) async fn new(count: usize) -> Self {
         Self::with(count, |_| {}).await
     }
 
-    pub(super) async fn with(count: usize, adjust: impl FnOnce(&mut RoutingConfig)) -> Self {
+    pub(in crate::service::tests) async fn with(count: usize, adjust: impl FnOnce(&mut RoutingConfig)) -> Self {
         let directory = FakeDirectory::new();
         directory.enter(record(ADA, 1, &[1]));
         directory.enter(record(BO, 2, &[1]));
@@ -65,7 +65,7 @@ impl Replicas {
         this
     }
 
-    pub(super) async fn restart(&mut self, index: usize) {
+    pub(in crate::service::tests) async fn restart(&mut self, index: usize) {
         let config = RoutingConfig { advertise_url: url(index), ..self.config.clone() };
         let (mailbox, clock) = (self.store.another(), self.clock.clone());
         let directory = self.directory.channel(&self.life);
@@ -90,37 +90,37 @@ impl Replicas {
         self.running[index].as_ref().expect("it runs")
     }
 
-    pub(super) fn mailbox(&self, index: usize) -> &MemoryMailbox {
+    pub(in crate::service::tests) fn mailbox(&self, index: usize) -> &MemoryMailbox {
         &self.process(index).mailbox
     }
 
-    pub(super) fn lease(&self) -> Duration {
+    pub(in crate::service::tests) fn lease(&self) -> Duration {
         Duration::from_millis(self.config.lease_ms)
     }
 
-    pub(super) async fn edge(&self, index: usize) -> Edge {
+    pub(in crate::service::tests) async fn edge(&self, index: usize) -> Edge {
         Edge::link(RoutingClient::new(self.process(index).channel.clone())).await
     }
 
     /// Peers do not get through to it.
-    pub(super) fn cut_off(&self, index: usize) {
+    pub(in crate::service::tests) fn cut_off(&self, index: usize) {
         self.peers.channels.lock().unwrap().remove(&url(index));
     }
 
     /// Peers get through to it.
-    pub(super) fn reach(&self, index: usize) {
+    pub(in crate::service::tests) fn reach(&self, index: usize) {
         let channel = self.process(index).channel.clone();
         self.peers.channels.lock().unwrap().insert(url(index), channel);
     }
 
     /// Resolves when somebody has tried in vain to reach a peer so often.
-    pub(super) async fn asked_for_release(&self, times: u64) {
+    pub(in crate::service::tests) async fn asked_for_release(&self, times: u64) {
         let mut missed = self.peers.missed.subscribe();
         tokio::time::timeout(PATIENCE, missed.wait_for(|missed| *missed >= times)).await.unwrap().unwrap();
     }
 
     /// The process is gone from one instant to the next.
-    pub(super) async fn kill(&mut self, index: usize) {
+    pub(in crate::service::tests) async fn kill(&mut self, index: usize) {
         self.cut_off(index);
         let process = self.running[index].take().unwrap();
         process.mailbox.kill(0);
@@ -129,7 +129,7 @@ impl Replicas {
     }
 
     /// The process ends in order.
-    pub(super) async fn drain(&mut self, index: usize) {
+    pub(in crate::service::tests) async fn drain(&mut self, index: usize) {
         let process = self.running[index].take().unwrap();
         process.stage.drain();
         tokio::time::timeout(PATIENCE, process.served).await.unwrap().unwrap().unwrap();
@@ -137,7 +137,7 @@ impl Replicas {
         process.life.finish(Duration::from_secs(5)).await;
     }
 
-    pub(super) async fn stop(&mut self) {
+    pub(in crate::service::tests) async fn stop(&mut self) {
         for index in 0..self.running.len() {
             if self.running[index].is_some() {
                 self.drain(index).await;
@@ -145,13 +145,13 @@ impl Replicas {
         }
     }
 
-    pub(super) async fn waiting_messages(&self, account: u8) -> u64 {
+    pub(in crate::service::tests) async fn waiting_messages(&self, account: u8) -> u64 {
         let usage = self.store.usage(AccountId::from_bytes([account; 16])).await.unwrap();
         usage.iter().map(|known| known.usage.messages).sum()
     }
 
     /// Which of the running replicas owns an account.
-    pub(super) async fn sole_owner(&self, account: u8) -> Option<usize> {
+    pub(in crate::service::tests) async fn sole_owner(&self, account: u8) -> Option<usize> {
         let visitor = Replica { id: ReplicaId::from_bytes([0xee; 16]), url: String::new() };
         self.store.renew(&visitor, Duration::from_secs(1)).await.unwrap();
         match self.store.claim(visitor.id, AccountId::from_bytes([account; 16])).await.unwrap() {
