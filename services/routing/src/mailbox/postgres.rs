@@ -20,6 +20,7 @@ use std::time::Duration;
 use causeway_identity::{AccountId, DeviceId};
 use causeway_postgres::{Class, Connection, Postgres, PostgresError};
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use rand::RngCore;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
@@ -104,12 +105,6 @@ impl PostgresMailbox {
         Ok(Self { queues, writers, reader: Arc::new(reader) })
     }
 
-    /// Takes nothing more, and waits until everything that is queued was written or given up.
-    pub(crate) async fn close(&self) {
-        self.queues.iter().for_each(|queue| queue.close());
-        self.writers.wait().await;
-    }
-
     /// Number of transactions that writers have committed.
     #[cfg(test)]
     pub(crate) fn commits(&self) -> u64 {
@@ -140,7 +135,7 @@ impl PostgresMailbox {
     }
 }
 
-/// Writes what is queued, if the runtime lives long enough; to wait for it is [`PostgresMailbox::close`].
+/// Writes what is queued, if the runtime lives long enough; to wait for it is [`Mailbox::close`].
 impl Drop for PostgresMailbox {
     fn drop(&mut self) {
         self.queues.iter().for_each(|queue| queue.close());
@@ -263,6 +258,12 @@ impl Mailbox for PostgresMailbox {
             reader.ask(&reader.leases, Instant::now() + reader.timeout, Lost::Nothing, look).await
         }
         .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'static, ()> {
+        self.queues.iter().for_each(|queue| queue.close());
+        let writers = self.writers.clone();
+        async move { writers.wait().await }.boxed()
     }
 }
 

@@ -9,7 +9,7 @@ use rand::SeedableRng as _;
 
 use super::{PostgresMailbox, PostgresMailboxConfig};
 use crate::mailbox::suite::{self, BOUNDS};
-use crate::mailbox::{Bounds, shared_suite};
+use crate::mailbox::{Bounds, Mailbox as _, shared_suite};
 use crate::metrics::Metrics;
 
 mod faults;
