@@ -5,6 +5,7 @@ mod abuse;
 mod client;
 mod log;
 mod logins;
+mod redis;
 mod repeats;
 mod replicas;
 mod rig;
