@@ -7,7 +7,7 @@
 //! | I2 rejected | a message whose only outcome is `rejected`, submitted once and with no fault meanwhile, reaches nobody |
 //! | I3 once | no message is shown twice; a repeat on the wire needs a fault or a lost session between the two |
 //! | I4 origin | every delivery was submitted, for that device; tags rise by one |
-//! | I5 order | between two devices messages are shown in the order of submission; but a message that may have been refused (closed consent, rate limit) in a session that was lost before its sender heard of it, and is repeated in a later one, comes when it comes |
+//! | I5 order | between two devices messages are shown in the order of submission; but one that may have been refused (closed consent, rate limit) and that its sender repeats before hearing so comes when it comes |
 //! | I6 consent | nothing whose whole time lies between a confirmed closing and the next request to open, and nothing to a removed device |
 //! | I7 account | a body opens with the key of the device that got it, and names it, its account and the message |
 //! | I8 acks | at `delivered` every device has acknowledged; an outcome names a message of its session; a tag never sent is not acknowledged |
@@ -124,7 +124,7 @@ pub struct Totals {
     pub duplicated: u64,
     /// Messages shown out of order.
     pub inversions: u64,
-    /// Shown late and rightly so: the sender did not hear that it was refused, and repeated it on a later session.
+    /// Shown late and rightly so: it may have been refused, and the sender repeated it without having heard so.
     pub late_retries: u64,
     /// Of devices of the SDK, which may send in another order after the server has pushed back.
     pub sdk_inversions: u64,

@@ -21,8 +21,6 @@ pub(super) struct Message {
     /// First submission.
     pub(super) at: u64,
     pub(super) again: u32,
-    /// In which session of the sender it was submitted first, and last.
-    epochs: (u32, u32),
     /// The first outcome that is a promise or, if there is none, the first.
     pub(super) outcome: Option<(Outcome, u64)>,
     pub(super) got: Vec<Got>,
@@ -179,7 +177,7 @@ impl History {
                     }
                 }
             }
-            Record::Submit { t, m, e, a, q, c, to } => {
+            Record::Submit { t, m, a, q, c, to, .. } => {
                 self.last = t;
                 self.totals.submitted += 1;
                 let message = Message {
@@ -189,17 +187,15 @@ impl History {
                     to: to.into_boxed_slice(),
                     at: t,
                     again: 0,
-                    epochs: (e, e),
                     outcome: None,
                     got: Vec::new(),
                 };
                 self.messages.insert(m, message);
             }
-            Record::Again { m, e, .. } => {
+            Record::Again { m, .. } => {
                 self.totals.again += 1;
                 if let Some(message) = self.messages.get_mut(&m) {
                     message.again += 1;
-                    message.epochs.1 = message.epochs.1.max(e);
                 }
             }
             Record::Ack { t, m, o, r, .. } => self.ack(t, m, o, r),
@@ -371,7 +367,7 @@ impl History {
             self.totals.duplicated += 1;
             return self.violate(Invariant::Once, t, Some(m), Some(d), format!("device {d} shows {m} twice"));
         }
-        let (account, seq, at) = (message.account, message.seq, message.at);
+        let (account, seq, at, again) = (message.account, message.seq, message.at, message.again);
         let entry = device.shown.entry(m.device()).or_insert((seq, m));
         if entry.0 <= seq {
             *entry = (seq, m);
@@ -382,9 +378,7 @@ impl History {
             self.totals.sdk_inversions += 1;
             return;
         }
-        let (late, ahead) = (message.epochs, greatest.1);
-        let ahead_epoch = self.messages.get(&ahead).map_or(0, |ahead| ahead.epochs.0);
-        if late.1 > ahead_epoch && self.may_have_been_refused(m.device(), account, at, t) {
+        if again > 0 && self.may_have_been_refused(m.device(), account, at, t) {
             self.totals.late_retries += 1;
             return;
         }
@@ -397,7 +391,7 @@ impl History {
     }
 
     /// Whether a message to `account` that was sent at `from` may have been refused before `to` without its sender hearing
-    /// of it. What is repeated after that comes behind what was sent and accepted meanwhile, and rightly so.
+    /// of it. What is repeated before it has heard comes behind what was sent and accepted meanwhile, and rightly so.
     fn may_have_been_refused(&self, sender: u32, account: u32, from: u64, to: u64) -> bool {
         const AROUND: u64 = 3_000_000;
         let next = self.slowed.partition_point(|t| *t < from.saturating_sub(AROUND));
