@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use causeway_fetch::Fetcher;
 use causeway_postgres::Postgres;
@@ -11,12 +12,13 @@ use causeway_proto::directory::v1::prekeys_server::PrekeysServer;
 use causeway_proto::directory::v1::providers_server::ProvidersServer;
 use causeway_proto::directory::v1::records_server::RecordsServer;
 use causeway_proto::directory::v1::token_keys_server::TokenKeysServer;
-use causeway_redis::{Holds, Redis};
+use causeway_redis::{Holds, Redis, counters};
 use causeway_runtime::clock::SharedClock;
 use causeway_runtime::config::Check as _;
 use causeway_runtime::grpc;
 use causeway_runtime::health::{Health, Part};
 use causeway_runtime::lifecycle::Lifecycle;
+use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
@@ -34,6 +36,7 @@ use crate::token_keys::TokenKeys;
 
 /// Batches of keys whose signatures are verified at the same time; each keeps one core busy for some milliseconds.
 const VERIFICATIONS: usize = 4;
+const TIDY_EVERY: Duration = Duration::from_secs(10);
 
 /// The key-directory, built and not yet serving.
 pub struct KeyDirectory {
@@ -138,7 +141,11 @@ impl KeyDirectory {
     pub async fn serve(self, life: Lifecycle) -> Result<(), DirectoryError> {
         let Self { directory, peers, redis, .. } = self;
         let mut peers = peers.map(|peers| Task::spawn(peers.run(life.health().clone(), directory.closing.clone())));
-        let _redis = redis.map(|redis| Task::spawn(watch_redis(redis, life.health().clone())));
+        let _with_redis = redis.map(|redis| {
+            let sharing = counters::sync(redis.clone(), directory.limits.to_share(), directory.closing.clone());
+            let tidying = tidy(Arc::clone(&directory));
+            [sharing.boxed(), tidying.boxed(), watch_redis(redis, life.health().clone()).boxed()].map(Task::spawn)
+        });
         let outcome = tokio::select! {
             () = life.draining() => Ok(()),
             () = directory.store.lost() => Err(DirectoryError::StoreLost),
@@ -159,6 +166,13 @@ async fn ended(task: Option<&mut Task>) {
     match task {
         Some(task) => task.ended().await,
         None => std::future::pending().await,
+    }
+}
+
+async fn tidy(directory: Arc<Directory>) {
+    loop {
+        tokio::time::sleep(TIDY_EVERY).await;
+        directory.limits.tidy();
     }
 }
 

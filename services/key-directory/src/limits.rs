@@ -1,12 +1,23 @@
 //! Rate limits of the directory, each per key, in memory: a restart forgives.
+//!
+//! Several key-directories count together by way of Redis, so that a user gets no more from two of them than from one,
+//! but for what they have not told each other yet. Without Redis each counts alone: with `n` of them a user may get `n`
+//! times as much. That is a brake that is weaker, and no wall that falls: what limits protect beyond that (one-time
+//! prekeys are never given twice, accounts have 16 devices) is in the store.
 
 mod limiter;
+mod name;
 
+use std::hash::Hash;
+use std::sync::Arc;
 use std::time::Duration;
 
 use causeway_identity::{AccountId, Address, DeviceId, ProviderId};
 
+use causeway_redis::counters::Shared;
+
 use self::limiter::Limiter;
+use self::name::Named;
 use crate::accounts::Record;
 use crate::config::DirectoryConfig;
 
@@ -35,25 +46,72 @@ pub(crate) struct TooFast {
 impl Limits {
     pub(crate) fn new(config: &DirectoryConfig) -> Self {
         let share = config.limiter_states;
+        let together = config.redis.is_some();
+        let limit = Plan { share, together };
         Self {
-            enlist_address: Limiter::new(config.enlist_burst, config.enlist_interval_ms, share),
-            enlist_provider: Limiter::new(config.enlist_provider_burst, config.enlist_provider_interval_ms, 1),
-            publish: Limiter::new(config.publish_burst, config.publish_interval_ms, share),
-            claim: Limiter::new(config.claim_burst, config.claim_interval_ms, share),
-            claim_provider: Limiter::new(config.claim_provider_burst, config.claim_provider_interval_ms, share),
-            claim_target: Limiter::new(config.claim_target_burst, config.claim_target_interval_ms, share),
-            misses: Limiter::new(config.miss_burst, config.miss_interval_ms, share),
-            misses_provider: Limiter::new(config.miss_provider_burst, config.miss_provider_interval_ms, 1),
+            enlist_address: limit.of("directory-enlist-address", config.enlist_burst, config.enlist_interval_ms),
+            enlist_provider: Plan { share: 1, together }.of(
+                "directory-enlist-provider",
+                config.enlist_provider_burst,
+                config.enlist_provider_interval_ms,
+            ),
+            publish: limit.of("directory-publish", config.publish_burst, config.publish_interval_ms),
+            claim: limit.of("directory-claim", config.claim_burst, config.claim_interval_ms),
+            claim_provider: limit.of(
+                "directory-claim-provider",
+                config.claim_provider_burst,
+                config.claim_provider_interval_ms,
+            ),
+            claim_target: limit.of(
+                "directory-claim-target",
+                config.claim_target_burst,
+                config.claim_target_interval_ms,
+            ),
+            misses: limit.of("directory-misses", config.miss_burst, config.miss_interval_ms),
+            misses_provider: Plan { share: 1, together }.of(
+                "directory-misses-provider",
+                config.miss_provider_burst,
+                config.miss_provider_interval_ms,
+            ),
         }
+    }
+
+    /// What key-directories tell each other.
+    pub(crate) fn to_share(&self) -> Vec<Arc<dyn Shared>> {
+        let all = [
+            self.enlist_address.to_share(),
+            self.enlist_provider.to_share(),
+            self.publish.to_share(),
+            self.claim.to_share(),
+            self.claim_provider.to_share(),
+            self.claim_target.to_share(),
+            self.misses.to_share(),
+            self.misses_provider.to_share(),
+        ];
+        all.into_iter().flatten().collect()
+    }
+
+    /// Forgets what has been told and is of no interest any more. To be called now and then.
+    pub(crate) fn tidy(&self) {
+        self.enlist_address.tidy();
+        self.enlist_provider.tidy();
+        self.publish.tidy();
+        self.claim.tidy();
+        self.claim_provider.tidy();
+        self.claim_target.tidy();
+        self.misses.tidy();
+        self.misses_provider.tidy();
     }
 
     /// One enlistment. The provider counts first, so that addresses beyond its rate take no room; what the address's own
     /// limit refuses does not count against the provider, so that one user cannot use up the rate of all.
     pub(crate) fn enlist(&self, address: &Address, provider: ProviderId) -> Result<(), TooFast> {
-        self.enlist_provider.take(provider, ())?;
+        self.enlist_provider.reserve(provider, ())?;
         self.enlist_address
             .take(provider, address.clone())
-            .inspect_err(|_| self.enlist_provider.give_back(provider, &()))
+            .inspect_err(|_| self.enlist_provider.give_back(provider, &()))?;
+        self.enlist_provider.tell(provider, ());
+        Ok(())
     }
 
     /// One publication of prekeys by a device of this account.
@@ -74,14 +132,34 @@ impl Limits {
     /// learns nothing from hits either.
     pub(crate) fn look_up(&self, from: &Record) -> Result<(), TooFast> {
         let provider = from.provider.id;
-        self.misses.take(provider, from.address.clone())?;
-        self.misses_provider.take(provider, ()).inspect_err(|_| self.misses.give_back(provider, &from.address))
+        self.misses.reserve(provider, from.address.clone())?;
+        self.misses_provider.reserve(provider, ()).inspect_err(|_| self.misses.give_back(provider, &from.address))
+    }
+
+    /// The address that `from` asked about is not available.
+    pub(crate) fn missed(&self, from: &Record) {
+        self.misses.tell(from.provider.id, from.address.clone());
+        self.misses_provider.tell(from.provider.id, ());
     }
 
     /// The address that `from` asked about is available.
     pub(crate) fn hit(&self, from: &Record) {
         self.misses.give_back(from.provider.id, &from.address);
         self.misses_provider.give_back(from.provider.id, &());
+    }
+}
+
+/// How limiters are made.
+#[derive(Clone, Copy)]
+struct Plan {
+    share: usize,
+    together: bool,
+}
+
+impl Plan {
+    fn of<K: Hash + Eq + Clone + Named>(self, kind: &'static str, burst: u32, interval_ms: u64) -> Limiter<K> {
+        let limiter = Limiter::new(burst, interval_ms, self.share);
+        if self.together { limiter.shared(kind, burst) } else { limiter }
     }
 }
 

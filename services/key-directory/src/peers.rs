@@ -154,6 +154,10 @@ impl Peers {
                 return;
             }
             tracing::warn!("this directory has lost its place among the directories of its store, and begins anew");
+            #[cfg(test)]
+            if self.planted == Some(simulation::Planted::KeepsItsFollowers) {
+                continue;
+            }
             self.followers.end();
         }
         self.followers.end();
@@ -172,7 +176,7 @@ impl Peers {
             };
             match registered {
                 Ok(place) => {
-                    self.followers.begin(place.number, self.good_until(asked));
+                    self.begin(place, asked);
                     health.report(PART, Part::Up);
                     tracing::info!(replica = ?id, number = place.number, "registered among the directories of the store");
                     return Some(Reign {
@@ -197,6 +201,16 @@ impl Peers {
                 () = closing.cancelled() => return None,
             }
         }
+    }
+
+    fn begin(&self, place: Place, asked: Instant) {
+        #[cfg(test)]
+        if self.planted == Some(simulation::Planted::KeepsItsFollowers) && self.followers.last_number() > 0 {
+            self.followers.extend(self.good_until(asked));
+            self.followers.pass(place.number);
+            return;
+        }
+        self.followers.begin(place.number, self.good_until(asked));
     }
 
     /// Until the registration is over (false), or this directory closes (true).

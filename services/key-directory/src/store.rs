@@ -276,12 +276,14 @@ pub trait Store: Send + Sync + 'static {
     /// At most `limit` providers in the order of their domains (byte order), after `after`.
     async fn providers(&self, after: Option<&Domain>, limit: u32) -> Result<Vec<Provider>, StoreError>;
 
-    /// Keeps token keys that were fetched under `revision` of the settings; false, and nothing kept, if the settings
-    /// have changed since.
+    /// Keeps token keys that were fetched under `revision` of the settings, when those were kept that had been fetched
+    /// at `before_ms`; false, and nothing kept, if the settings have changed since, or the keys: then the fetch may have
+    /// begun before the one that others were kept of.
     async fn keep_token_keys(
         &self,
         provider: ProviderId,
         revision: u64,
+        before_ms: u64,
         keys: &TokenKeySet,
     ) -> Result<bool, StoreError>;
 

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 pub(crate) use fetch::KeysError;
 
-use crate::config::DirectoryConfig;
+use crate::config::{DirectoryConfig, StoreKind};
 use crate::error::DirectoryError;
 use crate::metrics::Metrics;
 use crate::peers::{LogError, Observer};
@@ -55,6 +55,8 @@ pub(crate) struct TokenKeys {
     refresh: Duration,
     cooldown: Duration,
     stale_ms: u64,
+    /// Other key-directories fetch keys, too.
+    shared: bool,
     reloading: tokio::sync::Mutex<()>,
     /// Something is due earlier than thought.
     wake: Notify,
@@ -123,6 +125,7 @@ impl TokenKeys {
             refresh: Duration::from_millis(config.keys_refresh_ms),
             cooldown: Duration::from_millis(config.keys_cooldown_ms),
             stale_ms: config.keys_stale_ms,
+            shared: config.store == StoreKind::Postgres,
             reloading: tokio::sync::Mutex::default(),
             wake: Notify::new(),
             newest: watch::Sender::new(0),
@@ -166,7 +169,10 @@ impl TokenKeys {
                 return Ok(());
             }
             (Due::AsFetched, Some(entry)) if entry.set.fetched_ms == set.fetched_ms => entry.due,
-            (Due::AsFetched, _) => self.next_due(self.refresh),
+            (Due::AsFetched, _) => {
+                let age = Duration::from_millis(self.clock.now_ms().saturating_sub(set.fetched_ms));
+                self.next_due(self.refresh.saturating_sub(age).max(self.refresh / 10))
+            }
         };
         let (error, fetching, asking) =
             before.map_or_else(Default::default, |entry| (entry.error, entry.fetching, entry.asking));

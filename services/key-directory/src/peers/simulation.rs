@@ -26,8 +26,8 @@ pub(crate) enum Planted {
     GrantsBeyondItsLease,
     /// An entry of the log is passed over.
     SkipsANumber,
-    /// A renewal succeeds after the registration was ended.
-    RevivesALease,
+    /// Followers of a registration that has ended stay for the next one.
+    KeepsItsFollowers,
     /// A registration is ended though it was renewed meanwhile.
     EndsWithoutLooking,
     /// A gap in the log is taken for its end.
@@ -39,7 +39,7 @@ impl Planted {
         Self::WaitsForNobody,
         Self::GrantsBeyondItsLease,
         Self::SkipsANumber,
-        Self::RevivesALease,
+        Self::KeepsItsFollowers,
         Self::EndsWithoutLooking,
         Self::PassesOverAGap,
     ];

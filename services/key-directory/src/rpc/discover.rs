@@ -37,6 +37,8 @@ pub(super) async fn reachable(
     let open = to.filter(|to| from.reaches(to) && !to.devices.is_empty());
     if open.is_some() {
         directory.limits.hit(from);
+    } else {
+        directory.limits.missed(from);
     }
     Ok(open.ok_or_else(Refused::not_available))
 }

@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use causeway_identity::{AccountId, DeviceId, Domain, ProviderId};
 use causeway_postgres::{Postgres, PostgresConfig, PostgresError};
 
-use self::claim::Claim;
+use self::claim::{Claim, Claims};
 use self::enlist::Enlist;
 use self::leave::{Remove, Withdraw};
 use self::prekeys::Publish;
@@ -37,11 +37,16 @@ use crate::consent::Consent;
 use crate::keys::VerifiedPrekeys;
 use crate::providers::{Provider, ProviderSettings, ProviderStatus, TokenKeySet};
 
+/// For each connection. All statements go by an index to a few rows of one account, so one plan is as good as another, and
+/// to make a plan each time costs more than to run it.
+const SETTINGS: &[(&str, &str)] = &[("plan_cache_mode", "force_generic_plan"), ("jit", "off")];
+
 /// The directory's state in PostgreSQL.
 ///
 /// A call takes at most some seconds. While the database is away, calls fail with [`StoreError::Away`]; it is never lost.
 pub struct PostgresStore {
     postgres: Postgres,
+    claims: Claims,
 }
 
 impl PostgresStore {
@@ -50,13 +55,15 @@ impl PostgresStore {
     /// # Errors
     /// [`PostgresError`].
     pub async fn open(config: &PostgresConfig) -> Result<Self, PostgresError> {
-        let postgres = Postgres::open(config, "causeway-key-directory", &[]).await?;
+        let postgres = Postgres::open(config, "causeway-key-directory", SETTINGS).await?;
         postgres.migrate("directory", schema::MIGRATIONS).await?;
-        Ok(Self { postgres })
+        let claims = Claims::over(&postgres);
+        Ok(Self { postgres, claims })
     }
 
     /// Its connections.
-    pub(crate) const fn postgres(&self) -> &Postgres {
+    #[cfg(test)]
+    const fn postgres(&self) -> &Postgres {
         &self.postgres
     }
 }
@@ -100,9 +107,10 @@ impl Store for PostgresStore {
         &self,
         provider: ProviderId,
         revision: u64,
+        before_ms: u64,
         keys: &TokenKeySet,
     ) -> Result<bool, StoreError> {
-        Ok(step::take(&self.postgres, &KeepTokenKeys { provider, revision, keys }).await?.outcome)
+        Ok(step::take(&self.postgres, &KeepTokenKeys { provider, revision, before_ms, keys }).await?.outcome)
     }
 
     async fn token_keys(&self, provider: ProviderId) -> Result<Option<TokenKeySet>, StoreError> {
@@ -170,7 +178,7 @@ impl Store for PostgresStore {
         low: u32,
     ) -> Result<Written<Vec<Bundle>>, StoreError> {
         if one_time && !devices.is_empty() {
-            step::take(&self.postgres, &Claim { account, devices, low }).await
+            self.claims.take(Claim { account, devices: devices.to_vec(), low }).await
         } else {
             // Takes nothing, so need not wait for a commit.
             Ok(Written::silent(claim::peek(&self.postgres, account, devices).await?))

@@ -118,10 +118,11 @@ impl Store for SqliteStore {
         &self,
         provider: ProviderId,
         revision: u64,
+        before_ms: u64,
         keys: &TokenKeySet,
     ) -> Result<bool, StoreError> {
         let keys = keys.clone();
-        self.engine.write(move |db| providers::keep_keys(db, provider, revision, &keys)).await
+        self.engine.write(move |db| providers::keep_keys(db, provider, revision, before_ms, &keys)).await
     }
 
     async fn token_keys(&self, provider: ProviderId) -> Result<Option<TokenKeySet>, StoreError> {

@@ -201,10 +201,12 @@ async fn settings_change_but_for_domain_and_kind(store: &dyn Store) {
 async fn token_keys_are_kept_for_the_settings_they_were_fetched_under(store: &dyn Store) {
     let known = provider(1);
     store.register_provider(&known, &token_keys(1), 10).await.unwrap();
-    assert!(store.keep_token_keys(known.id, 0, &token_keys(2)).await.unwrap());
+    assert!(store.keep_token_keys(known.id, 0, 1, &token_keys(2)).await.unwrap());
+    assert_eq!(store.token_keys(known.id).await.unwrap(), Some(token_keys(2)));
+    assert!(!store.keep_token_keys(known.id, 0, 1, &token_keys(4)).await.unwrap(), "others were kept meanwhile");
     assert_eq!(store.token_keys(known.id).await.unwrap(), Some(token_keys(2)));
     store.update_provider(&known.settings, &token_keys(3)).await.unwrap();
-    assert!(!store.keep_token_keys(known.id, 0, &token_keys(4)).await.unwrap(), "fetched under older settings");
+    assert!(!store.keep_token_keys(known.id, 0, 3, &token_keys(4)).await.unwrap(), "fetched under older settings");
     assert_eq!(store.token_keys(known.id).await.unwrap(), Some(token_keys(3)));
 }
 
@@ -477,7 +479,7 @@ async fn nothing_is_found_where_nothing_is(store: &dyn Store) {
     assert_eq!(store.provider(&domain).await.unwrap(), None);
     assert_eq!(store.set_provider_status(&domain, ProviderStatus::Live).await.unwrap().outcome, None);
     assert_eq!(store.token_keys(ProviderId::from_bytes([9; 16])).await.unwrap(), None);
-    assert!(!store.keep_token_keys(ProviderId::from_bytes([9; 16]), 0, &token_keys(1)).await.unwrap());
+    assert!(!store.keep_token_keys(ProviderId::from_bytes([9; 16]), 0, 0, &token_keys(1)).await.unwrap());
     assert_eq!(store.record(&Who::Address("x@p1.example".parse().unwrap())).await.unwrap(), None);
     for (account, device) in [(nobody, device), (account, no_device)] {
         assert_eq!(store.remove_device(account, device, device, 1).await.unwrap().outcome, Removed::NotEnlisted);

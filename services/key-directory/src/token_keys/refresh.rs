@@ -10,9 +10,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{KeysOfProvider, TokenKeys};
+use super::{Due, KeysOfProvider, TokenKeys};
 use crate::providers::{Provider, ProviderStatus, TokenKeySet};
 
+/// Fetches at a time that others overtake; then their keys must do.
+const ATTEMPTS: usize = 3;
 /// Providers that are asked at the same time; slow ones hold up no more than this.
 const AT_ONCE: usize = 32;
 
@@ -59,16 +61,44 @@ impl TokenKeys {
     async fn refresh_in_turn(&self, id: ProviderId) {
         let Some(asking) = self.lock().providers.get(&id).map(|entry| Arc::clone(&entry.asking)) else { return };
         let _turn = asking.turn.lock().await;
-        self.refresh(id).await;
+        if self.have_others_fetched(id).await {
+            if let Some(entry) = self.lock().providers.get_mut(&id) {
+                entry.fetching = false;
+            }
+        } else {
+            self.refresh(id).await;
+        }
+    }
+
+    /// Another key-directory has kept newer keys of a provider than are known here; now they are.
+    async fn have_others_fetched(&self, id: ProviderId) -> bool {
+        let fetched = || self.lock().providers.get(&id).map(|entry| entry.set.fetched_ms);
+        let Some(domain) = self.lock().providers.get(&id).map(|entry| entry.provider.settings.domain.clone()) else {
+            return false;
+        };
+        let before = fetched();
+        self.shared && self.reload(&domain, Due::AsFetched).await.is_ok() && fetched() != before
     }
 
     /// Fetches a provider's keys and keeps them; a failure leaves the last good ones until they are stale.
     async fn refresh(&self, id: ProviderId) {
-        let Some(provider) = self.lock().providers.get(&id).map(|entry| entry.provider.clone()) else { return };
-        let outcome = match self.fetch(&provider.settings).await {
-            Ok(set) => self.keep(&provider, &set).await,
-            Err(error) => Err(error.to_string()),
-        };
+        let mut outcome = Ok(());
+        for _ in 0..ATTEMPTS {
+            let known = self.lock().providers.get(&id).map(|entry| (entry.provider.clone(), entry.set.fetched_ms));
+            let Some((provider, before_ms)) = known else { return };
+            let attempt = match self.fetch(&provider.settings).await {
+                Ok(set) => self.keep(&provider, before_ms, set).await,
+                Err(error) => Err(error.to_string()),
+            };
+            match attempt {
+                Ok(Kept::Overtaken) => {}
+                Ok(Kept::Done) => break,
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
         if let Err(error) = &outcome {
             tracing::warn!(provider = %id, error, "token keys could not be refreshed");
         }
@@ -83,12 +113,19 @@ impl TokenKeys {
     }
 
     /// In the store first, so that what is told here is there after a restart. Keys that were fetched under settings
-    /// which changed meanwhile are not kept.
-    async fn keep(&self, provider: &Provider, set: &TokenKeySet) -> Result<(), String> {
-        let kept = self.store.keep_token_keys(provider.id, provider.revision, set).await;
+    /// which changed meanwhile are not kept; nor are those of a fetch during which others were kept, as it may have begun
+    /// before the one that those are of.
+    async fn keep(&self, provider: &Provider, before_ms: u64, set: TokenKeySet) -> Result<Kept, String> {
+        // So that no two key sets of a provider have the same time.
+        let earliest = if self.shared { before_ms.saturating_add(1) } else { 0 };
+        let set = TokenKeySet { fetched_ms: set.fetched_ms.max(earliest), ..set };
+        let kept = self.store.keep_token_keys(provider.id, provider.revision, before_ms, &set).await;
         let reloaded = self.changed(&provider.settings.domain).await;
         match kept.and_then(|kept| reloaded.map(|()| kept)) {
-            Ok(true) => Ok(()),
+            Ok(true) => Ok(Kept::Done),
+            Ok(false) if self.of(provider.id).is_some_and(|now| now.provider.revision == provider.revision) => {
+                Ok(Kept::Overtaken)
+            }
             Ok(false) => Err("the settings have changed meanwhile".to_owned()),
             Err(error) => Err(error.to_string()),
         }
@@ -108,6 +145,10 @@ impl TokenKeys {
             let mut last = Arc::clone(&asking.turn).lock_owned().await;
             let now = Instant::now();
             let cooled_down = last.is_none_or(|last| now >= last + self.cooldown);
+            if cooled_down && self.wants_fetch(id, kid) {
+                // Another key-directory may know the key already.
+                self.have_others_fetched(id).await;
+            }
             if cooled_down && self.wants_fetch(id, kid) {
                 *last = Some(now);
                 let this = Arc::clone(self);
@@ -135,6 +176,13 @@ impl TokenKeys {
     pub(super) fn next_due(&self, interval: Duration) -> Instant {
         Instant::now() + interval.mul_f64(OsRng.unwrap_err().random_range(0.9..1.1))
     }
+}
+
+/// What became of fetched keys.
+enum Kept {
+    Done,
+    /// Others are kept that were fetched meanwhile.
+    Overtaken,
 }
 
 async fn sleep_until(time: Option<Instant>) {

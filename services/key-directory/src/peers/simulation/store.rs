@@ -141,11 +141,8 @@ impl Log for Way {
         .await
     }
 
-    async fn renew(&self, id: ReplicaId, lasts: Duration, confirmed: u64) -> Result<bool, LogError> {
+    async fn renew(&self, id: ReplicaId, _: Duration, confirmed: u64) -> Result<bool, LogError> {
         self.there_and_back(|disk| {
-            if disk.planted == Some(Planted::RevivesALease) {
-                disk.register.entry(id).or_insert(Peer { id, renewals: 0, lasts, confirmed });
-            }
             let Some(peer) = disk.register.get_mut(&id) else { return false };
             peer.renewals += 1;
             peer.confirmed = peer.confirmed.max(confirmed);

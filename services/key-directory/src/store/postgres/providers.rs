@@ -133,6 +133,7 @@ impl Step for SetStatus<'_> {
 pub(super) struct KeepTokenKeys<'a> {
     pub(super) provider: ProviderId,
     pub(super) revision: u64,
+    pub(super) before_ms: u64,
     pub(super) keys: &'a TokenKeySet,
 }
 
@@ -146,11 +147,17 @@ impl Step for KeepTokenKeys<'_> {
             return Ok(Done::nothing(false));
         };
         let keys = self.keys;
-        tx.execute(KEEP_TOKEN_KEYS, &[&id, &keys.jwks, &small(keys.count), &big(keys.fetched_ms)]).await?;
-        if let Some(done) = unanswered {
+        let (jwks, fetched_ms) = (get::<&str>(&row, 1)?, number::<i64, u64>(&row, 2)?);
+        if let Some(done) = unanswered
+            && (jwks, fetched_ms) == (keys.jwks.as_str(), keys.fetched_ms)
+        {
             return Ok(done.clone());
         }
-        if get::<&str>(&row, 1)? == keys.jwks {
+        if fetched_ms != self.before_ms {
+            return Ok(Done::nothing(false));
+        }
+        tx.execute(KEEP_TOKEN_KEYS, &[&id, &keys.jwks, &small(keys.count), &big(keys.fetched_ms)]).await?;
+        if jwks == keys.jwks {
             return Ok(Done::silently(true));
         }
         let domain = get::<&str>(&row, 0)?.parse().map_err(corrupt("provider"))?;

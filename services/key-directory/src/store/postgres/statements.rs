@@ -33,6 +33,8 @@ statements! {
     FREE_ADDRESS = "DELETE FROM addresses WHERE account_id = $1 AND address = $2";
     /// Who changes an account, or takes keys from it, holds this row until the end of the transaction.
     LOCK_ACCOUNT = "SELECT address FROM accounts WHERE account_id = $1 FOR UPDATE";
+    /// The same, but gives nothing if somebody else holds the row.
+    LOCK_ACCOUNT_IF_FREE = "SELECT address FROM accounts WHERE account_id = $1 FOR UPDATE SKIP LOCKED";
     CREATE_ACCOUNT = "
         INSERT INTO accounts (account_id, address, provider_id, created_ms, interop, inbox, reach)
         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (account_id) DO NOTHING";
@@ -142,6 +144,7 @@ statements! {
         FROM devices d WHERE d.account_id = $1 AND d.device_id = ANY($2::integer[])";
     /// Takes from each of the devices the key of each kind that was uploaded first: its row stays, without the key, for as
     /// long as it is remembered. Keys leave in the order of their places, so what is $3 behind was handed out long ago.
+    /// Gives what bundles are made of; the counts are those from before.
     ///
     /// Sound only under the lock of the account, taken by a statement before: this one reads what is there when it
     /// begins. Were it not so, `taken` finds the key gone and gives nothing, rather than giving it twice.
@@ -159,14 +162,25 @@ statements! {
             UPDATE one_time_prekeys k SET public_key = NULL, signature = NULL FROM first
             WHERE k.account_id = $1 AND k.device_id = first.device_id AND k.kind = first.kind
                 AND k.place = first.place AND k.public_key IS NOT NULL
-            RETURNING k.device_id, k.kind, k.place
+            RETURNING k.device_id, k.kind
         ), forgotten AS (
             DELETE FROM one_time_prekeys k USING first
             WHERE k.account_id = $1 AND k.device_id = first.device_id AND k.kind = first.kind
                 AND k.place <= first.place - $3::bigint AND k.public_key IS NULL
+        ), given AS (
+            SELECT * FROM first JOIN taken USING (device_id, kind)
         )
-        SELECT first.device_id, first.kind, first.key_id, first.public_key, first.signature
-        FROM first JOIN taken USING (device_id, kind, place)";
+        SELECT d.device_id, d.registration_id, d.identity_key, d.signed_id, d.signed_key, d.signed_signature,
+            d.last_resort_id, CASE WHEN kyber.kind IS NULL THEN d.last_resort_key END, d.last_resort_signature,
+            (SELECT count(*) FROM one_time_prekeys k
+             WHERE k.account_id = $1 AND k.device_id = d.device_id AND k.kind = 1 AND k.public_key IS NOT NULL),
+            (SELECT count(*) FROM one_time_prekeys k
+             WHERE k.account_id = $1 AND k.device_id = d.device_id AND k.kind = 2 AND k.public_key IS NOT NULL),
+            ec.key_id, ec.public_key, ec.signature, kyber.key_id, kyber.public_key, kyber.signature
+        FROM devices d
+        LEFT JOIN given ec ON ec.device_id = d.device_id AND ec.kind = 1
+        LEFT JOIN given kyber ON kyber.device_id = d.device_id AND kyber.kind = 2
+        WHERE d.account_id = $1 AND d.device_id = ANY($2::integer[])";
 
     // Providers
 
@@ -192,7 +206,8 @@ statements! {
     SET_PROVIDER_STATUS = "
         UPDATE providers SET status = $2 WHERE domain = $1
         RETURNING provider_id, domain, issuer, kind, status, revision, registered_ms, settings";
-    LOCK_TOKEN_KEYS = "SELECT domain, jwks FROM providers WHERE provider_id = $1 AND revision = $2 FOR UPDATE";
+    LOCK_TOKEN_KEYS = "
+        SELECT domain, jwks, jwks_fetched_ms FROM providers WHERE provider_id = $1 AND revision = $2 FOR UPDATE";
     KEEP_TOKEN_KEYS = "
         UPDATE providers SET jwks = $2, jwks_count = $3, jwks_fetched_ms = $4 WHERE provider_id = $1";
     TOKEN_KEYS = "SELECT jwks, jwks_count, jwks_fetched_ms FROM providers WHERE provider_id = $1";

@@ -30,10 +30,6 @@ const AWAY: Duration = Duration::from_secs(2);
 pub(super) trait Step: Send + Sync {
     type Outcome: Clone + Send + Sync;
 
-    /// What it sends several of without waiting in between. Prepared before the transaction begins, so that they are sent
-    /// in the order of the program.
-    const TOGETHER: &'static [Sql] = &[];
-
     /// Whether it may be tried again after its commit was not answered.
     const REPEATABLE: bool = true;
 
@@ -169,9 +165,6 @@ async fn attempt<S: Step>(
     unanswered: Option<&Done<S::Outcome>>,
 ) -> Result<Written<S::Outcome>, Ended<S::Outcome>> {
     let mut connection = postgres.connection().await?;
-    for sql in S::TOGETHER {
-        connection.prepare(&[sql.text()]).await?;
-    }
     let transaction = connection.begin().await?;
     let tried = async {
         let done = step.attempt(&Tx(&transaction), unanswered).await?;

@@ -1,7 +1,9 @@
 //! Against a real server.
 
 mod answers;
+mod claims;
 mod crashes;
+mod measure;
 
 use causeway_postgres::PostgresConfig;
 use causeway_test_servers as servers;

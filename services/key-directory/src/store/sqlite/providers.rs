@@ -125,13 +125,21 @@ pub(super) fn keep_keys(
     db: &Connection,
     provider: ProviderId,
     revision: u64,
+    before_ms: u64,
     keys: &TokenKeySet,
 ) -> Result<bool, StoreError> {
     let changed = db
         .execute(
-            "UPDATE providers SET jwks = ?3, jwks_count = ?4, jwks_fetched_ms = ?5
-             WHERE provider_id = ?1 AND revision = ?2",
-            params![Column(provider), Column(revision), keys.jwks, keys.count, Column(keys.fetched_ms)],
+            "UPDATE providers SET jwks = ?4, jwks_count = ?5, jwks_fetched_ms = ?6
+             WHERE provider_id = ?1 AND revision = ?2 AND jwks_fetched_ms = ?3",
+            params![
+                Column(provider),
+                Column(revision),
+                Column(before_ms),
+                keys.jwks,
+                keys.count,
+                Column(keys.fetched_ms)
+            ],
         )
         .map_err(failed)?;
     Ok(changed == 1)

@@ -117,7 +117,7 @@ async fn changes_are_made_once_though_the_answer_of_the_commit_is_lost() {
         assert!(matches!(updated, Updated::Done(after) if after.settings == provider.settings));
         let suspended = cut_and_told!(store.set_provider_status(&provider.settings.domain, ProviderStatus::Suspended));
         let revision = suspended.unwrap().revision;
-        assert!(cut!(store.keep_token_keys(provider.id, revision, &made::token_keys(2))));
+        assert!(cut!(store.keep_token_keys(provider.id, revision, 1, &made::token_keys(2))));
         assert_eq!(store.token_keys(provider.id).await.unwrap(), Some(made::token_keys(2)));
 
         let (account, first) = match cut_and_told!(store.enlist(&made::enlistment(1, 1))) {
