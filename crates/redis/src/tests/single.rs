@@ -209,3 +209,99 @@ async fn replicas_learn_what_the_others_took_and_count_alone_without_redis() {
     up(other_redis).await;
     stop.cancel();
 }
+
+/// A certificate for 127.0.0.1 that signs itself, and its key.
+fn certificate(folder: &std::path::Path) -> [String; 2] {
+    let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| folder.join(name).display().to_string());
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", &key, "-out", &certificate])
+        .output()
+        .expect("openssl runs: install the package openssl");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    [certificate, key]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_trusts_whom_it_is_told_to_and_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let [certificate, key] = certificate(folder.path());
+    let port = causeway_test_servers::Port::claim().unwrap();
+    let settings = [
+        ("tls-port", port.number().to_string()),
+        ("tls-cert-file", certificate.clone()),
+        ("tls-key-file", key),
+        ("tls-ca-cert-file", certificate.clone()),
+        ("tls-auth-clients", "no".to_owned()),
+    ];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value)).into();
+    let mut server = Server::start_with(causeway_test_servers::RedisOptions { settings }).unwrap();
+    let urls = [format!("redis://127.0.0.1:{}", port.number())];
+    let redis = open_with(RedisMode::Single, &urls, |config| {
+        config.tls = true;
+        config.ca_file = certificate.clone().into();
+    });
+    up(&redis).await;
+    set(&redis, "a", 1).await.unwrap();
+    let mut wake_ups = redis.wake_ups("log");
+    timeout(PATIENCE, wake_ups.next()).await.expect("it listens");
+    redis.wake("log").await.unwrap();
+    timeout(PATIENCE, wake_ups.next()).await.expect("there is something new");
+    server.kill().unwrap();
+    degraded(&redis).await;
+    server.start_again().unwrap();
+    up(&redis).await;
+
+    let stranger = open_with(RedisMode::Single, &urls, |config| config.tls = true);
+    let mut health = stranger.health();
+    let refused = |health: &Health| matches!(health, Health::Degraded { why, .. } if why.contains("certificate"));
+    timeout(PATIENCE, health.wait_for(refused)).await.expect("the machine does not trust it").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rights_in_the_documentation_are_enough() {
+    let page = include_str!("../../../../docs/redis.md");
+    let rights = page.split_once("needs `").and_then(|(_, rest)| rest.split_once('`')).expect("the page has them").0;
+    let server = Server::start().unwrap();
+    let mut words = vec!["ACL", "SETUSER", "causeway", "on", ">hunter2", "resetkeys", "resetchannels"];
+    words.extend(["~causeway:*", "&causeway:*"]);
+    words.extend(rights.split(' '));
+    server.call(&words).unwrap();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(b"hunter2").unwrap();
+    let redis = open_with(RedisMode::Single, &[server.url()], |config| {
+        config.username = "causeway".to_owned();
+        config.password_file = file.path().to_owned();
+    });
+    up(&redis).await;
+    set(&redis, "a", 1).await.unwrap();
+    let add = Script::new("return redis.call('INCRBY', KEYS[1], ARGV[1])");
+    assert_eq!(redis.script::<u64>(&add, &redis.key("test", "a"), &[b"2".to_vec()]).await, Ok(3));
+    let mut wake_ups = redis.wake_ups("log");
+    timeout(PATIENCE, wake_ups.next()).await.expect("it listens");
+    redis.wake("log").await.unwrap();
+    timeout(PATIENCE, wake_ups.next()).await.expect("there is something new");
+    let other = redis.run::<Value>(cmd("SET").arg("somebody:else").arg(1)).await;
+    assert!(matches!(other, Err(RedisError::Refused(text)) if text.starts_with("NOPERM")));
+    assert!(redis.is_up());
+}
+
+#[test]
+fn the_sample_in_the_documentation_is_one_with_the_defaults() {
+    let page = include_str!("../../../../docs/redis.md");
+    let sample =
+        page.split_once("```toml\n[edge.redis]\n").and_then(|(_, rest)| rest.split_once("```")).expect("a sample").0;
+    let config: RedisConfig = toml::from_str(sample).unwrap();
+    causeway_runtime::config::Check::check(&config).unwrap();
+    let defaults = RedisConfig::default();
+    let changed = RedisConfig {
+        mode: defaults.mode,
+        addresses: defaults.addresses.clone(),
+        password_file: defaults.password_file.clone(),
+        tls: defaults.tls,
+        ca_file: defaults.ca_file.clone(),
+        ..config
+    };
+    assert_eq!(changed, defaults);
+}
