@@ -208,10 +208,12 @@ pub fn schedule(seed: u64, topology: &Topology, plan: &Plan) -> Vec<Planned> {
         let mut kinds = possible.clone();
         kinds.shuffle(&mut rng);
         kinds.truncate(rng.random_range(KINDS_AT_LEAST..=KINDS_AT_MOST));
+        // Faults begin before this.
+        let ends = if quiet { period_begins } else { period_ends.min(plan.lasts) };
         let mut at = period_begins;
-        while !quiet {
+        loop {
             at += between(&mut rng, plan.pace / 4, plan.pace * 7 / 4);
-            if at >= period_ends.min(plan.lasts) {
+            if at >= ends {
                 break;
             }
             let Some(kind) = kinds.choose(&mut rng).copied() else { break };
@@ -282,13 +284,13 @@ impl Nemesis {
     ///
     /// # Errors
     /// The cluster does not become well again, or the log of faults cannot be written.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<Done> {
+    pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<Done> {
         let (stopping, stopped) = watch::channel(false);
         let mut under_way = JoinSet::new();
         let began = Instant::now();
         tokio::pin!(stop);
         let topology = Topology::of(&self.cluster);
-        while let Some(planned) = self.schedule.next() {
+        for planned in self.schedule {
             tokio::select! {
                 () = tokio::time::sleep_until(began + planned.at) => {}
                 () = &mut stop => break,

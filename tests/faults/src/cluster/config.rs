@@ -261,7 +261,7 @@ impl Builder {
                 PostgresShape::Pair => {
                     let mut pair = PostgresPair::start_with(&options)?;
                     pair.primary().create_database()?;
-                    PostgresServers::Pair(pair)
+                    PostgresServers::Pair(Box::new(pair))
                 }
             })
         })

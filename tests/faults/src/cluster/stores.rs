@@ -66,7 +66,7 @@ pub struct Postgres {
 #[derive(Debug)]
 pub(super) enum PostgresServers {
     Single(servers::Postgres),
-    Pair(PostgresPair),
+    Pair(Box<PostgresPair>),
 }
 
 impl Postgres {

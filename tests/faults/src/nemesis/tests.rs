@@ -103,8 +103,7 @@ async fn many_processes_survive_a_fault_of_each_kind() {
 #[tokio::test]
 #[ignore = "takes a minute"]
 async fn many_processes_survive_a_fault_of_each_kind_in_turn() {
-    for (postgres, redis) in
-        [(PostgresShape::Pair, RedisShape::Sentinel), (PostgresShape::Single, RedisShape::Cluster)]
+    for (postgres, redis) in [(PostgresShape::Pair, RedisShape::Sentinel), (PostgresShape::Single, RedisShape::Cluster)]
     {
         let folder = tempfile::tempdir().unwrap();
         all_kinds(Variant::Scaled(postgres, redis), folder.path(), true).await;
