@@ -17,9 +17,9 @@ pub(crate) struct Advice {
 
 /// What a server says of itself.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Seen {
-    evicts: bool,
-    forgets: bool,
+pub(crate) struct Seen {
+    pub(crate) evicts: bool,
+    pub(crate) forgets: bool,
 }
 
 impl Advice {
@@ -29,13 +29,13 @@ impl Advice {
         if holds == Holds::Hints {
             return;
         }
-        let mut info = String::new();
+        let mut seen = Seen::default();
+        // Of a Cluster any of the nodes may answer: they should be set alike.
         for section in ["memory", "persistence"] {
             if let Ok(Ok(answer)) = timeout(wait, connection.info(section)).await {
-                info.push_str(&plain(answer));
+                seen = Seen::of(&plain(answer)).or(&seen);
             }
         }
-        let seen = Seen::of(&info);
         if seen.evicts && !self.evicts {
             self.evicts = true;
             tracing::warn!(part, "redis may evict what must be remembered: set maxmemory-policy to noeviction");
@@ -48,7 +48,12 @@ impl Advice {
 }
 
 impl Seen {
-    fn of(info: &str) -> Self {
+    /// Either of the two.
+    pub(crate) fn or(&self, other: &Self) -> Self {
+        Self { evicts: self.evicts || other.evicts, forgets: self.forgets || other.forgets }
+    }
+
+    pub(crate) fn of(info: &str) -> Self {
         let field = |name: &str| {
             let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
             value.map(str::trim)
@@ -59,7 +64,7 @@ impl Seen {
     }
 }
 
-fn plain(answer: Value) -> String {
+pub(crate) fn plain(answer: Value) -> String {
     match answer {
         Value::BulkString(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Value::VerbatimString { text, .. } | Value::SimpleString(text) => text,

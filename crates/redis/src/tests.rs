@@ -12,6 +12,8 @@ use redis::Value;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use crate::connect::Connector;
+use crate::policy;
 use crate::{Health, Holds, Redis, RedisConfig, RedisError, RedisMode, cmd};
 
 /// Nothing here takes so long, on the slowest machine.
@@ -40,6 +42,18 @@ async fn degraded(redis: &Redis) -> String {
         Health::Degraded { why, .. } => why.clone(),
         Health::Up { .. } => unreachable!(),
     }
+}
+
+/// What a server of the deployment says about eviction is understood.
+async fn tells_its_policy(mode: RedisMode, urls: &[String]) {
+    let addresses = urls.iter().map(|url| url.trim_start_matches("redis://").to_owned()).collect();
+    let config = RedisConfig { mode, addresses, ..RedisConfig::default() };
+    let connection = Connector::new(&config).unwrap().connect(0).await.unwrap();
+    let mut seen = policy::Seen::default();
+    for section in ["memory", "persistence"] {
+        seen = policy::Seen::of(&policy::plain(connection.info(section).await.unwrap())).or(&seen);
+    }
+    assert!(seen.evicts && seen.forgets, "{seen:?}");
 }
 
 async fn set(redis: &Redis, key: &str, value: u64) -> Result<(), RedisError> {

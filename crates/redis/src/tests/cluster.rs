@@ -32,6 +32,10 @@ async fn keys_of_all_slots_are_served_through_a_failover_and_a_kill() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_stands_still_is_waited_for_no_longer_than_the_time_out() {
     let mut servers = RedisCluster::start().unwrap();
+    for node in servers.nodes() {
+        node.call(&["CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "volatile-ttl"]).unwrap();
+    }
+    tells_its_policy(RedisMode::Cluster, &servers.urls()).await;
     let redis = open(RedisMode::Cluster, &servers.urls());
     up(&redis).await;
     all_slots(&redis, 1).await.unwrap();

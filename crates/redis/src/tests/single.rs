@@ -119,6 +119,13 @@ async fn a_server_that_takes_no_writes_is_degraded_until_it_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_seen_what_a_server_may_forget() {
+    let server = Server::start().unwrap();
+    server.call(&["CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru"]).unwrap();
+    tells_its_policy(RedisMode::Single, &[server.url()]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_password_comes_from_a_file() {
     let server = Server::start().unwrap();
     let mut file = tempfile::NamedTempFile::new().unwrap();
