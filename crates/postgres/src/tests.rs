@@ -1,5 +1,8 @@
 //! Against a real server.
 
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use causeway_test_servers::{Options, Postgres as Server, PostgresPair};
@@ -269,6 +272,37 @@ async fn a_commit_whose_standby_was_not_waited_for_is_in_doubt() {
 }
 
 #[tokio::test]
+async fn a_repeat_waits_for_the_standby_though_it_finds_everything_done() {
+    let mut pair = PostgresPair::start().unwrap();
+    let config = PostgresConfig { statement_timeout_ms: 10_000, ..config(pair.urls("postgres").0) };
+    let postgres = open(&config).await;
+    let table = Migration::new(1, "pairs", "CREATE TABLE pairs (id integer PRIMARY KEY, value integer NOT NULL)");
+    postgres.migrate("test", &[table]).await.unwrap();
+    pair.standby().unwrap().pause().unwrap();
+    let impatient = tokio::task::spawn_blocking(move || {
+        let waits = "SELECT pid, query_start FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        let next = |pair: &mut PostgresPair, not: Option<&Vec<Option<String>>>| {
+            loop {
+                let found = pair.primary().execute("postgres", waits).unwrap();
+                if let Some(commit) = found.into_iter().find(|commit| Some(commit) != not) {
+                    return commit;
+                }
+            }
+        };
+        let first = next(&mut pair, None);
+        let cancel = format!("SELECT pg_cancel_backend({})", first[0].as_deref().unwrap());
+        pair.primary().execute("postgres", &cancel).unwrap();
+        let second = next(&mut pair, Some(&first));
+        pair.standby().unwrap().resume().unwrap();
+        (first != second, pair)
+    });
+    add(&postgres, 1).await.unwrap();
+    let (waited, _pair) = impatient.await.unwrap();
+    assert!(waited);
+    assert_eq!(count(&postgres).await, 1);
+}
+
+#[tokio::test]
 async fn a_server_that_may_forget_is_refused() {
     let off = |name: &str| {
         let settings = vec![(name.to_owned(), "off".to_owned())];
@@ -328,4 +362,84 @@ async fn waiting_for_a_migration_has_an_end() {
     assert!(postgres.migrate("test", &[step]).await.is_err());
     holding.rollback().await.unwrap();
     postgres.migrate("test", &[step]).await.unwrap();
+}
+
+/// Makes the server speak TLS with a certificate for `name`; gives the certificate, which vouches for itself.
+fn with_tls(server: &Server, name: &str) -> PathBuf {
+    let data = server.data();
+    let (key, certificate) = (data.join("tls.key"), data.join("tls.crt"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=test"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-addext", &format!("subjectAltName={name}")])
+        .args([std::ffi::OsStr::new("-keyout"), key.as_ref(), "-out".as_ref(), certificate.as_ref()])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let owner = std::fs::metadata(&data).unwrap();
+    for file in [&key, &certificate] {
+        chown(file, Some(owner.uid()), Some(owner.gid())).unwrap();
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    for setting in ["ssl_key_file = 'tls.key'", "ssl_cert_file = 'tls.crt'", "ssl = on"] {
+        server.execute("postgres", &format!("ALTER SYSTEM SET {setting}")).unwrap();
+    }
+    server.execute("postgres", "SELECT pg_reload_conf()").unwrap();
+    while server.execute("postgres", "SHOW ssl").unwrap()[0][0].as_deref() != Some("on") {}
+    certificate
+}
+
+#[tokio::test]
+async fn tls_verifies_the_authority_and_the_name() {
+    let (server, plain) = ready(Options::default()).await;
+    let url = |host: &str, mode: &str| format!("{}?sslmode={mode}", plain.url.replace("127.0.0.1", host));
+    // A server that does not speak TLS is not spoken to in plaintext instead.
+    let required = PostgresConfig { url: url("127.0.0.1", "require"), ..plain.clone() };
+    assert!(Postgres::open(&required, "test", &[]).await.is_err());
+
+    let certificate = with_tls(&server, "IP:127.0.0.1");
+    let trusting = PostgresConfig { ca_file: Some(certificate), ..required.clone() };
+    let postgres = open(&trusting).await;
+    let connection = postgres.connection().await.unwrap();
+    let tls = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    assert!(connection.query_one(tls, &[]).await.unwrap().get::<_, bool>(0));
+
+    let stranger = Postgres::open(&required, "test", &[]).await.err().unwrap();
+    assert_eq!(stranger.class(), Class::Failed, "an authority that nobody knows: {stranger}");
+    let other_name = PostgresConfig { url: url("localhost", "verify-full"), ..trusting.clone() };
+    let error = Postgres::open(&other_name, "test", &[]).await.err().unwrap();
+    assert_eq!(error.class(), Class::Failed, "another name: {error}");
+    let nothing = PostgresConfig { ca_file: Some(server.data().join("PG_VERSION")), ..trusting };
+    assert!(matches!(Postgres::open(&nothing, "test", &[]).await, Err(PostgresError::Setup(_))));
+}
+
+#[tokio::test]
+async fn a_password_comes_from_its_file_and_shows_nowhere() {
+    let (server, config) = ready(Options::default()).await;
+    let database = config.url.rsplit('/').next().unwrap();
+    server.execute(database, "CREATE ROLE guest LOGIN PASSWORD 'hunter2'").unwrap();
+    let rules = server.data().join("pg_hba.conf");
+    let before = std::fs::read_to_string(&rules).unwrap();
+    std::fs::write(&rules, format!("host all guest all scram-sha-256\n{before}")).unwrap();
+    server.execute("postgres", "SELECT pg_reload_conf()").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let secret = |content: &str| {
+        let path = folder.path().join(content.trim());
+        causeway_runtime::secret_file::create(&path, content.as_bytes()).unwrap();
+        Some(path)
+    };
+    let url = config.url.replace("causeway@", "guest@");
+    let guest = PostgresConfig { url, password_file: secret("hunter2\n"), max_connections: 2, ..config };
+    // The server reads its rules when it gets to it; until then it asks nobody for a password.
+    let wrong = PostgresConfig { password_file: secret("wrong-secret"), ..guest.clone() };
+    let error = loop {
+        if let Err(error) = Postgres::open(&wrong, "test", &[]).await {
+            break error;
+        }
+    };
+    assert!(matches!(&error, PostgresError::Refused(reason) if reason.contains("28P01")), "{error}");
+    assert!(!format!("{error} {error:?}").contains("wrong-secret"), "{error:?}");
+    let postgres = open(&guest).await;
+    let connection = postgres.connection().await.unwrap();
+    assert_eq!(connection.query_one("SELECT current_user::text", &[]).await.unwrap().get::<_, String>(0), "guest");
+    assert!(!format!("{postgres:?} {connection:?} {guest:?}").contains("hunter2\n"));
 }

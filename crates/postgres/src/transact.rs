@@ -13,6 +13,10 @@ use crate::pool::Postgres;
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
+/// Writes something to the log of the database, and nothing to its tables. So the commit waits until the disk and the
+/// standby have everything up to here, also when the repeat of a transaction finds that all was done the first time.
+const TRACE: &str = "SELECT pg_logical_emit_message(true, 'causeway', '')::text";
+
 /// Whether a transaction may be repeated that may have happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeat {
@@ -52,7 +56,7 @@ impl Postgres {
         let mut pause = FIRST_PAUSE;
         let mut unknown: Option<PostgresError> = None;
         loop {
-            let error = match self.attempt(&work).await {
+            let error = match self.attempt(&work, unknown.is_some()).await {
                 Ok(done) => return Ok(done),
                 Err(Abort::Refused(refused)) if unknown.is_none() => return Err(Abort::Refused(refused)),
                 // Refused because the attempt before has happened, or not: nobody can tell here.
@@ -77,7 +81,7 @@ impl Postgres {
         }
     }
 
-    async fn attempt<T, E, W>(&self, work: &W) -> Result<T, Abort<E>>
+    async fn attempt<T, E, W>(&self, work: &W, in_doubt: bool) -> Result<T, Abort<E>>
     where
         W: for<'a> Fn(&'a Transaction<'a>) -> BoxFuture<'a, Result<T, Abort<E>>>,
     {
@@ -85,6 +89,9 @@ impl Postgres {
         let transaction = connection.begin().await?;
         match work(&transaction).await {
             Ok(done) => {
+                if in_doubt {
+                    transaction.query(TRACE, &[]).await?;
+                }
                 transaction.commit().await?;
                 Ok(done)
             }
