@@ -65,6 +65,9 @@ fn main() -> ExitCode {
     | Command::KeyDirectory(common)
     | Command::MediaRelay(common)
     | Command::CheckConfig(common)) = &arguments.command;
+    if let Err(error) = refuse_planted_bugs() {
+        return complain(&error, EXIT_CONFIG);
+    }
     let config = match Config::load(&common.data, common.config.as_deref()) {
         Ok(config) => config,
         Err(error) => return complain(&error, EXIT_CONFIG),
@@ -89,6 +92,16 @@ fn main() -> ExitCode {
         Ok(Ended::Overdue) => complain(&"something did not stop within server.shutdown_grace_ms and was cut off", 1),
         Ok(Ended::Failed) => complain(&"a part failed; the log above says which", 1),
         Err(error) => complain(&sentence::of(error.as_ref()), 1),
+    }
+}
+
+/// Whoever asks for a bug on purpose must have a build that has bugs on purpose, which no release is.
+fn refuse_planted_bugs() -> Result<(), &'static str> {
+    match std::env::var_os("CAUSEWAY_PLANTED_BUG") {
+        Some(_) if !cfg!(feature = "planted-bugs") => {
+            Err("CAUSEWAY_PLANTED_BUG is set, and this build has no bugs on purpose (feature planted-bugs): unset it")
+        }
+        _ => Ok(()),
     }
 }
 

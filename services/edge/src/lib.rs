@@ -26,6 +26,7 @@ mod listener;
 mod log_gate;
 mod login;
 mod metrics;
+mod planted;
 mod providers;
 mod random;
 mod rendezvous;

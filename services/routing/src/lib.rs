@@ -25,6 +25,7 @@ mod metrics;
 mod outbox;
 mod pace;
 mod peers;
+mod planted;
 mod presence;
 mod push;
 mod recipient;

@@ -8,6 +8,7 @@ pub(crate) mod actor;
 mod device;
 mod machine;
 mod outcomes;
+mod planted;
 #[cfg(test)]
 mod simulation;
 mod window;

@@ -19,8 +19,9 @@ const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 /// How often the directory is pinged; each answer renews the lease.
 const PING_EVERY: Duration = Duration::from_millis(250);
-/// A stream without a message for so long is given up.
-const SILENCE: Duration = Duration::from_secs(15);
+/// A stream without a message for so long is given up: pings are answered at once, leases are shorter, and another
+/// key-directory may be there.
+const SILENCE: Duration = Duration::from_secs(5);
 /// Pings whose answer is still of interest.
 const MAX_PINGS: usize = 128;
 
@@ -42,7 +43,7 @@ pub(crate) async fn follow(records: Records, changes: Arc<dyn Changes>, stop: Ca
     }
 }
 
-/// Serves one stream to its end; false when none could be opened.
+/// Serves one stream to its end; false when nothing came of it.
 async fn one_stream(records: &Records, changes: &dyn Changes) -> bool {
     let (acks, outgoing) = mpsc::channel(64);
     // Sent at once: a server may wait for the first message before it answers.
@@ -64,6 +65,7 @@ async fn one_stream(records: &Records, changes: &dyn Changes) -> bool {
     // that is long ago, and a lease that waited meanwhile is as old as it is.
     let mut empty_at = Instant::now();
     let mut heard_at = empty_at;
+    let mut served = false;
     loop {
         let message = tokio::select! {
             biased;
@@ -82,9 +84,10 @@ async fn one_stream(records: &Records, changes: &dyn Changes) -> bool {
         };
         let Ok(Some(message)) = message else {
             tracing::warn!("lost the stream of the directory's changes; records are fetched for each use");
-            return true;
+            return served;
         };
         heard_at = Instant::now();
+        served = true;
         match message.change {
             Some(Followed::Lease(lease)) => {
                 let since = pings.sent_at(&lease).unwrap_or(empty_at);
@@ -126,7 +129,9 @@ fn record_changed(records: &Records, changes: &dyn Changes, change: &RecordChang
         }
         Ok(RecordChange::Unspecified) | Err(_) => Change::Other,
     };
-    records.cache().forget(&address);
+    if !(matches!(what, Change::Consent) && crate::planted::is("consent-cached-too-long")) {
+        records.cache().forget(&address);
+    }
     changes.changed(address, AccountId::try_from(&change.account_id[..]).ok(), what);
 }
 

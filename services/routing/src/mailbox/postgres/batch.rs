@@ -82,6 +82,10 @@ impl<'t> Batch<'t> {
     /// Locks the owners' rows, and reads behind that what decisions need: all sent together, done one after the other.
     async fn look(&mut self, wave: &[usize], puts: &[usize], counted: &[usize]) -> Result<Looked, PostgresError> {
         let tx = self.tx;
+        if crate::planted::is("owner-not-fenced") {
+            let all: Vec<_> = wave.iter().map(|&at| (self.op(at).account, self.op(at).replica)).collect();
+            self.owned.extend(all);
+        }
         let mut writers: Vec<(Id, Id)> = wave
             .iter()
             .map(|&at| self.op(at))

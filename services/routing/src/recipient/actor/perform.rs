@@ -10,10 +10,11 @@ use crate::mailbox::StoreError;
 use crate::message::{Outcome, Rejection, Sender};
 use crate::recipient::ReplyTo;
 use crate::recipient::machine::Output;
+use crate::recipient::planted::out_of_order;
 
 impl Actor {
     pub(super) fn perform(&mut self) {
-        for output in std::mem::take(&mut self.out) {
+        for output in out_of_order(std::mem::take(&mut self.out)) {
             self.perform_one(output);
         }
     }
@@ -32,6 +33,10 @@ impl Actor {
             Output::Deliver { session, tag, envelope, from_mailbox } => {
                 if let Some(session) = self.sessions.get(&session) {
                     self.shared.metrics.delivering(from_mailbox);
+                    if from_mailbox && crate::planted::is("delete-before-device-ack") {
+                        let Sender { account, device, .. } = *session.device;
+                        drop(mailbox.forget(replica, account, device, envelope.header.seq));
+                    }
                     session.deliver(tag, envelope);
                 }
             }

@@ -81,6 +81,9 @@ impl<R> Machine<R> {
         let urgent = header.class == Class::Call;
         self.puts.insert(ticket, UnderWay { key: *key, seq, urgent, parts: weights });
         out.push(Output::Put { ticket, put: Put { account, header, parts } });
+        if crate::planted::is("ack-before-durable") {
+            self.stored(key, out);
+        }
     }
 
     /// A put is over.

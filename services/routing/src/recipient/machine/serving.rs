@@ -111,7 +111,7 @@ impl<R> Machine<R> {
     ) {
         let (Some(id), Some(account)) = (self.device_of(session), self.account) else { return };
         let Some(Device { served: Some(served), reserved, forgets, .. }) = self.devices.get_mut(&id) else { return };
-        if !served.window.was_sent(tag) {
+        if !served.window.was_sent(tag) && !crate::planted::is("wrong-ack-accepted") {
             self.end_served(id, Some(Ending::BadAck), out);
             return;
         }
@@ -172,6 +172,12 @@ impl<R> Machine<R> {
         }
         if ephemeral {
             return State::Missed;
+        }
+        if device.served.is_none()
+            && self.newest.contains_key(&envelope.enc.device)
+            && crate::planted::is("presence-trusted")
+        {
+            return State::Stored;
         }
         device.reserved.add(Usage::one(weight));
         if let Some(served) = &mut device.served {
