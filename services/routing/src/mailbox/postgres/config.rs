@@ -51,3 +51,49 @@ impl PostgresMailboxConfig {
         if rest == 0 { 1 } else { rest }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use causeway_runtime::config::{ConfigError, load};
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct File {
+        postgres: PostgresMailboxConfig,
+    }
+
+    impl Check for File {
+        fn check(&self) -> Result<(), ConfigError> {
+            self.postgres.check()
+        }
+    }
+
+    fn parse(text: &str) -> Result<File, ConfigError> {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("causeway.toml");
+        let url = "url = \"postgres://causeway@127.0.0.1/causeway\"";
+        std::fs::write(&path, format!("[postgres]\n{url}\n{text}")).unwrap();
+        load(&[], Some(&path))
+    }
+
+    #[test]
+    fn its_fields_and_those_of_the_connection_are_one_section() {
+        let File { postgres } = parse("writers = 2\nmax_connections = 6\nlock_timeout_ms = 900").unwrap();
+        assert_eq!((postgres.writers, postgres.postgres.max_connections, postgres.page_readers()), (2, 6, 1));
+        assert_eq!(postgres.postgres.lock_timeout_ms, 900);
+        assert_eq!(PostgresMailboxConfig::default().page_readers(), 9);
+        for (wrong, named) in [
+            ("writrs = 2", "writrs"),
+            ("lock_timeout = 2", "lock_timeout"),
+            ("writers = 0", "routing.postgres.writers"),
+            ("writers = 13", "max_connections less 4"),
+            ("write_timeout_ms = 1", "routing.postgres.write_timeout_ms"),
+            ("lock_timeout_ms = 1", "postgres.lock_timeout_ms"),
+        ] {
+            let error = parse(wrong).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}

@@ -274,14 +274,16 @@ impl Writer {
         let tx = connection.begin().await?;
         if self.doubt {
             let row = tx.query_one(sql::LAST_BATCH, &[&self.id]).await?;
+            let last: i64 = row.try_get(0).map_err(|error| PostgresError::Value(error.to_string()))?;
+            if attempt.maybe.is_some() && last == self.batch {
+                // It was committed; where there is a standby, it has it when it has this.
+                tx.commit().await?;
+                self.doubt = false;
+                return Ok(attempt.maybe.take().unwrap_or_default());
+            }
             // Whatever transaction was open has ended: this holds the lock that each needs to commit.
             self.doubt = false;
-            let last: i64 = row.try_get(0).map_err(|error| PostgresError::Value(error.to_string()))?;
-            if let Some(results) = attempt.maybe.take()
-                && last == self.batch
-            {
-                return Ok(results);
-            }
+            *attempt.maybe = None;
         }
         let mark = async {
             // Who only looks leaves nothing that could be in doubt.
