@@ -339,11 +339,6 @@ impl<R> Machine<R> {
 
 #[cfg(test)]
 impl<R> Machine<R> {
-    /// A repeat of this is told the first outcome.
-    pub(crate) fn knows(&self, key: &MessageKey) -> bool {
-        self.pending.contains_key(key) || self.outcomes.get(key).is_some()
-    }
-
     /// Nothing is believed to be in the mailbox or held for it.
     pub(crate) fn holds_nothing(&self) -> bool {
         let nothing = crate::mailbox::Usage::default();

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use causeway_identity::SessionId;
 use causeway_proto::routing::v1::edge_event::Event;
@@ -21,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::outbox::{Outbox, OutboxStream};
 use crate::recipient::{Job, ReplyTo};
 use crate::recipients::{Recipients, Refused};
+use crate::replica::Lease;
 use crate::session::{Session, SessionKey, Voice};
 
 /// Serves links; cheap to clone.
@@ -44,7 +46,19 @@ pub(crate) struct LinksInner {
     pub(crate) finished: CancellationToken,
     pub(crate) tasks: TaskTracker,
     pub(crate) last_session: AtomicU64,
+    pub(crate) lease: Arc<Lease>,
+    /// When nothing could be decided for so long, edges are to try another replica.
+    pub(crate) out_after: Duration,
 }
+
+impl LinksInner {
+    fn is_out(&self) -> bool {
+        self.lease.out_for() >= self.out_after
+    }
+}
+
+/// How often a link looks whether it is of use.
+const LOOK: Duration = Duration::from_millis(500);
 
 #[tonic::async_trait]
 impl Routing for Links {
@@ -53,6 +67,9 @@ impl Routing for Links {
     async fn link(&self, request: Request<Streaming<FromEdge>>) -> Result<Response<OutboxStream>, Status> {
         if self.0.draining.is_cancelled() {
             return Err(Status::unavailable("this routing stops"));
+        }
+        if self.0.is_out() {
+            return Err(Status::unavailable("this routing does not get through to its store"));
         }
         let outbox = Outbox::new(self.0.link_bytes, self.0.name.clone());
         let link = Link {
@@ -81,6 +98,7 @@ const FIRST_SWEEP: usize = 256;
 impl Link {
     async fn run(mut self, mut incoming: Streaming<FromEdge>) {
         self.shared.metrics.link_opened();
+        let mut looks = tokio::time::interval(LOOK);
         loop {
             let batch = tokio::select! {
                 biased;
@@ -94,6 +112,14 @@ impl Link {
                     break;
                 }
                 () = self.outbox.closed() => break,
+                _ = looks.tick() => {
+                    if self.shared.is_out() {
+                        tracing::warn!("the store is out of reach; edges are to try another replica");
+                        self.outbox.close();
+                        break;
+                    }
+                    continue;
+                }
                 batch = incoming.message() => batch,
             };
             let Ok(Some(batch)) = batch else { break };

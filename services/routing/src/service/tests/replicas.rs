@@ -189,6 +189,28 @@ async fn without_a_lease_nothing_is_decided_and_messages_wait_or_are_given_up() 
 }
 
 #[tokio::test]
+async fn a_replica_that_is_cut_off_from_the_store_for_long_is_left_by_its_edges() {
+    let mut net = Replicas::with(1, |config| {
+        config.lease_ms = 500;
+        config.claim_timeout_ms = 500;
+    })
+    .await;
+    let here = net.edge(0).await;
+    let mut bo = here.attach(BO, 2, 1).await;
+    net.mailbox(0).hold(true);
+    assert!(bo.next().await.is_none(), "the link has ended");
+    assert!(net.link_refused(0).await);
+    net.mailbox(0).hold(false);
+    while net.link_refused(0).await {
+        tokio::task::yield_now().await;
+    }
+    let here = net.edge(0).await;
+    bo = here.attach(BO, 2, 1).await;
+    assert!(bo.try_next().is_none());
+    net.stop().await;
+}
+
+#[tokio::test]
 async fn a_write_of_which_nobody_knows_makes_everybody_come_again_and_is_one_message() {
     for (fault, before) in [(MemoryFault::UnknownDone, 1), (MemoryFault::UnknownLost, 0)] {
         let mut net = Replicas::with(1, |config| config.ack_window_ms = 5).await;

@@ -102,6 +102,12 @@ impl Replicas {
         Edge::link(RoutingClient::new(self.process(index).channel.clone())).await
     }
 
+    /// True if it takes no edges.
+    pub(super) async fn link_refused(&self, index: usize) -> bool {
+        let mut client = RoutingClient::new(self.process(index).channel.clone());
+        client.link(tokio_stream::empty()).await.is_err()
+    }
+
     /// Peers do not get through to it.
     pub(in crate::service::tests) fn cut_off(&self, index: usize) {
         self.peers.channels.lock().unwrap().remove(&url(index));
