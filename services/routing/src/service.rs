@@ -151,6 +151,8 @@ impl Routing {
             finished: CancellationToken::new(),
             tasks: TaskTracker::new(),
             last_session: AtomicU64::new(1),
+            lease: Arc::clone(&shared.lease),
+            out_after: Duration::from_millis(config.lease_ms + config.claim_timeout_ms),
         }));
         let (leave, leftovers) = mpsc::channel(LEFTOVERS);
         let changes = Arc::new(Told { recipients, leave, pusher: shared.pusher.clone() });
