@@ -76,7 +76,7 @@ impl KeyDirectory {
                 let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&folder)).await;
                 Arc::new(opened.map_err(|_| DirectoryError::StoreLost)??)
             }
-            StoreKind::Postgres => Arc::new(PostgresStore::open(&config.postgres).await?),
+            StoreKind::Postgres => Arc::new(Box::pin(PostgresStore::open(&config.postgres)).await?),
         };
         let redis = match &config.redis {
             Some(redis) => Some(Redis::open(redis, "key-directory", Holds::Hints)?),
@@ -91,7 +91,7 @@ impl KeyDirectory {
         let (changes, peers) = match config.store {
             StoreKind::Sqlite => (Changes::alone(lease, queue, closing.clone()), None),
             StoreKind::Postgres => {
-                let log = Postgres::open(&config.log_database(), "causeway-key-directory-log", &[]).await?;
+                let log = Box::pin(Postgres::open(&config.log_database(), "causeway-key-directory-log", &[])).await?;
                 let followers = Followers::shared(lease, queue, closing.clone());
                 let observer = Arc::clone(&token_keys);
                 let peers =

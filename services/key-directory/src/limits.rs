@@ -106,7 +106,7 @@ impl Limits {
     /// One enlistment. The provider counts first, so that addresses beyond its rate take no room; what the address's own
     /// limit refuses does not count against the provider, so that one user cannot use up the rate of all.
     pub(crate) fn enlist(&self, address: &Address, provider: ProviderId) -> Result<(), TooFast> {
-        self.enlist_provider.reserve(provider, ())?;
+        self.enlist_provider.reserve(provider, &())?;
         self.enlist_address
             .take(provider, address.clone())
             .inspect_err(|_| self.enlist_provider.give_back(provider, &()))?;
@@ -132,8 +132,8 @@ impl Limits {
     /// learns nothing from hits either.
     pub(crate) fn look_up(&self, from: &Record) -> Result<(), TooFast> {
         let provider = from.provider.id;
-        self.misses.reserve(provider, from.address.clone())?;
-        self.misses_provider.reserve(provider, ()).inspect_err(|_| self.misses.give_back(provider, &from.address))
+        self.misses.reserve(provider, &from.address)?;
+        self.misses_provider.reserve(provider, &()).inspect_err(|_| self.misses.give_back(provider, &from.address))
     }
 
     /// The address that `from` asked about is not available.

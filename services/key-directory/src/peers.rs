@@ -147,7 +147,7 @@ impl Peers {
         while let Some(mut reign) = self.register(&health, &closing).await {
             // Changes that were made before this directory registered have been read by nobody here.
             self.catch_up(&mut reign);
-            let closed = self.reign(&mut reign, &mut hints, &closing).await;
+            let closed = self.reign(&mut reign, &mut hints, &health, &closing).await;
             if closed {
                 drop(trimming);
                 self.leave(&reign).await;
@@ -177,7 +177,6 @@ impl Peers {
             match registered {
                 Ok(place) => {
                     self.begin(place, asked);
-                    health.report(PART, Part::Up);
                     tracing::info!(replica = ?id, number = place.number, "registered among the directories of the store");
                     return Some(Reign {
                         id,
@@ -192,8 +191,7 @@ impl Peers {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "cannot register among the directories of the store");
-                    let meaning = "records cannot be followed here, and changes of them are not confirmed";
-                    health.report(PART, Part::Degraded(meaning.to_owned()));
+                    health.report(PART, away());
                 }
             }
             tokio::select! {
@@ -214,7 +212,7 @@ impl Peers {
     }
 
     /// Until the registration is over (false), or this directory closes (true).
-    async fn reign(&self, reign: &mut Reign, hints: &mut Hints, closing: &CancellationToken) -> bool {
+    async fn reign(&self, reign: &mut Reign, hints: &mut Hints, health: &Health, closing: &CancellationToken) -> bool {
         let mut read_at = Instant::now();
         let mut close_by: Option<Instant> = None;
         loop {
@@ -239,6 +237,9 @@ impl Peers {
             if let Err(error) = self.confirm(reign, settled.number).await {
                 tracing::warn!(%error, "the other directories cannot be seen");
             }
+
+            let holds = reign.renewed.elapsed() < self.settings.lease;
+            health.report(PART, if holds { Part::Up } else { away() });
 
             if closing.is_cancelled() {
                 let by = *close_by.get_or_insert_with(|| Instant::now() + self.settings.lease);
@@ -447,6 +448,10 @@ async fn trim(log: Arc<dyn Log>) {
             tracing::debug!(%error, "the log of changes was not trimmed");
         }
     }
+}
+
+fn away() -> Part {
+    Part::Degraded("records cannot be followed here, and changes of them are not confirmed".to_owned())
 }
 
 fn too_slow() -> LogError {

@@ -78,12 +78,12 @@ impl<K: Hash + Eq + Clone + Named> Limiter<K> {
     }
 
     /// Counts one that may be given back: other key-directories learn of it by [`Self::tell`].
-    pub(super) fn reserve(&self, provider: ProviderId, key: K) -> Result<(), TooFast> {
+    pub(super) fn reserve(&self, provider: ProviderId, key: &K) -> Result<(), TooFast> {
         self.take_here(provider, key.clone())?;
         let Some(retry_after) = self.rates.as_ref().and_then(|rates| rates.closed(&(provider, key.clone()))) else {
             return Ok(());
         };
-        self.give_back(provider, &key);
+        self.give_back(provider, key);
         Err(TooFast { retry_after })
     }
 
@@ -153,9 +153,9 @@ mod tests {
         let rates = limiter.rates.clone().unwrap();
         limiter.take(ONE, 7_u8).unwrap();
         rates.take(&(ONE, 7), 1).expect("another directory has told of one");
-        limiter.reserve(ONE, 7).expect("the third");
+        limiter.reserve(ONE, &7).expect("the third");
         limiter.tell(ONE, 7);
-        assert_eq!(limiter.reserve(ONE, 7), Err(TooFast { retry_after: Duration::from_secs(1) }));
+        assert_eq!(limiter.reserve(ONE, &7), Err(TooFast { retry_after: Duration::from_secs(1) }));
         assert_eq!(limiter.take(ONE, 7), Err(TooFast { retry_after: Duration::from_secs(1) }));
         limiter.take(OTHER, 7).unwrap();
         tokio::time::advance(Duration::from_secs(1)).await;

@@ -63,7 +63,7 @@ async fn directory(database: &PostgresConfig, change: impl FnOnce(&mut Directory
 
 async fn two(server: &servers::Postgres) -> (Deployment, Deployment) {
     let database = database(server);
-    tokio::join!(directory(&database, |_| {}), directory(&database, |_| {}))
+    tokio::join!(Box::pin(directory(&database, |_| {})), Box::pin(directory(&database, |_| {})))
 }
 
 async fn watch(net: &Deployment) -> Streaming<pb::TokenKeysUpdate> {
@@ -250,7 +250,8 @@ async fn hints_make_it_quick_and_are_not_needed() {
         (config.poll_ms, config.replica_lease_ms) = (2_000, 8_000);
         config.redis = Some(RedisConfig { addresses: vec![address.clone()], ..RedisConfig::default() });
     };
-    let (one, other) = tokio::join!(directory(&database, with_hints), directory(&database, with_hints));
+    let (one, other) =
+        tokio::join!(Box::pin(directory(&database, with_hints)), Box::pin(directory(&database, with_hints)));
     let ada = joined(&one).await;
     other.follow_with_pings().await.keep_up();
     let quick = async {
@@ -274,6 +275,39 @@ async fn hints_make_it_quick_and_are_not_needed() {
     one.set_consent(&ada, |_| {}).await.unwrap();
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     drop((redis, server));
+}
+
+#[tokio::test]
+async fn what_one_lets_through_counts_at_the_other() {
+    const BURST: u32 = 20;
+    let server = server().await;
+    let database = database(&server);
+    let redis = tokio::task::spawn_blocking(|| servers::Redis::start().unwrap()).await.unwrap();
+    let address = format!("127.0.0.1:{}", redis.port());
+    let limited = |config: &mut DirectoryConfig| {
+        (config.publish_burst, config.publish_interval_ms) = (BURST, 3_600_000);
+        config.redis = Some(RedisConfig { addresses: vec![address.clone()], ..RedisConfig::default() });
+    };
+    let (one, other) = tokio::join!(Box::pin(directory(&database, limited)), Box::pin(directory(&database, limited)));
+    let birdy = TestProvider::start("birdy.example").await;
+    let provider = one.register(&birdy, wire::ProviderKind::ThirdParty).await.unwrap();
+    let (ada, phone) = one.join(&provider, "ada", 1, 1).await;
+    for _ in 0..BURST {
+        one.publish(&ada, phone.publish(&[1], &[])).await.unwrap();
+    }
+    one.publish(&ada, phone.publish(&[1], &[])).await.unwrap_err();
+    let count = async {
+        let mut passed = 0;
+        while other.publish(&ada, phone.publish(&[1], &[])).await.is_ok() {
+            passed += 1;
+            // Until what it has told has been answered.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        passed
+    };
+    let passed = tokio::time::timeout(PATIENCE, count).await.expect("it is refused");
+    assert!(passed <= BURST / 2, "{passed}");
+    drop(redis);
 }
 
 #[tokio::test]

@@ -133,7 +133,8 @@ impl Log for Way {
             let skipped = usize::try_from(after.number.saturating_sub(disk.trimmed)).unwrap();
             let is_there = after.number == 0 || skipped > 0;
             let follows = after.number >= disk.trimmed;
-            if !gap_is_end && !(is_there && follows) {
+            let in_place = is_there && follows;
+            if !in_place && !gap_is_end {
                 return Read::Gap;
             }
             Read::Entries(disk.log.iter().skip(skipped).take(limit).cloned().collect())
