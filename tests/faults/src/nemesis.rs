@@ -150,7 +150,15 @@ impl Topology {
             | FaultKind::Slow
             | FaultKind::HalfClose
             | FaultKind::CutMidway => self.links.clone(),
-            FaultKind::CommitCut => links(&|link| link.contains(">postgres")),
+            FaultKind::CommitCut => {
+                let mut targets: Vec<_> = self
+                    .links
+                    .iter()
+                    .filter_map(|link| Some(format!("{}>postgres", link.split_once(">postgres")?.0)))
+                    .collect();
+                targets.dedup();
+                targets
+            }
             FaultKind::Herd => links(&|link| link.starts_with("clients>")),
             FaultKind::RedisKill | FaultKind::RedisPause | FaultKind::RedisFlush | FaultKind::RedisSleep => {
                 only("redis", self.redis.is_some())
@@ -180,11 +188,17 @@ impl Topology {
         match planned.kind {
             FaultKind::Rolling => self.services.iter().cloned().collect(),
             FaultKind::Isolate => self.touching(&target).into_iter().collect(),
+            FaultKind::CommitCut => self.to_postgres(&target).into_iter().collect(),
             FaultKind::Clock => BTreeSet::from([format!("clock of {target}")]),
             // Over at once.
             FaultKind::Reset | FaultKind::HalfClose | FaultKind::Herd => BTreeSet::new(),
             _ => BTreeSet::from([target]),
         }
+    }
+
+    /// The links behind `routing-1>postgres`: one to each server, of which one is the primary.
+    pub fn to_postgres(&self, target: &str) -> Vec<String> {
+        self.links.iter().filter(|link| link.starts_with(target)).cloned().collect()
     }
 
     /// The links of a process, both those from it and those to it. Those that it shares with others when it connects
@@ -218,7 +232,7 @@ pub fn schedule(seed: u64, topology: &Topology, plan: &Plan) -> Vec<Planned> {
             }
             let Some(kind) = kinds.choose(&mut rng).copied() else { break };
             let targets = topology.targets(kind);
-            let Some(target) = targets.choose(&mut rng).cloned() else { break };
+            let Ok(target) = targets.choose_weighted(&mut rng, |target| weight(target)).cloned() else { break };
             let (least, most) = lasting(kind);
             let lasts = between(&mut rng, least, most).min(plan.longest);
             planned.push(Planned { at, kind, target, lasts, pick: rng.random() });
@@ -226,6 +240,19 @@ pub fn schedule(seed: u64, topology: &Topology, plan: &Plan) -> Vec<Planned> {
         period_begins = period_ends;
     }
     planned
+}
+
+/// How often a target is drawn, compared with others: links that messages take more often than those that they do not.
+fn weight(target: &str) -> u32 {
+    let Some((from, to)) = target.split_once('>') else { return 1 };
+    let of = |name: &str| matches!(name.split('-').next(), Some("clients" | "edge" | "routing" | "routings" | "all"));
+    if from.starts_with("media") || to.starts_with("media") || to.starts_with("sentinel") {
+        1
+    } else if of(from) && !to.starts_with("redis") {
+        6
+    } else {
+        3
+    }
 }
 
 fn between(rng: &mut StdRng, least: Duration, most: Duration) -> Duration {

@@ -10,7 +10,7 @@ use super::{Planned, Topology, service};
 use crate::cluster::{Cluster, Postgres, Redis, Store};
 use crate::events::FaultKind;
 use crate::preload::Control;
-use crate::proxy::{Break, Direction, Flow, Link, Mode};
+use crate::proxy::{Break, Direction, Flow, Link, Mode, Seen};
 
 /// How long and how much, for the reader.
 pub(super) fn describe(planned: &Planned) -> String {
@@ -93,17 +93,22 @@ pub(super) async fn perform(
         FaultKind::Cut | FaultKind::CutThere | FaultKind::CutBack | FaultKind::Delay | FaultKind::Slow => {
             on_links(cluster, &[target.to_owned()], mode(planned), hold).await?;
         }
-        FaultKind::CutMidway | FaultKind::CommitCut => {
+        FaultKind::CutMidway => {
             let link = link(cluster, target)?;
-            let before = link.seen();
+            let before = link.seen().midway;
             on_links(cluster, &[target.to_owned()], mode(planned), hold).await?;
-            let after = link.seen();
-            let [undone, done, later] =
-                [after.undone - before.undone, after.done - before.done, after.later - before.later];
-            return Ok(match planned.kind {
-                FaultKind::CommitCut => format!("COMMITs undone {undone}, done {done}, done later {later}"),
-                _ => format!("connections {}", after.midway - before.midway),
-            });
+            return Ok(format!("connections {}", link.seen().midway - before));
+        }
+        FaultKind::CommitCut => {
+            let names = Topology::of(cluster).to_postgres(target);
+            let links = names.iter().map(|name| link(cluster, name)).collect::<anyhow::Result<Vec<_>>>()?;
+            let count = |seen: fn(&Seen) -> u64| links.iter().map(|link| seen(&link.seen())).sum::<u64>();
+            let counts = || [count(|seen| seen.undone), count(|seen| seen.done), count(|seen| seen.later)];
+            let before = counts();
+            on_links(cluster, &names, mode(planned), hold).await?;
+            let [undone, done, later] = counts();
+            let [undone, done, later] = [undone - before[0], done - before[1], later - before[2]];
+            return Ok(format!("COMMITs undone {undone}, done {done}, done later {later}"));
         }
         FaultKind::Reset | FaultKind::Herd => {
             let link = link(cluster, target)?;
