@@ -48,3 +48,17 @@ async fn writes_land_on_the_primary(redis: &Redis, servers: &mut Sentinel, value
     };
     timeout(PATIENCE, landed).await.expect("it finds the new primary");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sentinel_that_stands_still_holds_nobody_up() {
+    let mut servers = Sentinel::start_with(3).unwrap();
+    // The last one is asked first.
+    let urls: Vec<String> = servers.urls().into_iter().rev().collect();
+    servers.sentinels()[2].pause().unwrap();
+    let redis = open(RedisMode::Sentinel, &urls);
+    up(&redis).await;
+    servers.primary().unwrap().kill().unwrap();
+    degraded(&redis).await;
+    writes_land_on_the_primary(&redis, &mut servers, 2).await;
+    servers.sentinels()[2].resume().unwrap();
+}
