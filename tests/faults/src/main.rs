@@ -1,17 +1,20 @@
 //! `causeway-faults`: runs the ledger test, and checks a finished run.
 
+mod planted;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use causeway_faults::checker::{self, Verdict};
 use causeway_faults::cluster::ClusterOptions;
 use causeway_faults::driver::clustered::Clustered;
 use causeway_faults::driver::plain::Plain;
 use causeway_faults::driver::run::{self, Plan};
 use causeway_faults::events::FaultKind;
 use causeway_faults::workload::Shape;
-use causeway_faults::{checker, nemesis, report};
+use causeway_faults::{nemesis, report};
 use clap::{Args, Parser, Subcommand};
 use rand::TryRngCore as _;
 use rand::rngs::OsRng;
@@ -27,6 +30,18 @@ struct Arguments {
 enum Command {
     /// Loads a deployment, disturbs it, and judges what came of it.
     Run(Run),
+    /// Plants one bug after the other in the servers, and says after how many faults each is found.
+    Planted {
+        /// The `causeway` binary, built with the feature `planted-bugs`.
+        #[arg(long)]
+        binary: PathBuf,
+        /// Bugs, all if none is given.
+        #[arg(long, value_delimiter = ',')]
+        bugs: Vec<String>,
+        /// How the runs are.
+        #[command(flatten)]
+        run: Run,
+    },
     /// Judges a finished run again from its folder.
     Check {
         /// The run's folder.
@@ -34,7 +49,7 @@ enum Command {
     },
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct Run {
     /// `one`, `scaled`, `scaled-standby`, ...; `plain`: one process that nobody disturbs.
     #[arg(long, default_value = "one")]
@@ -66,6 +81,9 @@ struct Run {
     /// Seconds that the drain may take.
     #[arg(long, default_value_t = 300)]
     drain: u64,
+    /// Says little unless something is wrong.
+    #[arg(long)]
+    quiet: bool,
     /// Folders of runs are made in this one.
     #[arg(long, default_value = "target/faults")]
     out: PathBuf,
@@ -78,9 +96,19 @@ fn main() -> anyhow::Result<ExitCode> {
         .init();
     match Arguments::parse().command {
         Command::Run(arguments) => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-            runtime.block_on(run(arguments))
+            let seed = seed(&arguments)?;
+            show(&format!("seed {seed}, variant {}", arguments.variant));
+            let quiet = arguments.quiet;
+            let (verdict, folder) = runtime()?.block_on(run(arguments, seed, None))?;
+            if quiet && verdict.is_good() {
+                show(&report::line(&verdict));
+            } else {
+                show(&std::fs::read_to_string(folder.join(report::MARKDOWN))?);
+                show(&format!("everything of this run is in {}", folder.display()));
+            }
+            Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
+        Command::Planted { binary, bugs, run } => planted::all(&binary, &bugs, &run),
         Command::Check { folder } => {
             let (verdict, faults) = checker::check_folder(&folder)?;
             show(&report::write(&folder, &verdict, &faults)?);
@@ -89,12 +117,22 @@ fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
-    let seed = match arguments.seed {
-        Some(seed) => seed,
-        None => u64::from(OsRng.try_next_u32().context("randomness")?),
-    };
-    show(&format!("seed {seed}, variant {}", arguments.variant));
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+/// The seed that is given, or a new one.
+fn seed(arguments: &Run) -> anyhow::Result<u64> {
+    match arguments.seed {
+        Some(seed) => Ok(seed),
+        None => Ok(u64::from(OsRng.try_next_u32().context("randomness")?)),
+    }
+}
+
+/// One run, with a planted bug and the binary that has it, or without.
+async fn run(arguments: Run, seed: u64, bug: Option<(String, PathBuf)>) -> anyhow::Result<(Verdict, PathBuf)> {
+    let (planted, binary) = bug.unzip();
+    let name = planted.as_ref().map_or_else(|| arguments.variant.clone(), |bug| format!("{}-{bug}", arguments.variant));
     let plan = Plan {
         seed,
         time: Duration::from_secs_f64(arguments.minutes * 60.0),
@@ -105,17 +143,17 @@ async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
             rate: arguments.rate,
             controls: arguments.controls,
         },
-        folder: run::folder(&arguments.out, &arguments.variant, seed),
+        folder: run::folder(&arguments.out, &name, seed),
         variant: arguments.variant,
-        planted: None,
-        progress: true,
+        planted,
+        progress: !arguments.quiet,
     };
     let folder = plan.folder.clone();
     let verdict = if plan.variant == "plain" {
         run::run(&plan, |_faults| Plain::start(&folder)).await?
     } else {
-        let options =
-            ClusterOptions { variant: plan.variant.parse()?, seed, folder, settings: Vec::new(), binary: None };
+        let variant = plan.variant.parse()?;
+        let options = ClusterOptions { variant, seed, folder, settings: Vec::new(), binary };
         let mut nemesis = nemesis::Plan::new(plan.time);
         nemesis.pace = Duration::from_secs_f64(arguments.pace);
         if !arguments.faults.is_empty() {
@@ -123,9 +161,7 @@ async fn run(arguments: Run) -> anyhow::Result<ExitCode> {
         }
         run::run(&plan, |log| Clustered::start(options, nemesis, log)).await?
     };
-    show(&std::fs::read_to_string(plan.folder.join(report::MARKDOWN))?);
-    show(&format!("everything of this run is in {}", plan.folder.display()));
-    Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok((verdict, plan.folder))
 }
 
 #[expect(clippy::print_stdout, reason = "what the person who started it reads")]

@@ -29,6 +29,20 @@ pub fn write(folder: &Path, verdict: &Verdict, faults: &Faults) -> anyhow::Resul
     Ok(text)
 }
 
+/// The verdict in one line.
+pub fn line(verdict: &Verdict) -> String {
+    let totals = &verdict.totals;
+    format!(
+        "{}: {} faults, {} messages acknowledged, {} lost, {} twice, {} out of order; every invariant holds",
+        verdict.variant,
+        verdict.fault_count(),
+        totals.acknowledged,
+        totals.lost,
+        totals.duplicated,
+        totals.inversions
+    )
+}
+
 /// The report as Markdown, with the timelines of its first violations.
 ///
 /// # Errors

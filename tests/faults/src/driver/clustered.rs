@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use causeway_test_servers::Reply;
 use futures::FutureExt as _;
 
 use super::providers::Operator;
@@ -79,7 +80,7 @@ impl Environment for Clustered {
             None => None,
         };
         let presence = match self.cluster.redis() {
-            Some(redis) => Some(redis.run(attached_in_redis).await?),
+            Some(redis) => redis.run(attached_in_redis).await?,
             None => None,
         };
         Ok((mailbox, presence))
@@ -103,7 +104,24 @@ fn waiting_in_postgres(postgres: &mut Postgres) -> anyhow::Result<u64> {
     Ok(count.parse()?)
 }
 
-/// Devices that presence shows as attached.
-fn attached_in_redis(_redis: &mut Redis) -> anyhow::Result<u64> {
-    Ok(0)
+/// Devices that presence shows as attached; `None` where it is spread over several servers.
+fn attached_in_redis(redis: &mut Redis) -> anyhow::Result<Option<u64>> {
+    let Redis::Single(server) = redis else { return Ok(None) };
+    let list = |reply: Reply| match reply {
+        Reply::List(list) => list,
+        _ => Vec::new(),
+    };
+    let time = list(server.call(&["TIME"])?);
+    let seconds: u64 = time.first().context("the time")?.text().parse()?;
+    let now_ms = (seconds + 1) * 1_000;
+    let mut attached = 0;
+    for key in list(server.call(&["KEYS", "*presence*"])?) {
+        let fields = list(server.call(&["HGETALL", key.text()])?);
+        // Device, then `NUMBER UNTIL PLACE`.
+        for value in fields.iter().skip(1).step_by(2) {
+            let until = value.text().split(' ').nth(1).and_then(|word| word.parse::<u64>().ok());
+            attached += u64::from(until.is_some_and(|until| until > now_ms));
+        }
+    }
+    Ok(Some(attached))
 }
