@@ -79,6 +79,7 @@ pub(crate) trait Mailbox: Send + Sync + 'static {
     fn leave(&self, replica: ReplicaId) -> Commit<()>;
 
     /// The replicas whose leases hold.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests see by it what a store knows"))]
     fn replicas(&self) -> Commit<Vec<Replica>>;
 
     /// Takes nothing more, and resolves when everything that is queued was done or given up. A backend that does so when
@@ -97,7 +98,6 @@ impl ReplicaId {
         Self(bytes)
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "for backends that several processes share"))]
     pub(crate) const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }

@@ -151,25 +151,19 @@ fn shard(account: AccountId, writers: usize) -> usize {
 
 impl Mailbox for PostgresMailbox {
     fn claim(&self, replica: ReplicaId, account: AccountId) -> Commit<Claimed> {
-        self.queue(replica, account, Action::Claim, |done| match done {
-            Done::Claimed(claimed) => Some(claimed),
-            _ => None,
-        })
+        self.queue(replica, account, Action::Claim, Done::claimed)
     }
 
     fn release(&self, replica: ReplicaId, account: AccountId) -> Commit<()> {
-        self.queue(replica, account, Action::Release, gone)
+        self.queue(replica, account, Action::Release, Done::gone)
     }
 
     fn put(&self, replica: ReplicaId, put: Put) -> Commit<PutOutcome> {
-        self.queue(replica, put.account, Action::Put(put), |done| match done {
-            Done::Put(outcome) => Some(outcome),
-            _ => None,
-        })
+        self.queue(replica, put.account, Action::Put(put), Done::put)
     }
 
     fn forget(&self, replica: ReplicaId, account: AccountId, device: DeviceId, upto: Seq) -> Commit<Usage> {
-        self.queue(replica, account, Action::Forget { device, upto }, erased)
+        self.queue(replica, account, Action::Forget { device, upto }, Done::erased)
     }
 
     fn drop_device(
@@ -179,18 +173,15 @@ impl Mailbox for PostgresMailbox {
         device: DeviceId,
         keep: Option<u32>,
     ) -> Commit<Usage> {
-        self.queue(replica, account, Action::DropDevice { device, keep }, erased)
+        self.queue(replica, account, Action::DropDevice { device, keep }, Done::erased)
     }
 
     fn drop_account(&self, replica: ReplicaId, account: AccountId) -> Commit<()> {
-        self.queue(replica, account, Action::DropAccount, gone)
+        self.queue(replica, account, Action::DropAccount, Done::gone)
     }
 
     fn usage(&self, account: AccountId) -> Commit<Vec<DeviceUsage>> {
-        self.queue(ReplicaId::from_bytes([0; 16]), account, Action::Usage, |done| match done {
-            Done::Usage(usage) => Some(usage),
-            _ => None,
-        })
+        self.queue(ReplicaId::from_bytes([0; 16]), account, Action::Usage, Done::usage)
     }
 
     fn expire(&self, now_ms: u64, limit: u32) -> Commit<u64> {
@@ -284,17 +275,6 @@ async fn read_page(connection: Connection, request: PageRequest) -> Result<Page,
         )
         .await?;
     rows::page(&found, &request)
-}
-
-fn gone(done: Done) -> Option<()> {
-    matches!(done, Done::Gone).then_some(())
-}
-
-fn erased(done: Done) -> Option<Usage> {
-    match done {
-        Done::Erased(usage) => Some(usage),
-        _ => None,
-    }
 }
 
 /// What an answer that did not come means.

@@ -21,7 +21,8 @@ use crate::message::{Enc, Seq, weight};
 pub(super) async fn apply(tx: &Transaction<'_>, ops: &[Op], bounds: Bounds) -> Result<Vec<Done>, PostgresError> {
     let mut batch = Batch { tx, ops, bounds, owned: HashSet::new(), done: vec![None; ops.len()] };
     for wave in waves(ops) {
-        batch.wave(&wave).await?;
+        // Boxed, since it holds all statements that a wave may do.
+        Box::pin(batch.wave(&wave)).await?;
     }
     let done: Option<Vec<Done>> = batch.done.into_iter().collect();
     done.ok_or_else(|| PostgresError::Value("an operation has no result".to_owned()))
@@ -62,7 +63,7 @@ impl<'t> Batch<'t> {
         for at in fenced {
             self.finish(at, Done::Fenced);
         }
-        self.write(&allowed, looked).await
+        Box::pin(self.write(&allowed, looked)).await
     }
 
     fn op(&self, at: usize) -> &'t Op {
@@ -132,7 +133,7 @@ impl<'t> Batch<'t> {
         let mut more: HashMap<(AccountId, DeviceId), Usage> = HashMap::new();
         let mut released: (Vec<Id>, Vec<Id>) = Default::default();
         let mut forgotten: (Vec<Id>, Vec<i32>, Vec<i64>) = Default::default();
-        let mut dropped: Vec<(usize, AccountId, Option<(DeviceId, Option<u32>)>)> = Vec::new();
+        let mut dropped: Vec<(usize, AccountId, Option<Device>)> = Vec::new();
         let mut fresh_keys: HashSet<PartKey> = HashSet::new();
         for &at in allowed {
             let op = self.op(at);
@@ -206,6 +207,9 @@ struct Looked {
     /// What waits for accounts that are asked for.
     usage: HashMap<AccountId, Vec<DeviceUsage>>,
 }
+
+/// A device, and the registration whose entries stay.
+type Device = (DeviceId, Option<u32>);
 
 /// Position of a put in the batch, and of a part in the put.
 type Part = (usize, usize);
@@ -324,11 +328,7 @@ async fn add_usage(tx: &Transaction<'_>, more: HashMap<(AccountId, DeviceId), Us
     tx.execute(sql::ADD_USAGE, &[&columns.0, &columns.1, &columns.2, &columns.3]).await
 }
 
-async fn drop_entries(
-    tx: &Transaction<'_>,
-    account: AccountId,
-    device: Option<(DeviceId, Option<u32>)>,
-) -> Result<Done, PostgresError> {
+async fn drop_entries(tx: &Transaction<'_>, account: AccountId, device: Option<Device>) -> Result<Done, PostgresError> {
     let account = Id::from(account);
     let Some((device, keep)) = device else {
         tx.execute(sql::DROP_ACCOUNT, &[&account]).await?;

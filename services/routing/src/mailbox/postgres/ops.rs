@@ -43,6 +43,44 @@ pub(super) enum Done {
     Fenced,
 }
 
+/// Each operation has one kind of result; these give what is in it.
+impl Done {
+    pub(super) fn claimed(self) -> Option<Claimed> {
+        match self {
+            Self::Claimed(claimed) => Some(claimed),
+            _ => None,
+        }
+    }
+
+    pub(super) fn put(self) -> Option<PutOutcome> {
+        match self {
+            Self::Put(outcome) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    pub(super) fn erased(self) -> Option<Usage> {
+        match self {
+            Self::Erased(usage) => Some(usage),
+            _ => None,
+        }
+    }
+
+    pub(super) fn usage(self) -> Option<Vec<DeviceUsage>> {
+        match self {
+            Self::Usage(usage) => Some(usage),
+            _ => None,
+        }
+    }
+
+    pub(super) fn gone(self) -> Option<()> {
+        match self {
+            Self::Gone => Some(()),
+            _ => None,
+        }
+    }
+}
+
 impl Action {
     /// Bytes that it holds in memory and sends.
     pub(super) fn bytes(&self) -> usize {
