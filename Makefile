@@ -1,5 +1,5 @@
 # `make demo` and `make test` are all that a newcomer needs; each installs what is missing.
-.PHONY: demo run test fmt build setup help
+.PHONY: demo run test faults planted fmt build setup help
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -20,6 +20,28 @@ run: ## leave a system running and print how to chat with it from two terminals
 test: ## every check and every test
 	@tools/setup.sh test
 	@tools/check.sh
+
+# Minutes of load and faults for each variant, and messages a second.
+MINUTES ?= 30
+RATE ?= 600
+PACE ?= 3
+
+faults: ## the long ledger test: load, hundreds of faults, and a report (MINUTES, RATE, PACE, SEED)
+	@tools/setup.sh test
+	@echo "building with optimisation (the first time takes some minutes) ..."
+	@cargo build --locked --release -p causeway -p causeway-faults
+	@for variant in scaled one; do \
+		target/release/causeway-faults run --variant $$variant --minutes $(MINUTES) --rate $(RATE) --pace $(PACE) \
+			$(if $(SEED),--seed $(SEED)) || exit 1; \
+	done
+
+planted: ## plant bugs in the servers and see that the ledger test finds each
+	@tools/setup.sh test
+	@cargo build --locked -p causeway --features planted-bugs
+	@mkdir -p target/planted && cp target/debug/causeway target/planted/
+	@cargo build --locked -p causeway -p causeway-faults
+	@target/debug/causeway-faults planted --binary target/planted/causeway --variant scaled --minutes 1.5 --rate 150 \
+		--accounts 40 --sdk-accounts 4 --pace 2 --faults kill,pause,reset,herd,isolate,postgres-kill --quiet
 
 build: ## build all binaries in the profile of the tests
 	@tools/setup.sh build

@@ -24,5 +24,18 @@ part "Signal's Node library" tests/interop/setup.sh
 part "build" cargo build --quiet --locked --workspace --all-targets
 export CAUSEWAY_BIN="$PWD/target/debug/causeway"
 part "tests" cargo nextest run --locked --workspace --no-fail-fast
+# A build without bugs on purpose refuses to be asked for one.
+refuses_planted_bugs() {
+    local said
+    if said=$(CAUSEWAY_PLANTED_BUG=dedup-off "$CAUSEWAY_BIN" check-config --data target/planted-refused 2>&1); then
+        return 1
+    fi
+    [[ $said == *CAUSEWAY_PLANTED_BUG* ]]
+}
+# Real processes under load and faults, for a little more than two minutes; `make faults` is the long one.
+ledger() { target/debug/causeway-faults run --quiet --sdk-accounts 4 --drain 60 --out target/faults "$@"; }
+part "no bugs on purpose" refuses_planted_bugs
+part "ledger test, scaled" ledger --variant scaled --seed 1 --minutes 1.1 --rate 60 --accounts 40 --pace 4
+part "ledger test, one process" ledger --variant one --minutes 0.4 --rate 80 --accounts 40 --pace 3
 part "fuzz targets, 5 s each" fuzz/run 5
 echo "all checks passed in $SECONDS s"
