@@ -1,11 +1,13 @@
-/* Randomness from a seed, for a process that must do the same each time: loaded before libc by way of LD_PRELOAD.
-   It takes the place of getrandom and getentropy, from which hash maps, schedulers and generators of keys draw. Never in
-   anything but the simulation. */
+/* Randomness from a seed, and clocks that go on by a step at each look, for a process that must do the same each time:
+   loaded before libc by way of LD_PRELOAD. It takes the place of getrandom and getentropy, from which hash maps, schedulers
+   and generators of keys draw, and of clock_gettime, which caches and limiters look at. Never in anything but the
+   simulation. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
+#include <time.h>
 
 static uint64_t state;
 
@@ -33,5 +35,15 @@ ssize_t getrandom(void *buffer, size_t length, unsigned int flags) {
 
 int getentropy(void *buffer, size_t length) {
     getrandom(buffer, length, 0);
+    return 0;
+}
+
+/* A microsecond passes with each look. */
+int clock_gettime(clockid_t clock, struct timespec *time) {
+    static uint64_t looks;
+    uint64_t now = 1000 * ++looks;
+    (void)clock;
+    time->tv_sec = (time_t)(1800000000u + now / 1000000000u);
+    time->tv_nsec = (long)(now % 1000000000u);
     return 0;
 }

@@ -66,7 +66,9 @@ impl CertificateFile {
 
 /// Looks after the certificate until `stop`.
 pub(crate) async fn look_after(rules: Arc<Rules>, clock: SharedClock, stop: CancellationToken) {
-    let mut looks = tokio::time::interval(Duration::from_millis(rules.config.certificate_reload_interval_ms));
+    let period = Duration::from_millis(rules.config.certificate_reload_interval_ms);
+    // It was read when the edge was built.
+    let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut keeper = Keeper::default();
     while stop.run_until_cancelled(looks.tick()).await.is_some() {

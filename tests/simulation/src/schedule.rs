@@ -63,9 +63,9 @@ impl Schedule {
         let clients = people.iter().map(|person| plan(*person, &people, accounts, &mut rng)).collect();
         let mut faults: Vec<Planned> = (0..rng.random_range(0..=8)).map(|_| fault(&people, &mut rng)).collect();
         faults.sort_by_key(|planned| planned.begin);
-        let closings = (0..rng.random_range(0..=2)).map(|_| {
+        let closings = (0..accounts).filter(|_| rng.random_bool(0.3)).collect::<Vec<u8>>().into_iter().map(|account| {
             let (from, lasts) = (at(&mut rng, 1.0, 6.0), at(&mut rng, 0.2, 2.0));
-            (rng.random_range(0..accounts), from, from + lasts)
+            (account, from, from + lasts)
         });
         let closings = closings.collect();
         let ahead = (0..ROUTINGS.len()).map(|_| at(&mut rng, 0.0, 0.5)).collect();
@@ -105,18 +105,24 @@ fn plan(person: Person, people: &[Person], accounts: u8, rng: &mut StdRng) -> Pl
 fn fault(people: &[Person], rng: &mut StdRng) -> Planned {
     let begin = at(rng, 0.5, LOAD.as_secs_f64());
     let end = begin + at(rng, 0.05, 4.0);
-    let mut servers: Vec<String> = ROUTINGS.iter().chain(&EDGES).map(|name| (*name).to_owned()).collect();
-    let crashed = servers.choose(rng).cloned().unwrap_or_default();
-    servers.push(DIRECTORY.to_owned());
-    servers.extend(people.iter().map(host_of));
-    let from = servers.choose(rng).cloned().unwrap_or_default();
-    let others: Vec<&String> = servers.iter().filter(|other| **other != from).collect();
-    let to = others.choose(rng).map(|other| (*other).clone()).unwrap_or_default();
+    let any = |names: &[&str], rng: &mut StdRng| names.choose(rng).map(|name| (*name).to_owned()).unwrap_or_default();
+    let client = people.choose(rng).map(host_of).unwrap_or_default();
+    let crashed = any(&[ROUTINGS.as_slice(), EDGES.as_slice()].concat(), rng);
+    // Those who talk to each other.
+    let (from, to) = match rng.random_range(0..6) {
+        0..=1 => (any(&EDGES, rng), any(&ROUTINGS, rng)),
+        2 => (any(&ROUTINGS[..1], rng), any(&ROUTINGS[1..], rng)),
+        3 => (any(&ROUTINGS, rng), DIRECTORY.to_owned()),
+        4 => (any(&EDGES, rng), DIRECTORY.to_owned()),
+        _ => (client, any(&EDGES, rng)),
+    };
+    let (from, to) = if rng.random_bool(0.5) { (from, to) } else { (to, from) };
     let fault = match rng.random_range(0..10) {
         0..=3 => Fault::Crash(crashed),
         4..=6 => Fault::Cut { from, to, both: rng.random_bool(0.6) },
         7..=8 => Fault::Hold { from, to },
-        _ => Fault::Store,
+        _ if std::env::var_os("NOSTORE").is_none() => Fault::Store,
+        _ => Fault::Crash(crashed),
     };
     Planned { begin, end: end.min(LOAD), fault }
 }

@@ -87,7 +87,7 @@ pub(crate) fn run(seed: u64) -> anyhow::Result<Outcome> {
     pending.sort_by_key(|step| std::cmp::Reverse((step.at, step.mends)));
     loop {
         while let Some(step) = pending.pop_if(|step| step.at <= sim.elapsed()) {
-            ledger.note(format!("{}{:?}", if step.mends { "mended: " } else { "" }, step.fault));
+            ledger.note_at(sim.elapsed(), &format!("{}{:?}", if step.mends { "mended: " } else { "" }, step.fault));
             apply(&mut sim, &step, &store);
         }
         sim.step().map_err(|error| anyhow!("a host failed: {error}"))?;
