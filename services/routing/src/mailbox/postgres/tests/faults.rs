@@ -197,6 +197,39 @@ async fn the_standby_takes_over_with_everything_that_was_told_stored() {
     assert_eq!(waiting(&mailbox, 1).await, (1..=1_001).collect::<Vec<_>>());
 }
 
+/// Somebody on the server cuts the wait for the standby short: then the server confirms a commit that only it has.
+#[tokio::test]
+async fn nothing_is_told_stored_before_the_standby_has_it() {
+    let mut pair = PostgresPair::start().unwrap();
+    let mut config = config(pair.urls("postgres").0);
+    (config.write_timeout_ms, config.postgres.statement_timeout_ms) = (20_000, 20_000);
+    let mailbox = owned(open_with(&config, WIDE).await).await;
+    pair.standby().unwrap().pause().unwrap();
+    let kept = mailbox.put(ONE, message(1, 1));
+    let impatient = tokio::task::spawn_blocking(move || {
+        let waits = "SELECT pid, query_start FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        let mut first = None;
+        loop {
+            let found = pair.primary().execute("postgres", waits).unwrap();
+            let Some(commit) = found.into_iter().find(|commit| first.as_ref() != Some(commit)) else { continue };
+            if first.is_some() {
+                return pair;
+            }
+            let cancel = format!("SELECT pg_cancel_backend({})", commit[0].as_deref().unwrap());
+            pair.primary().execute("postgres", &cancel).unwrap();
+            first = Some(commit);
+        }
+    });
+    let (mut pair, kept) = match futures::future::select(impatient, kept).await {
+        // The question what became of the commit waits for the standby in its turn.
+        futures::future::Either::Left((pair, kept)) => (pair.unwrap(), kept),
+        futures::future::Either::Right((told, _)) => panic!("told too early: {told:?}"),
+    };
+    pair.standby().unwrap().resume().unwrap();
+    assert_eq!(kept.await.unwrap(), stored());
+    assert_eq!(waiting(&mailbox, 1).await, [1]);
+}
+
 #[tokio::test]
 async fn what_cannot_be_done_fails_alone() {
     let server = Server::start().unwrap();
