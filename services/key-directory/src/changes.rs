@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(test)]
 pub(crate) use followers::TRANSIT;
-pub(crate) use followers::{Cut, Ear, Followers, Following, Next, Settled};
+pub(crate) use followers::{Cut, Ear, Followers, Following, Moment, Next, Settled};
 pub(crate) use waiting::Waiting;
 
 use crate::store::{KeyCounts, Logged};

@@ -92,7 +92,7 @@ impl KeyDirectory {
             StoreKind::Sqlite => (Changes::alone(lease, queue, closing.clone()), None),
             StoreKind::Postgres => {
                 let log = Box::pin(Postgres::open(&config.log_database(), "causeway-key-directory-log", &[])).await?;
-                let followers = Followers::shared(lease, queue, closing.clone());
+                let followers = Followers::shared(lease, queue, closing.clone(), Arc::clone(&clock));
                 let observer = Arc::clone(&token_keys);
                 let peers =
                     Peers::new(Arc::new(PostgresLog::new(log)), followers, observer, redis.clone(), config.peers());

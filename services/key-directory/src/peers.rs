@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use log::{Entry, Log, LogError, Peer, Place, Read, ReplicaId};
 
-use crate::changes::{Change, Changes, Followers, Settled, Waiting};
+use crate::changes::{Change, Changes, Followers, Moment, Settled, Waiting};
 
 /// Entries in one reading of the log.
 const BATCH: usize = 500;
@@ -99,7 +99,7 @@ struct Reign {
     /// What has been written of what followers are done with.
     confirmed: u64,
     /// When the last renewal that succeeded was asked for.
-    renewed: Instant,
+    renewed: Moment,
     /// When the last reading that succeeded began.
     read: Instant,
     /// When the others were looked at.
@@ -168,7 +168,7 @@ impl Peers {
         loop {
             let mut id = [0; 16];
             OsRng.unwrap_err().fill_bytes(&mut id);
-            let (id, asked) = (ReplicaId(id), Instant::now());
+            let (id, asked) = (ReplicaId(id), self.followers.now());
             let registering = timeout(self.settings.lease, self.log.register(id, self.settings.lease));
             let registered = tokio::select! {
                 registered = registering => registered.unwrap_or_else(|_| Err(too_slow())),
@@ -183,8 +183,8 @@ impl Peers {
                         place,
                         confirmed: place.number,
                         renewed: asked,
-                        read: asked,
-                        looked: asked,
+                        read: asked.at,
+                        looked: asked.at,
                         seen: HashMap::new(),
                         catching_up: None,
                     });
@@ -201,7 +201,7 @@ impl Peers {
         }
     }
 
-    fn begin(&self, place: Place, asked: Instant) {
+    fn begin(&self, place: Place, asked: Moment) {
         #[cfg(test)]
         if self.planted == Some(simulation::Planted::KeepsItsFollowers) && self.followers.last_number() > 0 {
             self.followers.extend(self.good_until(asked));
@@ -238,7 +238,7 @@ impl Peers {
                 tracing::warn!(%error, "the other directories cannot be seen");
             }
 
-            let holds = reign.renewed.elapsed() < self.settings.lease;
+            let holds = reign.renewed.at.elapsed() < self.settings.lease;
             health.report(PART, if holds { Part::Up } else { away() });
 
             if closing.is_cancelled() {
@@ -333,10 +333,10 @@ impl Peers {
         let more = settled > reign.confirmed;
         // Who cannot read does not stay: others would wait for what this directory cannot tell its followers.
         let can_read = reign.read.elapsed() < lease / 2;
-        if !can_read || (!more && reign.renewed.elapsed() < lease / RENEWALS) {
+        if !can_read || (!more && reign.renewed.at.elapsed() < lease / RENEWALS) {
             return Ok(ControlFlow::Continue(()));
         }
-        let asked = Instant::now();
+        let asked = self.followers.now();
         let renewal = timeout(lease / 2, self.log.renew(reign.id, lease, settled)).await;
         if !renewal.unwrap_or_else(|_| Err(too_slow()))? {
             return Ok(ControlFlow::Break(Over));
@@ -394,12 +394,12 @@ impl Peers {
     }
 
     /// The end of a lease that was asked for then.
-    fn good_until(&self, asked: Instant) -> Instant {
+    fn good_until(&self, asked: Moment) -> Moment {
         #[cfg(test)]
         if self.planted == Some(simulation::Planted::GrantsBeyondItsLease) {
-            return asked + 3 * self.settings.lease;
+            return asked.after(3 * self.settings.lease);
         }
-        asked + self.settings.lease - self.settings.lease / CAUTION
+        asked.after(self.settings.lease - self.settings.lease / CAUTION)
     }
 }
 

@@ -10,12 +10,14 @@
 //! [`TRANSIT`].
 //!
 //! One of several directories has a lease itself, on the store. What it grants ends no later than that, and it grants
-//! nothing to a follower without pings.
+//! nothing to a follower without pings. It counts by the time of day as well: a machine that was suspended may not have
+//! counted the time in between.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use causeway_runtime::clock::SharedClock;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
@@ -57,13 +59,28 @@ pub(crate) enum Cut {
     Closing,
 }
 
+/// A time by both clocks: that which only goes on, and the time of day in Unix milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub(crate) at: Instant,
+    pub(crate) day_ms: u64,
+}
+
+impl Moment {
+    /// Later by `time`.
+    pub(crate) fn after(self, time: Duration) -> Self {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self { at: self.at + time, day_ms: self.day_ms.saturating_add(millis) }
+    }
+}
+
 /// Until when followers may be told to trust their caches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Warrant {
     /// For as long as they acknowledge: nobody else changes anything.
     Alone,
     /// No longer than this directory's own lease.
-    Until(Instant),
+    Until(Moment),
     /// Not at all.
     Withdrawn,
 }
@@ -78,6 +95,8 @@ struct Shared {
     lease: Duration,
     queue: usize,
     closing: CancellationToken,
+    /// `None`: nobody else changes anything.
+    clock: Option<SharedClock>,
     /// Told whenever something happens by which a change may have settled.
     progress: Notify,
     state: Mutex<State>,
@@ -165,17 +184,23 @@ impl Follower {
 impl Followers {
     /// Of a directory that has its store for itself.
     pub(crate) fn alone(lease: Duration, queue: usize, closing: CancellationToken) -> Self {
-        Self::with(Warrant::Alone, lease, queue, closing)
+        Self::with(Warrant::Alone, lease, queue, closing, None)
     }
 
     /// Of one of several directories: nobody can follow until [`Self::begin`].
-    pub(crate) fn shared(lease: Duration, queue: usize, closing: CancellationToken) -> Self {
-        Self::with(Warrant::Withdrawn, lease, queue, closing)
+    pub(crate) fn shared(lease: Duration, queue: usize, closing: CancellationToken, clock: SharedClock) -> Self {
+        Self::with(Warrant::Withdrawn, lease, queue, closing, Some(clock))
     }
 
-    fn with(warrant: Warrant, lease: Duration, queue: usize, closing: CancellationToken) -> Self {
+    fn with(
+        warrant: Warrant,
+        lease: Duration,
+        queue: usize,
+        closing: CancellationToken,
+        clock: Option<SharedClock>,
+    ) -> Self {
         let state = State { warrant, last_number: 0, last_follower: 0, followers: HashMap::new() };
-        let shared = Shared { lease, queue, closing, progress: Notify::new(), state: Mutex::new(state) };
+        let shared = Shared { lease, queue, closing, clock, progress: Notify::new(), state: Mutex::new(state) };
         Self { shared: Arc::new(shared) }
     }
 
@@ -198,7 +223,7 @@ impl Followers {
 
     /// From now on this directory tells of all changes after `number`, and vouches for caches that are empty now, but no
     /// longer than its own lease.
-    pub(crate) fn begin(&self, number: u64, until: Instant) {
+    pub(crate) fn begin(&self, number: u64, until: Moment) {
         let mut state = self.shared.lock();
         state.cut_all(Cut::Anew);
         state.last_number = number;
@@ -206,11 +231,16 @@ impl Followers {
     }
 
     /// This directory's own lease lasts longer now.
-    pub(crate) fn extend(&self, until: Instant) {
+    pub(crate) fn extend(&self, until: Moment) {
         let mut state = self.shared.lock();
-        if let Warrant::Until(before) = state.warrant {
-            state.warrant = Warrant::Until(before.max(until));
+        if matches!(state.warrant, Warrant::Until(before) if before.at < until.at) {
+            state.warrant = Warrant::Until(until);
         }
+    }
+
+    /// Now.
+    pub(crate) fn now(&self) -> Moment {
+        Moment { at: Instant::now(), day_ms: self.shared.day_ms() }
     }
 
     /// This directory can tell of no changes: nobody may follow it.
@@ -361,7 +391,10 @@ impl Following {
             };
             let lasts = match warrant {
                 Warrant::Alone => lease,
-                Warrant::Until(until) if pong > 0 => lease.min(until.saturating_duration_since(since)),
+                Warrant::Until(until) if pong > 0 => {
+                    let left_of_day = Duration::from_millis(until.day_ms.saturating_sub(self.shared.day_ms()));
+                    lease.min(until.at.saturating_duration_since(since)).min(now - since + left_of_day)
+                }
                 Warrant::Until(_) | Warrant::Withdrawn => Duration::ZERO,
             };
             if lasts > Duration::ZERO {
@@ -443,6 +476,10 @@ impl Ear {
 }
 
 impl Shared {
+    fn day_ms(&self) -> u64 {
+        self.clock.as_ref().map_or(0, |clock| clock.now_ms())
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -458,6 +495,7 @@ pub(crate) async fn sleep_until(time: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
+    use causeway_runtime::clock::ManualClock;
     use futures::FutureExt as _;
 
     use super::*;
@@ -646,18 +684,41 @@ mod tests {
         assert_eq!(follower.next().await, Err(Cut::Closing));
     }
 
+    const DAY_MS: u64 = 1_750_000_000_000;
+
+    fn unregistered(clock: Arc<ManualClock>) -> Followers {
+        Followers::shared(LEASE, 16, CancellationToken::new(), clock)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_was_suspended_grants_nothing() {
+        let clock = ManualClock::at_ms(DAY_MS);
+        let followers = unregistered(Arc::clone(&clock));
+        followers.begin(40, followers.now().after(Duration::from_secs(5)));
+        let follower = followers.follow().unwrap();
+        assert!(follower.ear().heard(40, 1));
+        assert_eq!(follower.next().await, Ok(Next::Lease { lasts: LEASE, pong: 1 }));
+        // The other clock has stood still.
+        clock.advance(Duration::from_secs(4));
+        assert!(follower.ear().heard(40, 2));
+        assert_eq!(follower.next().await, Ok(Next::Lease { lasts: Duration::from_secs(1), pong: 2 }));
+        clock.advance(Duration::from_secs(1));
+        assert!(follower.ear().heard(40, 3));
+        assert_eq!(follower.next().await, Ok(Next::Lease { lasts: Duration::ZERO, pong: 3 }));
+    }
+
     /// Of one of several directories, with a lease of its own for so long.
     fn one_of_several(lasts: Duration) -> Followers {
-        let followers = Followers::shared(LEASE, 16, CancellationToken::new());
-        followers.begin(40, Instant::now() + lasts);
+        let followers = unregistered(ManualClock::at_ms(DAY_MS));
+        followers.begin(40, followers.now().after(lasts));
         followers
     }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_follows_a_directory_that_is_not_registered() {
-        let followers = Followers::shared(LEASE, 16, CancellationToken::new());
+        let followers = unregistered(ManualClock::at_ms(DAY_MS));
         assert_eq!(followers.follow().err(), Some(Cut::Anew));
-        followers.begin(7, Instant::now() + LEASE);
+        followers.begin(7, followers.now().after(LEASE));
         let follower = followers.follow().unwrap();
         assert!(follower.next().await.is_ok());
         followers.end();
@@ -673,7 +734,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(500)).await;
         assert!(follower.ear().heard(40, 1));
         assert_eq!(follower.next().await, Ok(Next::Lease { lasts: Duration::from_millis(1_500), pong: 1 }));
-        followers.extend(Instant::now() + Duration::from_secs(10));
+        followers.extend(followers.now().after(Duration::from_secs(10)));
         assert!(follower.ear().heard(40, 2));
         assert_eq!(follower.next().await, Ok(Next::Lease { lasts: LEASE, pong: 2 }));
         tokio::time::advance(Duration::from_secs(11)).await;
@@ -709,7 +770,7 @@ mod tests {
         let follower = followers.follow().unwrap();
         assert!(follower.ear().heard(0, 1));
         assert!(follower.next().await.is_ok());
-        followers.begin(50, Instant::now() + Duration::from_secs(60));
+        followers.begin(50, followers.now().after(Duration::from_secs(60)));
         assert_eq!(follower.next().await, Err(Cut::Anew));
         let start = Instant::now();
         followers.settle(50).await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use causeway_identity::Domain;
+use causeway_runtime::clock::ManualClock;
 use causeway_runtime::health::Health;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -170,7 +171,7 @@ impl Shared {
     fn start(&self, nth: usize, seed: u64) {
         let process = Arc::new(Process::default());
         let closing = CancellationToken::new();
-        let followers = Followers::shared(LEASE, QUEUE, closing.clone());
+        let followers = Followers::shared(LEASE, QUEUE, closing.clone(), ManualClock::at_ms(1_750_000_000_000));
         let way = Arc::new(Way {
             store: self.store.clone(),
             random: Mutex::new(StdRng::seed_from_u64(seed)),
