@@ -41,7 +41,8 @@ planted: ## plant bugs in the servers and see that the ledger test finds each
 	@mkdir -p target/planted && cp target/debug/causeway target/planted/
 	@cargo build --locked -p causeway -p causeway-faults
 	@target/debug/causeway-faults planted --binary target/planted/causeway --variant scaled --minutes 1.5 --rate 150 \
-		--accounts 40 --sdk-accounts 4 --pace 2 --faults kill,pause,reset,herd,isolate,postgres-kill --quiet
+		--accounts 40 --sdk-accounts 4 --pace 2 --quiet \
+		--faults kill,pause,reset,herd,isolate,sync-slow,sync-fails,disk-full,postgres-kill
 
 build: ## build all binaries in the profile of the tests
 	@tools/setup.sh build

@@ -92,7 +92,10 @@ struct Run {
 fn main() -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| "warn,libsignal_protocol_syft=error".into()),
+        )
         .init();
     match Arguments::parse().command {
         Command::Run(arguments) => {

@@ -213,7 +213,7 @@ impl Light {
                 () = tokio::time::sleep_until(until) => return true,
                 command = self.commands.recv() => match command {
                     Some(Command::Request { reply, .. }) => drop(reply.send(None)),
-                    Some(command) => self.enqueue(command),
+                    Some(command) => self.enqueue(&command),
                     None => return false,
                 },
                 changed = self.phase.changed() => if changed.is_err() { return false },
@@ -222,8 +222,8 @@ impl Light {
     }
 
     /// Takes messages on.
-    fn enqueue(&mut self, command: Command) {
-        let Command::Send { to, class, count, padding } = command else { return };
+    fn enqueue(&mut self, command: &Command) {
+        let Command::Send { to, class, count, padding } = *command else { return };
         for _ in 0..count {
             if self.outbox.len() >= MAX_OPEN {
                 self.world.counts.shed.fetch_add(1, Ordering::Relaxed);

@@ -167,7 +167,7 @@ impl Light {
                     Some(Command::Publish) => if let Ok(publish) = self.keys.publish() {
                         now.ask(RequestBody::KeysPublish(publish), None, &mut out);
                     },
-                    Some(send) => self.enqueue(send),
+                    Some(send) => self.enqueue(&send),
                 },
                 _ = tick.tick() => {
                     if leaves.is_some_and(|at| at <= Instant::now()) && *self.phase.borrow() == Phase::Load {
