@@ -228,3 +228,48 @@ fn refused(error: &PostgresError) -> StoreError {
         error => StoreError::Failed(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use causeway_identity::{AccountId, DeviceId};
+
+    use super::super::PostgresStore;
+    use super::super::leave::{Remove, Withdraw};
+    use super::super::tests::Server;
+    use super::*;
+    use crate::store::suite::{self as made, added};
+    use crate::store::{Removed, Store as _, What};
+
+    async fn attempt_after<S: Step>(store: &PostgresStore, step: &S, unanswered: &Done<S::Outcome>) -> S::Outcome {
+        let written = attempt(store.postgres(), step, Some(unanswered)).await;
+        written.unwrap_or_else(|_| panic!("the server is there")).outcome
+    }
+
+    fn change(account: AccountId) -> Change {
+        Change::Record { address: made::address(1), account, what: What::Devices }
+    }
+
+    #[tokio::test]
+    async fn what_somebody_else_did_is_not_taken_for_the_attempt_that_was_not_answered() {
+        let server = Server::start();
+        let store = PostgresStore::open(&server.database()).await.unwrap();
+        let (account, first) = made::an_account(&store).await;
+        let [by, device] = [2, 3].map(|phone| made::enlistment(1, phone));
+        let (_, by) = added(store.enlist(&by).await.unwrap().outcome);
+        let (_, device) = added(store.enlist(&device).await.unwrap().outcome);
+        // It was not committed, and now the one who asked is no more: neither was the device removed, nor the account.
+        assert_eq!(store.remove_device(account, first, by, 1).await.unwrap().outcome, Removed::Done);
+        let remove = |by: DeviceId, device: DeviceId| Remove { account, by, device, now_ms: 2 };
+        let done = Done::told(Removed::Done, [change(account)]);
+        assert_eq!(attempt_after(&store, &remove(by, device), &done).await, Removed::NotEnlisted);
+        let withdraw = Withdraw { account, by, now_ms: 2 };
+        assert!(!attempt_after(&store, &withdraw, &Done::told(true, [change(account)])).await);
+        assert_eq!(made::record(&store, account).await.devices.len(), 2);
+
+        // Here it is done, by whomever.
+        assert_eq!(attempt_after(&store, &remove(by, by), &done).await, Removed::Done);
+        assert_eq!(attempt_after(&store, &remove(first, by), &done).await, Removed::Done);
+        assert!(store.withdraw(account, first, 3).await.unwrap().outcome);
+        assert!(attempt_after(&store, &withdraw, &Done::told(true, [change(account)])).await);
+    }
+}

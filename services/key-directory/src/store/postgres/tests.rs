@@ -12,15 +12,15 @@ use super::*;
 use crate::store::suite;
 
 /// A server of this test's own.
-struct Server(servers::Postgres);
+pub(super) struct Server(servers::Postgres);
 
 impl Server {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self(servers::Postgres::start().expect("PostgreSQL starts"))
     }
 
     /// Settings for a new and empty database.
-    fn database(&self) -> PostgresConfig {
+    pub(super) fn database(&self) -> PostgresConfig {
         PostgresConfig {
             url: self.0.create_database().expect("a database"),
             allow_unsafe_durability: true,

@@ -13,7 +13,6 @@ const PER_ACCOUNT: u32 = 100;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures"]
-#[expect(clippy::print_stderr, reason = "figures are for people")]
 async fn claims_per_second() {
     let options = servers::Options { durable: true, ..servers::Options::default() };
     let server = Server(servers::Postgres::start_with(options).unwrap());
