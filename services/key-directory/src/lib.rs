@@ -8,6 +8,7 @@
 //! - [`providers`], [`accounts`], [`consent`], [`keys`]: the nouns, checked where they come in;
 //! - [`store`]: what is kept, behind a trait, on SQLite or PostgreSQL;
 //! - `changes`: who follows records, and how a narrower setting is confirmed only when nobody acts on the wider one;
+//! - `peers`: several directories on one PostgreSQL, which confirm changes together;
 //! - `token_keys`: discovery, JWKS, refresh, outage;
 //! - `limits`, `operator`: rate limits and the operator token;
 //! - `rpc`: a file per call. A further call is a method in the .proto, a file there, and a line in its service.
