@@ -5,7 +5,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::{ServerError, postgres};
+use crate::{ServerError, postgres, process};
 
 /// A new folder in the folder for temporary files. What is in it is gone with this value.
 #[derive(Debug)]
@@ -91,6 +91,8 @@ fn sweep(parent: &Path) {
         }
         let Ok(lock) = OpenOptions::new().append(true).open(path.join("lock")) else { continue };
         if lock.try_lock().is_ok() {
+            // What was stopped (SIGSTOP) when its parent was killed has not noticed.
+            process::kill_in(&path);
             postgres::remove_shared_memory(&path);
             let _gone = std::fs::remove_dir_all(&path);
         }

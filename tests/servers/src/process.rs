@@ -185,6 +185,17 @@ fn send(signal: &str, ids: &[u32]) -> Result<(), ServerError> {
     }
 }
 
+/// SIGKILL to all processes that work in this folder.
+pub(crate) fn kill_in(folder: &Path) {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let there: Vec<u32> = processes
+        .filter(|process| std::fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder)))
+        .filter_map(|process| process.file_name().to_str()?.parse().ok())
+        .collect();
+    let _dead = send("KILL", &there);
+    wait(|| !there.iter().any(|id| runs(*id)));
+}
+
 /// The letter that the kernel shows for what a process does: `T` stopped, `Z` ended; `None` if it is gone.
 fn state(id: u32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;

@@ -57,11 +57,14 @@ fn what_holds_it_back_is_said() {
 #[test]
 #[ignore = "runs inside `servers_die_with_a_parent_that_is_killed`"]
 fn parent_that_is_killed() {
-    let postgres = Postgres::start().unwrap();
+    let mut postgres = Postgres::start().unwrap();
     let redis = crate::Redis::start().unwrap();
+    let session = postgres.session("postgres").unwrap();
+    postgres.pause().unwrap();
     println!("\nports {} {}", postgres.port(), redis.port());
     let forever = std::sync::mpsc::channel::<()>();
     let _never = forever.1.recv();
+    drop(session);
 }
 
 #[test]
@@ -84,6 +87,11 @@ fn servers_die_with_a_parent_that_is_killed() {
     parent.kill().unwrap();
     parent.wait().unwrap();
     for port in ports {
-        assert!(wait_for(PATIENCE, || TcpStream::connect(("127.0.0.1", port)).is_err()), "port {port} still answers");
+        // What was stopped goes with the next folder that anybody makes.
+        let gone = || {
+            let _sweeps = Folder::create().unwrap();
+            TcpStream::connect(("127.0.0.1", port)).is_err()
+        };
+        assert!(wait_for(PATIENCE, gone), "port {port} still answers");
     }
 }
