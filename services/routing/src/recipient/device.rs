@@ -89,7 +89,8 @@ impl Device {
     pub(super) fn is_idle(&self) -> bool {
         let nothing_known =
             self.served.is_none() && self.puts.is_empty() && self.forgets == 0 && self.recount.is_none();
-        nothing_known && self.unforgotten.is_none() && self.kept == Usage::default()
+        let nothing = Usage::default();
+        nothing_known && self.unforgotten.is_none() && self.kept == nothing && self.reserved == nothing
     }
 
     /// Room in the mailbox, should a message of this weight have to go there.

@@ -286,6 +286,9 @@ impl<R> Machine<R> {
                 behind.note_lost(seq);
             }
         }
+        for part in &pending.parts {
+            self.tidy(part.enc.device);
+        }
         out.extend(pending.replies.into_iter().map(|reply| Output::Fail { reply }));
     }
 }

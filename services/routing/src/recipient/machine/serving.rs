@@ -8,7 +8,7 @@ use causeway_identity::{AccountId, DeviceId};
 
 use super::{Attaching, Machine, Newest, Now, Output, RETRY, State, World};
 use crate::mailbox::{Page, PageRequest, StoreError, Usage};
-use crate::message::{Class, Ending, Envelope, MessageKey, Seq};
+use crate::message::{Class, Ending, Envelope, MessageKey, Seq, weight};
 use crate::recipient::device::{Behind, Device, Mode, Served};
 use crate::recipient::window::{Delivery, Kept, Window};
 use crate::records::Record;
@@ -130,10 +130,24 @@ impl<R> Machine<R> {
             out.push(Output::Forget { account, device: id, upto });
         }
         for key in acknowledged {
-            self.mark(&key, id, |_| State::Acknowledged);
+            self.acknowledged(&key, id);
             self.settle(&key, out);
         }
         self.advance(id, now, world, out);
+    }
+
+    /// A device has acknowledged a message. A repeat of it that waits for this device need not be given to it any more.
+    fn acknowledged(&mut self, key: &MessageKey, id: DeviceId) {
+        let Some(pending) = self.pending.get_mut(key) else { return };
+        let seq = pending.header.seq;
+        let waiting = pending.parts.iter().find(|part| part.enc.device == id && part.state == State::Waiting);
+        let weight = waiting.map(|part| weight(&part.enc));
+        pending.set(id, |_| State::Acknowledged);
+        let (Some(weight), Some(device)) = (weight, self.devices.get_mut(&id)) else { return };
+        device.reserved.sub(Usage::one(weight));
+        if let Some(Mode::Behind(behind)) = device.served.as_mut().map(|served| &mut served.mode) {
+            behind.note_lost(seq);
+        }
     }
 
     /// Gives a message to a device's session, if it is there and has everything before; says how far the message is.
@@ -322,8 +336,9 @@ impl<R> Machine<R> {
         for delivery in served.window.into_deliveries() {
             let pending = self.is_pending(&delivery.key, delivery.seq);
             match delivery.kept {
-                Kept::No if pending => self.write(&delivery.key, out),
-                // It was given up, so its sender was told nothing, and comes again.
+                Kept::No if pending && self.is_to_be_written(&delivery.key, id) => self.write(&delivery.key, out),
+                // It was given up, so its sender was told nothing, and comes again; or the device has acknowledged
+                // another copy of it.
                 Kept::No => {
                     if let Some(device) = self.devices.get_mut(&id) {
                         device.reserved.sub(Usage::one(delivery.weight));
@@ -359,6 +374,11 @@ impl<R> Machine<R> {
         }
         // Behind the puts that are under way, so that it takes them too.
         out.push(Output::DropDevice { account, device: id, keep });
+    }
+
+    fn is_to_be_written(&self, key: &MessageKey, id: DeviceId) -> bool {
+        let parts = self.pending.get(key).map(|pending| &pending.parts[..]).unwrap_or_default();
+        parts.iter().any(|part| part.enc.device == id && matches!(part.state, State::Live | State::Waiting))
     }
 
     fn device_of(&self, session: SessionKey) -> Option<DeviceId> {

@@ -290,10 +290,9 @@ impl Simulated {
                 if let Some(sent) = sent.filter(|sent| sent.outcome.is_some()) {
                     // Where nobody remembers it, it is a late message: there is no order to keep.
                     sent.last_connection = u32::MAX;
-                    // After a rejection it is a new attempt.
+                    // After a rejection it is a new attempt; what counts may still be a copy of an earlier one.
                     if matches!(sent.outcome, Some(Outcome::Rejected(_))) {
                         sent.outcome = None;
-                        sent.submitted = false;
                     }
                     self.submit(sender, nth);
                 }
@@ -307,6 +306,8 @@ impl Simulated {
     pub(super) fn finish(mut self) {
         self.link_full = false;
         self.replicas.iter_mut().for_each(|replica| replica.cut = false);
+        // Also where nobody attaches or sends any more, what removed devices have left is erased at the next look.
+        self.replicas[0].waiting.push_back(Waiting::Own);
         for round in 0..60 {
             if round % 10 == 0 {
                 for sender in 0..self.senders.len() {
@@ -635,7 +636,9 @@ impl Simulated {
             }
             Some(Claimed::Held(owner)) => {
                 let needed = replica.waiting.iter().any(|waiting| !matches!(waiting, Waiting::Own));
-                replica.waiting.retain(|waiting| !matches!(waiting, Waiting::Own));
+                if replica.owned.is_some() {
+                    replica.waiting.retain(|waiting| !matches!(waiting, Waiting::Own));
+                }
                 if replica.owned.is_some() {
                     replica.reset(&mut self.out);
                 }
