@@ -3,11 +3,11 @@
 //! replica asks for it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use causeway_identity::{AccountId, Address, DeviceId};
 use futures::FutureExt as _;
-use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 

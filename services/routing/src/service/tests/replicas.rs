@@ -73,9 +73,9 @@ async fn when_both_need_an_account_at_once_both_get_on() {
     let mut net = Replicas::new(2).await;
     let edges = [net.edge(0).await, net.edge(1).await];
     let mut adas = [edges[0].introduce(ADA, 1).await, edges[1].introduce(ADA, 1).await];
-    for side in 0..2 {
+    for (side, ada) in adas.iter().enumerate() {
         for id in 0..20 {
-            adas[side].submit(chat(1 + 2 * id + side as u64, BO, &[1])).await;
+            ada.submit(chat(1 + 2 * id + side as u64, BO, &[1])).await;
         }
     }
     for ada in &mut adas {
