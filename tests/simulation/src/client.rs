@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) sends: Vec<(Duration, u8)>,
     /// When to leave without a word.
     pub(crate) drops: Vec<Duration>,
+    /// When to acknowledge what was never sent.
+    pub(crate) lies: Vec<Duration>,
     /// Acknowledges at most this much later.
     pub(crate) ack_delay: Duration,
 }
@@ -53,6 +55,7 @@ pub(crate) async fn run(plan: Plan, ledger: Ledger) -> anyhow::Result<()> {
         begun: Instant::now(),
         sends: plan.sends.iter().copied().collect(),
         drops: plan.drops.iter().copied().collect(),
+        lies: plan.lies.iter().copied().collect(),
         waiting: VecDeque::new(),
         numbers: BTreeMap::new(),
         had: BTreeSet::new(),
@@ -77,6 +80,7 @@ struct Client {
     begun: Instant,
     sends: VecDeque<(Duration, u8)>,
     drops: VecDeque<Duration>,
+    lies: VecDeque<Duration>,
     /// Sent, without an outcome, in order.
     waiting: VecDeque<Message>,
     numbers: BTreeMap<u8, u32>,
@@ -148,12 +152,18 @@ impl Client {
         loop {
             let send_at = self.at(self.sends.front().map(|(at, _)| *at));
             let drop_at = self.at(self.drops.front().copied());
+            let lie_at = self.at(self.lies.front().copied());
             let ack_at = connection.to_acknowledge.map_or_else(|| self.at(None), |(_, at)| at);
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(drop_at) => {
                     self.drops.pop_front();
                     return Ok(());
+                }
+                () = tokio::time::sleep_until(lie_at) => {
+                    self.lies.pop_front();
+                    let last = connection.to_acknowledge.map_or(connection.acknowledged, |(tag, _)| tag);
+                    connection.send(FromClient::Ack(last + 1_000)).await?;
                 }
                 () = tokio::time::sleep_until(send_at) => {
                     if let Some((_, to)) = self.sends.pop_front() {

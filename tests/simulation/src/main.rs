@@ -60,7 +60,10 @@ fn main() -> ExitCode {
 
 fn run_one(one: &One) -> anyhow::Result<bool> {
     if std::env::var_os("CAUSEWAY_SIMULATION_LOG").is_some() {
-        tracing_subscriber::fmt().with_env_filter(std::env::var("CAUSEWAY_SIMULATION_LOG").unwrap_or_default()).with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(std::env::var("CAUSEWAY_SIMULATION_LOG").unwrap_or_default())
+            .with_writer(std::io::stderr)
+            .init();
     }
     let outcome = world::run(one.seed)?;
     let mut out = std::io::stdout().lock();

@@ -28,8 +28,10 @@ pub(crate) enum Fault {
     Cut { from: String, to: String, both: bool },
     /// What passes between two hosts arrives later.
     Hold { from: String, to: String },
-    /// The store answers writes with an error although they may have happened, or only after a while.
+    /// The store fails some writes of all processes; some of those may have happened.
     Store,
+    /// Nothing passes between a routing and the store; what was under way arrives when that is mended.
+    Away(String),
 }
 
 /// A fault and when.
@@ -48,6 +50,8 @@ pub(crate) struct Schedule {
     pub(crate) faults: Vec<Planned>,
     /// Accounts that close, from when to when.
     pub(crate) closings: Vec<(u8, Duration, Duration)>,
+    /// How long writes take.
+    pub(crate) write: Duration,
     /// Errors of the hosts' clocks.
     pub(crate) ahead: Vec<Duration>,
 }
@@ -69,7 +73,8 @@ impl Schedule {
         });
         let closings = closings.collect();
         let ahead = (0..ROUTINGS.len()).map(|_| at(&mut rng, 0.0, 0.5)).collect();
-        Self { people, clients, faults, closings, ahead }
+        let write = Duration::from_millis(*[1, 3, 20, 80].choose(&mut rng).unwrap_or(&1));
+        Self { people, clients, faults, closings, write, ahead }
     }
 }
 
@@ -91,6 +96,7 @@ fn plan(person: Person, people: &[Person], accounts: u8, rng: &mut StdRng) -> Pl
     sends.sort();
     let mut drops: Vec<Duration> = (0..rng.random_range(0..3)).map(|_| at(rng, 0.5, LOAD.as_secs_f64())).collect();
     drops.sort();
+    let lies = if rng.random_bool(0.1) { vec![at(rng, 1.0, LOAD.as_secs_f64())] } else { Vec::new() };
     Plan {
         person,
         seed: rng.random(),
@@ -98,6 +104,7 @@ fn plan(person: Person, people: &[Person], accounts: u8, rng: &mut StdRng) -> Pl
         people: people.to_vec(),
         sends,
         drops,
+        lies,
         ack_delay: Duration::from_millis(*[0, 10, 60].choose(rng).unwrap_or(&0)),
     }
 }
@@ -117,12 +124,12 @@ fn fault(people: &[Person], rng: &mut StdRng) -> Planned {
         _ => (client, any(&EDGES, rng)),
     };
     let (from, to) = if rng.random_bool(0.5) { (from, to) } else { (to, from) };
-    let fault = match rng.random_range(0..10) {
+    let fault = match rng.random_range(0..12) {
         0..=3 => Fault::Crash(crashed),
         4..=6 => Fault::Cut { from, to, both: rng.random_bool(0.6) },
         7..=8 => Fault::Hold { from, to },
-        _ if std::env::var_os("NOSTORE").is_none() => Fault::Store,
-        _ => Fault::Crash(crashed),
+        9 if std::env::var_os("NOSTORE").is_none() => Fault::Store,
+        _ => Fault::Away(any(&ROUTINGS, rng)),
     };
     Planned { begin, end: end.min(LOAD), fault }
 }

@@ -27,8 +27,6 @@ use crate::schedule::{DIRECTORY, EDGES, END, Fault, LOAD, ROUTINGS, Schedule, ho
 const GRPC_PORT: u16 = 7450;
 const TICK: Duration = Duration::from_millis(2);
 const LEASE_MS: u64 = 2_000;
-/// What a write takes.
-const WRITE: Duration = Duration::from_millis(3);
 
 /// What came of a run.
 pub(crate) struct Outcome {
@@ -59,8 +57,10 @@ pub(crate) fn run(seed: u64) -> anyhow::Result<Outcome> {
     let files = tempfile::tempdir().context("a folder for keys")?;
     write_keys(files.path())?;
     let store_clock: SharedClock = Arc::new(SimulatedClock { ahead: Duration::ZERO });
-    let (ledger, store) =
-        (Ledger::default(), Store::new(MemoryMailbox::new(&RoutingConfig::default(), store_clock, seed)));
+    let (ledger, store) = (
+        Ledger::default(),
+        Store::new(MemoryMailbox::new(&RoutingConfig::default(), store_clock, seed), schedule.write),
+    );
     ledger.join(&schedule.people);
 
     let mut sim = turmoil::Builder::new()
@@ -123,6 +123,7 @@ fn apply(sim: &mut Sim<'_>, step: &Step, store: &Store) {
         (Fault::Cut { from, to, .. }, true) => sim.repair(from.as_str(), to.as_str()),
         (Fault::Hold { from, to }, false) => sim.hold(from.as_str(), to.as_str()),
         (Fault::Hold { from, to }, true) => sim.release(from.as_str(), to.as_str()),
+        (Fault::Away(host), mends) => store.hold(host, !mends),
         (Fault::Store, mends) => store.mailbox.set_faulty(!mends),
     }
 }
@@ -217,18 +218,26 @@ async fn edge(files: &Path, random: Random) -> anyhow::Result<()> {
 #[derive(Clone)]
 struct Store {
     mailbox: MemoryMailbox,
+    write: Duration,
     handles: Arc<Mutex<BTreeMap<String, MemoryMailbox>>>,
 }
 
 impl Store {
-    fn new(mailbox: MemoryMailbox) -> Self {
-        Self { mailbox, handles: Arc::default() }
+    fn new(mailbox: MemoryMailbox, write: Duration) -> Self {
+        Self { mailbox, write, handles: Arc::default() }
+    }
+
+    /// Holds everything back that a routing asks for, or no more.
+    fn hold(&self, host: &str, held: bool) {
+        if let Some(handle) = self.handles.lock().unwrap_or_else(PoisonError::into_inner).get(host) {
+            handle.hold(held);
+        }
     }
 
     /// The handle of a routing's next life.
     fn started(&self, host: &str) -> MemoryMailbox {
         let handle = self.mailbox.another();
-        handle.take(WRITE);
+        handle.take(self.write);
         self.handles.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned(), handle.clone());
         handle
     }
