@@ -1,10 +1,13 @@
-//! A running deployment: the real binary as one child process, or as one for each service.
+//! A running deployment: the real binary as one child process, as one for each service, or as several.
+
+mod launch;
+mod places;
+mod shape;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -14,15 +17,19 @@ use causeway_proto::directory::v1::{
     ListProviders, Provider as Registered, ProviderSettings, ProviderStatus, RegisterProvider, SetProviderStatus,
 };
 use causeway_runtime::grpc;
+use causeway_test_servers::{Port, Postgres, Redis};
+use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 
-use crate::{binary, within};
+use crate::front::Front;
+use crate::store::Store;
+use crate::within;
+
+pub use shape::{Process, Replica, Shape};
 
 /// Settings beside the harness's own, as `section.field` and a TOML value.
 pub type Settings<'s> = &'s [(&'s str, &'s str)];
@@ -44,58 +51,20 @@ pub struct Ready {
     pub root: RootPublicKey,
 }
 
-/// How many processes a deployment is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// `causeway all`.
-    One,
-    /// One for each service, which speak over TCP.
-    Many,
-}
-
-/// A process of a deployment, by its subcommand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Process {
-    /// Everything.
-    All,
-    /// Who is who.
-    KeyDirectory,
-    /// Who gets what.
-    Routing,
-    /// Media.
-    MediaRelay,
-    /// Client connections.
-    Edge,
-}
-
-impl Shape {
-    /// In the order of starting.
-    fn processes(self) -> &'static [Process] {
-        match self {
-            Self::One => &[Process::All],
-            Self::Many => &[Process::KeyDirectory, Process::Routing, Process::MediaRelay, Process::Edge],
-        }
-    }
-}
-
-impl Process {
-    fn subcommand(self) -> &'static str {
-        match self {
-            Self::All => "all",
-            Self::KeyDirectory => "key-directory",
-            Self::Routing => "routing",
-            Self::MediaRelay => "media-relay",
-            Self::Edge => "edge",
-        }
-    }
-}
-
 /// Causeway with its data in a folder of its own, on free ports that it keeps over restarts.
 pub struct Deployment {
+    // Dropped in this order: processes, then what they use.
+    running: BTreeMap<Replica, Child>,
     shape: Shape,
-    running: BTreeMap<Process, Child>,
+    fronts: Vec<Front>,
+    postgres: Option<Store<Postgres>>,
+    redis: Option<Store<Redis>>,
     folder: TempDir,
+    /// Settings of all processes.
     settings: BTreeMap<String, String>,
+    /// And of each.
+    own: BTreeMap<Replica, BTreeMap<String, String>>,
+    ports: Vec<Port>,
     ready: Ready,
 }
 
@@ -103,7 +72,7 @@ impl Deployment {
     /// Starts one of this shape, with further settings.
     ///
     /// # Errors
-    /// The binary cannot be built or does not become ready.
+    /// The binary cannot be built or does not become ready, or there is no PostgreSQL or Redis for many replicas.
     pub async fn start(shape: Shape, further: Settings<'_>) -> anyhow::Result<Self> {
         let mut settings = BTreeMap::new();
         for (field, value) in [
@@ -126,7 +95,8 @@ impl Deployment {
         }
         let folder = tempfile::tempdir().context("folder for the deployment")?;
         // The first start makes the keys, also for a deployment of many processes.
-        let (child, ready) = launch_all(folder.path(), &settings).await?;
+        let all = Replica::from(Process::All);
+        let (child, ready) = launch::all(folder.path(), &settings).await?;
         // Clients find it again after a restart.
         for (field, address) in [
             ("edge.listen", ready.edge.to_string()),
@@ -136,29 +106,25 @@ impl Deployment {
         ] {
             settings.insert(field.to_owned(), format!("\"{address}\""));
         }
-        let running = BTreeMap::from([(Process::All, child)]);
-        let mut net = Self { shape, running, folder, settings, ready };
-        if shape == Shape::Many {
+        let mut net = Self {
+            running: BTreeMap::from([(all, child)]),
+            shape,
+            fronts: Vec::new(),
+            postgres: None,
+            redis: None,
+            folder,
+            settings,
+            own: BTreeMap::new(),
+            ports: Vec::new(),
+            ready,
+        };
+        if shape != Shape::One {
             let status = net.terminate().await?;
             anyhow::ensure!(status.success(), "the first start ended with {status}");
-            net.choose_internal_ports().await?;
+            net.take_places().await?;
             net.restart().await?;
         }
         Ok(net)
-    }
-
-    /// Where the services of a deployment of many processes find each other.
-    async fn choose_internal_ports(&mut self) -> anyhow::Result<()> {
-        let mut held = Vec::new();
-        for service in ["directory", "routing", "media"] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.context("find a free port")?;
-            let address = listener.local_addr()?;
-            // Held until all are chosen, so that no two are the same.
-            held.push(listener);
-            self.settings.insert(format!("server.{service}_listen"), format!("\"{address}\""));
-            self.settings.insert(format!("server.{service}_urls"), format!("[\"http://{address}\"]"));
-        }
-        Ok(())
     }
 
     /// Where it listens, and whom to trust.
@@ -169,6 +135,37 @@ impl Deployment {
     /// Its data folder.
     pub fn data(&self) -> PathBuf {
         data(self.folder.path())
+    }
+
+    /// Where each edge takes connections by TCP, in the order of their numbers; clients that connect to
+    /// [`ready`](Self::ready) come to one of them that takes connections.
+    ///
+    /// # Errors
+    /// There is one process.
+    pub fn edges(&self) -> anyhow::Result<Vec<SocketAddr>> {
+        let edges = self.shape.replicas().into_iter().filter(|replica| replica.process == Process::Edge);
+        edges.map(|edge| self.address(edge, "edge.listen")).collect()
+    }
+
+    /// PostgreSQL, of a deployment of many replicas.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn postgres(&self) -> anyhow::Result<&Store<Postgres>> {
+        self.postgres.as_ref().context("a deployment without PostgreSQL")
+    }
+
+    /// Redis, of a deployment of many replicas.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn redis(&self) -> anyhow::Result<&Store<Redis>> {
+        self.redis.as_ref().context("a deployment without Redis")
+    }
+
+    /// All processes that there are to be, in the order of starting.
+    pub fn replicas(&self) -> Vec<Replica> {
+        self.shape.replicas()
     }
 
     /// SIGKILL to all of it: nothing is flushed, nobody is told.
@@ -187,8 +184,9 @@ impl Deployment {
     ///
     /// # Errors
     /// It is not running.
-    pub async fn kill_one(&mut self, process: Process) -> anyhow::Result<()> {
-        let mut child = self.running.remove(&process).with_context(|| format!("{process:?} is not running"))?;
+    pub async fn kill_one(&mut self, replica: impl Into<Replica>) -> anyhow::Result<()> {
+        let replica = replica.into();
+        let mut child = self.running.remove(&replica).with_context(|| format!("{replica} is not running"))?;
         child.kill().await.context("SIGKILL")
     }
 
@@ -198,11 +196,8 @@ impl Deployment {
     /// It does not leave in time.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
         let mut worst = ExitStatus::default();
-        while let Some((process, mut child)) = self.running.pop_last() {
-            let id = child.id().with_context(|| format!("{process:?} has ended"))?;
-            let sent = Command::new("kill").args(["-TERM", &id.to_string()]).status().await.context("kill")?;
-            anyhow::ensure!(sent.success(), "kill -TERM failed");
-            let status = within("a process stops", async { Ok(child.wait().await?) }).await?;
+        while let Some(replica) = self.running.last_key_value().map(|(replica, _)| *replica) {
+            let status = self.terminate_one(replica).await?;
             if worst.success() {
                 worst = status;
             }
@@ -210,46 +205,76 @@ impl Deployment {
         Ok(worst)
     }
 
-    /// Starts what is not running, on the same data and ports.
+    /// SIGTERM to one process of many.
+    ///
+    /// # Errors
+    /// It is not running, or does not leave in time.
+    pub async fn terminate_one(&mut self, replica: impl Into<Replica>) -> anyhow::Result<ExitStatus> {
+        let replica = replica.into();
+        let mut child = self.running.remove(&replica).with_context(|| format!("{replica} is not running"))?;
+        let id = child.id().with_context(|| format!("{replica} has ended"))?;
+        let sent = Command::new("kill").args(["-TERM", &id.to_string()]).status().await.context("kill")?;
+        anyhow::ensure!(sent.success(), "kill -TERM failed");
+        within(&format!("{replica} stops"), async { Ok(child.wait().await?) }).await
+    }
+
+    /// Starts what is not running, on the same data and ports, and waits until it serves.
     ///
     /// # Errors
     /// It does not become ready.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
-        for process in self.shape.processes() {
-            if self.running.contains_key(process) {
-                continue;
+        let missing: Vec<_> = self.replicas().into_iter().filter(|one| !self.running.contains_key(one)).collect();
+        // Replicas of one service at once; those of the next ones find them.
+        for replicas in missing.chunk_by(|one, next| one.process == next.process) {
+            for replica in replicas {
+                let child = match replica.process {
+                    Process::All => launch::all(self.folder.path(), &self.settings).await?.0,
+                    _ => launch::one(self.folder.path(), &self.settings_of(*replica), *replica).await?,
+                };
+                self.running.insert(*replica, child);
             }
-            let child = match process {
-                Process::All => launch_all(self.folder.path(), &self.settings).await?.0,
-                _ => self.launch_one(*process).await?,
-            };
-            self.running.insert(*process, child);
+            for replica in replicas.iter().filter(|replica| replica.process != Process::All) {
+                self.serves(*replica).await?;
+            }
         }
         Ok(())
     }
 
-    /// Starts a service on its own and waits until it accepts connections.
-    async fn launch_one(&self, process: Process) -> anyhow::Result<Child> {
-        let mut child = spawn(self.folder.path(), &self.settings, process).await?;
-        let field = match process {
-            Process::All => anyhow::bail!("not one service"),
-            Process::KeyDirectory => "server.operator_listen",
-            Process::Routing => "server.routing_listen",
-            Process::MediaRelay => "server.media_listen",
-            Process::Edge => "edge.websocket_listen",
-        };
-        let address = self.settings.get(field).with_context(|| field.to_owned())?;
-        let address: SocketAddr = address.trim_matches('"').parse()?;
-        within(&format!("{process:?} accepts connections"), async {
-            while TcpStream::connect(address).await.is_err() {
-                anyhow::ensure!(child.try_wait()?.is_none(), "it ended:\n{}", log_tail(self.folder.path()));
-                // A process on its own tells by nothing but its socket.
-                tokio::time::sleep(Duration::from_millis(10)).await;
+    /// Waits until a process says that it is ready.
+    async fn serves(&mut self, replica: Replica) -> anyhow::Result<()> {
+        let url = format!("http://{}/ready", self.address(replica, "server.health_listen")?);
+        let log = launch::log_file(self.folder.path(), replica);
+        let child = self.running.get_mut(&replica).with_context(|| format!("{replica} is not running"))?;
+        within(&format!("{replica} is ready"), async {
+            while !reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()) {
+                anyhow::ensure!(child.try_wait()?.is_none(), "it ended:\n{}", tail(&log));
+                // A process tells nobody by itself.
+                tokio::time::sleep(STEP).await;
             }
             Ok(())
         })
-        .await?;
-        Ok(child)
+        .await
+    }
+
+    /// What a process says of its health, as soon as that is such.
+    ///
+    /// # Errors
+    /// It is not in time, or there is one process.
+    pub async fn health_is(&self, replica: Replica, wanted: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+        let url = format!("http://{}/health", self.address(replica, "server.health_listen")?);
+        let mut last = Value::Null;
+        let asking = async {
+            loop {
+                last = serde_json::from_slice(&reqwest::get(&url).await?.bytes().await?)?;
+                if wanted(&last) {
+                    return anyhow::Ok(());
+                }
+                tokio::time::sleep(STEP).await;
+            }
+        };
+        let asked = within("a process's health", asking).await;
+        asked.with_context(|| format!("{replica} said last: {last}"))?;
+        Ok(last)
     }
 
     /// Fails if a process has ended that was not asked to.
@@ -257,9 +282,10 @@ impl Deployment {
     /// # Errors
     /// One has, with its last words.
     pub fn assert_alive(&mut self) -> anyhow::Result<()> {
-        for (process, child) in &mut self.running {
+        for (replica, child) in &mut self.running {
             if let Some(status) = child.try_wait()? {
-                return Err(anyhow!("{process:?} ended: {status}\n{}", log_tail(self.folder.path())));
+                let log = launch::log_file(self.folder.path(), *replica);
+                return Err(anyhow!("{replica} ended: {status}\n{}", tail(&log)));
             }
         }
         Ok(())
@@ -267,7 +293,16 @@ impl Deployment {
 
     /// Everything that it has logged.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(log_file(self.folder.path())).unwrap_or_default()
+        let logs = self.logs().into_iter().map(|(_, log)| std::fs::read_to_string(log).unwrap_or_default());
+        logs.collect::<Vec<_>>().concat()
+    }
+
+    /// The logs of all processes that there were.
+    fn logs(&self) -> Vec<(Replica, PathBuf)> {
+        let first = Replica::from(Process::All);
+        let mut all = vec![first];
+        all.extend(self.replicas().into_iter().filter(|replica| *replica != first));
+        all.into_iter().map(|replica| (replica, launch::log_file(self.folder.path(), replica))).collect()
     }
 
     /// The operator API, with a token of the caller's choice.
@@ -327,7 +362,9 @@ impl Deployment {
 impl Drop for Deployment {
     #[expect(clippy::print_stderr, reason = "captured by the test runner, unlike a write to standard error")]
     fn drop(&mut self) {
-        eprintln!("--- the deployment's log\n{}", log_tail(self.folder.path()));
+        for (replica, log) in self.logs() {
+            eprintln!("--- the log of {replica}\n{}", tail(&log));
+        }
     }
 }
 
@@ -342,55 +379,6 @@ impl tonic::service::Interceptor for Bearer {
     }
 }
 
-/// Starts `causeway all` and reads what it says when it is ready.
-async fn launch_all(folder: &Path, settings: &BTreeMap<String, String>) -> anyhow::Result<(Child, Ready)> {
-    let mut child = spawn(folder, settings, Process::All).await?;
-    let output = child.stdout.take().context("standard output of causeway")?;
-    let line =
-        within("causeway becomes ready", async { Ok(BufReader::new(output).lines().next_line().await?) }).await?;
-    match line.as_deref().map(parse) {
-        Some(ready) => Ok((child, ready?)),
-        None => Err(anyhow!("causeway did not start:\n{}", log_tail(folder))),
-    }
-}
-
-async fn spawn(folder: &Path, settings: &BTreeMap<String, String>, process: Process) -> anyhow::Result<Child> {
-    let file = folder.join("causeway.toml");
-    let mut toml = String::new();
-    for (field, value) in settings {
-        writeln!(toml, "{field} = {value}")?;
-    }
-    std::fs::write(&file, toml).context("write the configuration")?;
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(log_file(folder)).context("open the log")?;
-    let subcommand = process.subcommand();
-    Command::new(tokio::task::spawn_blocking(binary::causeway).await??)
-        .args([subcommand.as_ref(), "--data".as_ref(), data(folder).as_os_str()])
-        .args(["--config".as_ref(), file.as_os_str()])
-        .env_clear()
-        .env("RUST_BACKTRACE", "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("start causeway {subcommand}"))
-}
-
-/// Reads `causeway: ready name=value ...`.
-fn parse(line: &str) -> anyhow::Result<Ready> {
-    let words = line.strip_prefix("causeway: ready ").with_context(|| format!("unexpected first line: {line}"))?;
-    let values: BTreeMap<_, _> = words.split(' ').filter_map(|word| word.split_once('=')).collect();
-    let value = |name| values.get(name).copied().with_context(|| format!("no {name} in: {line}"));
-    Ok(Ready {
-        edge: value("edge")?.parse()?,
-        websocket: value("websocket")?.parse()?,
-        media: value("media")?.to_owned(),
-        operator: value("operator")?.to_owned(),
-        deployment: value("deployment")?.to_owned(),
-        root: value("root")?.parse()?,
-    })
-}
-
 fn authority(url: &str) -> anyhow::Result<String> {
     Ok(url.strip_prefix("http://").context("an http URL")?.trim_end_matches('/').to_owned())
 }
@@ -399,12 +387,10 @@ fn data(folder: &Path) -> PathBuf {
     folder.join("data")
 }
 
-fn log_file(folder: &Path) -> PathBuf {
-    folder.join("log")
-}
-
-fn log_tail(folder: &Path) -> String {
-    let log = std::fs::read_to_string(log_file(folder)).unwrap_or_default();
+fn tail(log: &Path) -> String {
+    let log = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = log.lines().collect();
     lines[lines.len().saturating_sub(60)..].join("\n")
 }
+
+const STEP: Duration = Duration::from_millis(10);

@@ -61,6 +61,11 @@ async fn a_narrower_setting_is_in_force_in_all_processes_when_it_is_confirmed() 
     narrow(Shape::Many).await
 }
 
+#[tokio::test]
+async fn a_narrower_setting_at_one_key_directory_is_in_force_for_routings_of_another() -> anyhow::Result<()> {
+    narrow(Shape::ReplicasApart).await
+}
+
 async fn narrow(shape: Shape) -> anyhow::Result<()> {
     let world = World::start_as(shape, &[]).await?;
     let (ada, mut bo) = (world.at_birdy("ada").await?, world.at_home("bo").await?);

@@ -13,6 +13,11 @@ async fn two_users_of_different_providers_talk_through_many_processes() -> anyho
     talk(Shape::Many).await
 }
 
+#[tokio::test]
+async fn two_users_of_different_providers_talk_through_many_replicas() -> anyhow::Result<()> {
+    talk(Shape::Replicas).await
+}
+
 async fn talk(shape: Shape) -> anyhow::Result<()> {
     let world = World::start_as(shape, &[]).await?;
     let (mut ada, mut ada_too) = (world.at_birdy("ada").await?, world.at_birdy("ada").await?);

@@ -1,7 +1,7 @@
 //! What becomes of devices: displaced, removed, withdrawn.
 
 use causeway_client::{Ended, EventKind, SendResult};
-use causeway_tests::World;
+use causeway_tests::{Shape, World};
 
 use crate::consent::not_available;
 
@@ -29,7 +29,16 @@ async fn a_newer_session_of_the_same_device_ends_the_older() -> anyhow::Result<(
 
 #[tokio::test]
 async fn a_removed_device_ends_and_the_others_go_on() -> anyhow::Result<()> {
-    let world = World::start().await?;
+    removed(Shape::One).await
+}
+
+#[tokio::test]
+async fn a_removed_device_ends_and_the_others_go_on_with_many_replicas() -> anyhow::Result<()> {
+    removed(Shape::Replicas).await
+}
+
+async fn removed(shape: Shape) -> anyhow::Result<()> {
+    let world = World::start_as(shape, &[]).await?;
     let (mut bo, mut bo_too) = (world.at_home("bo").await?, world.at_home("bo").await?);
     let ada = world.at_birdy("ada").await?;
     ada.send(bo.address(), "both").await?;
@@ -51,7 +60,16 @@ async fn a_removed_device_ends_and_the_others_go_on() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn who_withdraws_is_gone_and_comes_back_as_somebody_new() -> anyhow::Result<()> {
-    let world = World::start().await?;
+    withdrawn(Shape::One).await
+}
+
+#[tokio::test]
+async fn who_withdraws_is_gone_and_comes_back_as_somebody_new_with_many_replicas() -> anyhow::Result<()> {
+    withdrawn(Shape::Replicas).await
+}
+
+async fn withdrawn(shape: Shape) -> anyhow::Result<()> {
+    let world = World::start_as(shape, &[]).await?;
     let (ada, mut bo) = (world.at_birdy("ada").await?, world.at_home("bo").await?);
     assert!(ada.send(bo.address(), "before").await?.is_accepted());
     assert_eq!(bo.next_text().await?, "before");

@@ -40,6 +40,11 @@ async fn a_picture_goes_both_ways_through_many_processes() -> anyhow::Result<()>
     both_ways(Shape::Many).await
 }
 
+#[tokio::test]
+async fn a_picture_goes_both_ways_through_many_replicas() -> anyhow::Result<()> {
+    both_ways(Shape::Replicas).await
+}
+
 async fn both_ways(shape: Shape) -> anyhow::Result<()> {
     let world = World::start_as(shape, &[]).await?;
     let (mut ada, mut bo) = (world.at_birdy("ada").await?, world.at_home("bo").await?);

@@ -3,11 +3,20 @@
 use std::collections::BTreeSet;
 
 use causeway_client::{EventKind, SendResult};
-use causeway_tests::World;
+use causeway_tests::{Shape, World};
 
 #[tokio::test]
 async fn an_offline_device_gets_its_messages_in_order_and_once() -> anyhow::Result<()> {
-    let world = World::start().await?;
+    away(Shape::One).await
+}
+
+#[tokio::test]
+async fn an_offline_device_gets_its_messages_in_order_and_once_with_many_replicas() -> anyhow::Result<()> {
+    away(Shape::Replicas).await
+}
+
+async fn away(shape: Shape) -> anyhow::Result<()> {
+    let world = World::start_as(shape, &[]).await?;
     let (ada, mut bo, mut bo_too) =
         (world.at_birdy("ada").await?, world.at_home("bo").await?, world.at_home("bo").await?);
     ada.send(bo.address(), "first").await?;
@@ -35,8 +44,17 @@ async fn an_offline_device_gets_its_messages_in_order_and_once() -> anyhow::Resu
 
 #[tokio::test]
 async fn a_client_that_is_killed_midway_loses_nothing_and_repeats_nothing() -> anyhow::Result<()> {
+    killed(Shape::One).await
+}
+
+#[tokio::test]
+async fn a_client_that_is_killed_midway_loses_nothing_and_repeats_nothing_with_many_replicas() -> anyhow::Result<()> {
+    killed(Shape::Replicas).await
+}
+
+async fn killed(shape: Shape) -> anyhow::Result<()> {
     const MESSAGES: usize = 60;
-    let world = World::start().await?;
+    let world = World::start_as(shape, &[]).await?;
     let (ada, mut bo) = (world.at_birdy("ada").await?, world.at_home("bo").await?);
     let mut ids = Vec::new();
     for n in 0..MESSAGES {
@@ -72,8 +90,17 @@ async fn a_client_that_is_killed_midway_loses_nothing_and_repeats_nothing() -> a
 
 #[tokio::test]
 async fn a_sender_that_is_killed_midway_sends_the_rest_and_nothing_twice() -> anyhow::Result<()> {
+    sender_killed(Shape::One).await
+}
+
+#[tokio::test]
+async fn a_sender_that_is_killed_midway_sends_the_rest_and_nothing_twice_with_many_replicas() -> anyhow::Result<()> {
+    sender_killed(Shape::Replicas).await
+}
+
+async fn sender_killed(shape: Shape) -> anyhow::Result<()> {
     const MESSAGES: usize = 60;
-    let world = World::start().await?;
+    let world = World::start_as(shape, &[]).await?;
     let (mut ada, mut bo) = (world.at_birdy("ada").await?, world.at_home("bo").await?);
     for n in 0..MESSAGES {
         ada.queue(bo.address(), &format!("{n}")).await?;
