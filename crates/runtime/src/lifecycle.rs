@@ -86,6 +86,15 @@ impl Lifecycle {
         });
     }
 
+    /// Runs `task` until it ends or the drain starts, whichever is first: for what only watches and has nothing to
+    /// finish. [`Lifecycle::spawn`] would have the whole stop wait for it.
+    pub fn spawn_until_drained(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let drain = self.drain.clone();
+        self.tasks.spawn(async move {
+            let _unfinished = drain.run_until_cancelled_owned(task).await;
+        });
+    }
+
     /// Runs a task without which the process makes no sense: an error or panic of it ends the process.
     pub fn spawn_vital<E: std::fmt::Display + Send + 'static>(
         &self,
@@ -184,6 +193,13 @@ mod tests {
         let life = Lifecycle::new();
         life.spawn(std::future::pending());
         assert_eq!(life.run(async {}, Duration::from_secs(5)).await, Ended::Overdue);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_only_watches_holds_no_drain_up() {
+        let life = Lifecycle::new();
+        life.spawn_until_drained(std::future::pending());
+        assert_eq!(life.run(async {}, Duration::from_secs(5)).await, Ended::Clean);
     }
 
     #[tokio::test]

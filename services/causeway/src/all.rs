@@ -60,11 +60,7 @@ pub(crate) async fn run(config: Config, data: &Path) -> anyhow::Result<Ended> {
     let back_of_operator = back.clone();
     back.spawn_vital("operator API", async move { grpc::serve(operator_router, operator, &back_of_operator).await });
     middle.spawn_vital("routing", routing.serve(middle.clone()));
-    let (ready, of_process) = (edge.ready(), front.health().clone());
-    front.spawn(async move {
-        ready.await;
-        of_process.ready();
-    });
+    health::tell_when_ready(&front, edge.ready());
     front.spawn_vital("edge", edge.serve(front.clone()));
 
     let root = root.map_or_else(|| "offline".to_owned(), |root| root.to_string());

@@ -26,6 +26,15 @@ pub(crate) async fn serve(config: &ServerConfig, life: &Lifecycle) -> anyhow::Re
     Ok(())
 }
 
+/// Tells the process's health once `ready` resolves, unless the process is told to stop before.
+pub(crate) fn tell_when_ready(life: &Lifecycle, ready: impl Future<Output = ()> + Send + 'static) {
+    let health = life.health().clone();
+    life.spawn_until_drained(async move {
+        ready.await;
+        health.ready();
+    });
+}
+
 /// Tells the process's health of a service's Redis; `meaning` is what its users notice while it does not answer.
 pub(crate) fn follow_redis(
     life: &Lifecycle,
@@ -35,7 +44,7 @@ pub(crate) fn follow_redis(
 ) {
     let Some(mut redis) = redis else { return };
     let health = life.health().clone();
-    life.spawn(async move {
+    life.spawn_until_drained(async move {
         loop {
             let state = match &*redis.borrow_and_update() {
                 Redis::Up { .. } => Part::Up,
@@ -47,4 +56,45 @@ pub(crate) fn follow_redis(
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use causeway_runtime::lifecycle::Ended;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Far longer than the stop takes.
+    const GRACE: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn a_readiness_that_never_comes_holds_no_stop_up() {
+        let life = Lifecycle::new();
+        tell_when_ready(&life, std::future::pending());
+        assert_eq!(life.run(async {}, GRACE).await, Ended::Clean);
+    }
+
+    #[tokio::test]
+    async fn a_redis_that_is_watched_holds_no_stop_up() {
+        let life = Lifecycle::new();
+        let (_redis, health) = watch::channel(Redis::Up { since: Instant::now() });
+        follow_redis(&life, "redis", Some(health), "nothing");
+        assert_eq!(life.run(async {}, GRACE).await, Ended::Clean);
+    }
+
+    #[tokio::test]
+    async fn readiness_is_told() {
+        let life = Lifecycle::new();
+        assert_eq!(life.health().status(), "starting");
+        tell_when_ready(&life, std::future::ready(()));
+        let told = async {
+            while life.health().status() != "ready" {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(GRACE, told).await.expect("it is told at once");
+    }
 }

@@ -29,11 +29,7 @@ pub(crate) async fn edge(config: Config) -> anyhow::Result<Ended> {
     };
     let edge = Edge::build(config.edge, deps, Arc::new(SystemClock)).await?;
     tracing::info!(listen = %edge.local_addr(), "edge is ready");
-    let (ready, health) = (edge.ready(), life.health().clone());
-    life.spawn(async move {
-        ready.await;
-        health.ready();
-    });
+    health::tell_when_ready(&life, edge.ready());
     life.spawn_vital("edge", edge.serve(life.clone()));
     Ok(until_stopped(&life, stopped, config.server.shutdown_grace()).await)
 }

@@ -118,13 +118,7 @@ impl Endpoints {
         let first = with_channels(&fixed, &BTreeMap::new());
         let (sender, current) = watch::channel(Arc::new(first));
         if addresses.iter().any(|address| matches!(address, Address::Name { .. })) {
-            let drained = life.drain_token();
-            life.spawn(async move {
-                tokio::select! {
-                    () = look_up(addresses, sender) => {}
-                    () = drained.cancelled_owned() => {}
-                }
-            });
+            life.spawn_until_drained(look_up(addresses, sender));
         }
         Ok(Self { current })
     }
