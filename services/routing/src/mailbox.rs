@@ -15,6 +15,7 @@ pub(crate) mod suite;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use causeway_identity::{AccountId, DeviceId};
@@ -45,6 +46,9 @@ pub(crate) trait Mailbox: Send + Sync + 'static {
 
     /// Keeps a message for the devices that `put` names, all or none. Durable when this resolves. What a device has
     /// already from the same sender device under the same id is not kept a second time.
+    ///
+    /// Puts of one [`Chain`] happen in their order without a gap: an error breaks the chain, and of the puts behind it
+    /// nothing happens, however long they have been queued.
     fn put(&self, replica: ReplicaId, put: Put) -> Commit<PutOutcome>;
 
     /// Erases a device's entries up to and including `upto`; tells what that was. To forget twice is no error.
@@ -138,10 +142,32 @@ pub(crate) enum Claimed {
     Held(Replica),
 }
 
+/// Puts that depend on each other: what comes later must not be there without what came earlier, or devices would get it
+/// first. Clones are the same chain.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Chain(Arc<AtomicBool>);
+
+impl Chain {
+    /// One of its puts did not happen, or nobody knows.
+    pub(crate) fn break_off(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.0.load(Ordering::Acquire) && !crate::planted::is("chain-goes-on")
+    }
+
+    /// For a put of a broken chain.
+    pub(crate) fn error() -> StoreError {
+        StoreError::Failed("an earlier message was not kept".to_owned())
+    }
+}
+
 /// A message to keep.
 #[derive(Debug, Clone)]
 pub(crate) struct Put {
     pub(crate) account: AccountId,
+    pub(crate) chain: Chain,
     pub(crate) header: Arc<Header>,
     /// One a device.
     pub(crate) parts: Vec<Enc>,

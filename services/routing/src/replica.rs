@@ -148,6 +148,7 @@ impl Lease {
                     self.state.send_modify(|state| state.holds = holds);
                     lasts / RENEWALS
                 }
+                Ok(Err(StoreError::Fenced)) if crate::planted::is("owner-not-fenced") => lasts / RENEWALS,
                 Ok(Err(StoreError::Fenced)) => {
                     tracing::warn!(id = %replica.id, "the lease of this replica has ended; it takes another id");
                     metrics.reset("lease");

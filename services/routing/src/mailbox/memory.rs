@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::RoutingConfig;
 use crate::mailbox::{
-    Claimed, Commit, DeviceUsage, Mailbox, Page, PageRequest, Put, PutOutcome, Replica, ReplicaId, StoreError, Usage,
+    Chain, Claimed, Commit, DeviceUsage, Mailbox, Page, PageRequest, Put, PutOutcome, Replica, ReplicaId, StoreError,
+    Usage,
 };
 use crate::message::{MessageKey, Seq};
 
@@ -120,9 +121,27 @@ impl MemoryMailbox {
         lock(&self.store).entries()
     }
 
+    /// Queues a put.
+    fn queue_unless<T: Send + 'static>(
+        &self,
+        chain: Chain,
+        apply: impl FnOnce(&mut Store, u64) -> Result<T, StoreError> + Send + 'static,
+    ) -> Commit<T> {
+        self.queue_checked(true, Some(chain), apply)
+    }
+
     fn queue<T: Send + 'static>(
         &self,
         writes: bool,
+        apply: impl FnOnce(&mut Store, u64) -> Result<T, StoreError> + Send + 'static,
+    ) -> Commit<T> {
+        self.queue_checked(writes, None, apply)
+    }
+
+    fn queue_checked<T: Send + 'static>(
+        &self,
+        writes: bool,
+        chain: Option<Chain>,
         apply: impl FnOnce(&mut Store, u64) -> Result<T, StoreError> + Send + 'static,
     ) -> Commit<T> {
         if self.process.dead.load(Ordering::SeqCst) {
@@ -130,17 +149,25 @@ impl MemoryMailbox {
         }
         self.start_worker();
         let (reply, done) = oneshot::channel();
+        let of_op = chain.clone();
         let op: Op = Box::new(move |store, now_ms, fault| {
             let unknown = || StoreError::Unknown("for the test".to_owned());
             let result = match fault {
+                _ if of_op.as_ref().is_some_and(Chain::is_broken) => Err(Chain::error()),
                 None => apply(store, now_ms),
                 Some(MemoryFault::Failed) => Err(StoreError::Failed("for the test".to_owned())),
                 Some(MemoryFault::UnknownDone) => apply(store, now_ms).and(Err(unknown())),
                 Some(MemoryFault::UnknownLost) => Err(unknown()),
             };
+            if let (Some(chain), Err(_)) = (&of_op, &result) {
+                chain.break_off();
+            }
             let _nobody_waits = reply.send(result);
         });
         if self.process.queue.try_send((op, writes)).is_err() {
+            if let Some(chain) = chain {
+                chain.break_off();
+            }
             return futures::future::ready(Err(StoreError::Busy)).boxed();
         }
         async move { done.await.unwrap_or(Err(StoreError::Closed)) }.boxed()
@@ -227,7 +254,7 @@ impl Mailbox for MemoryMailbox {
     }
 
     fn put(&self, replica: ReplicaId, put: Put) -> Commit<PutOutcome> {
-        self.queue(true, move |store, _| store.put(replica, &put))
+        self.queue_unless(put.chain.clone(), move |store, _| store.put(replica, &put))
     }
 
     fn forget(&self, replica: ReplicaId, account: AccountId, device: DeviceId, upto: Seq) -> Commit<Usage> {

@@ -123,7 +123,11 @@ impl PostgresMailbox {
         let Some(queue) = self.queues.get(shard(account, self.queues.len())) else {
             return futures::future::ready(Err(StoreError::Closed)).boxed();
         };
+        let chain = op.chain();
         if let Err(error) = queue.push(op) {
+            if let Some(chain) = chain {
+                chain.break_off();
+            }
             return futures::future::ready(Err(error)).boxed();
         }
         async move {

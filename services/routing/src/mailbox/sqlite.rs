@@ -118,8 +118,13 @@ impl Mailbox for SqliteMailbox {
     }
 
     fn put(&self, _: ReplicaId, put: Put) -> Commit<PutOutcome> {
-        let bytes = put.parts.iter().map(weight).sum();
-        self.queue(bytes, |reply| Op::Put(put, reply))
+        let (bytes, chain) = (put.parts.iter().map(weight).sum(), put.chain.clone());
+        let (reply, done) = oneshot::channel();
+        if let Err(error) = self.writer.queue(Op::Put(put, reply), bytes) {
+            chain.break_off();
+            return futures::future::ready(Err(error)).boxed();
+        }
+        async move { done.await.unwrap_or(Err(StoreError::Closed)) }.boxed()
     }
 
     fn forget(&self, _: ReplicaId, account: AccountId, device: DeviceId, upto: Seq) -> Commit<Usage> {
@@ -275,6 +280,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::mailbox::Chain;
     use crate::mailbox::suite::{self, BOUNDS, ONE, account, device, enc, header, model, put, request};
 
     fn open(dir: &Path) -> SqliteMailbox {
@@ -313,6 +319,23 @@ mod tests {
                 open(&to)
             }));
         }
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_fails_breaks_the_chains_of_its_puts() {
+        let dir = TempDir::new().unwrap();
+        let mailbox = open(dir.path());
+        let chain = Chain::default();
+        let of_chain = |id: u8| {
+            let mut put = put(1, header(id.into(), 9, id), vec![enc(1, 101, b"a")]);
+            put.chain = chain.clone();
+            put
+        };
+        mailbox.fail_commits(true);
+        assert!(mailbox.put(ONE, of_chain(1)).await.is_err());
+        mailbox.fail_commits(false);
+        assert_eq!(mailbox.put(ONE, of_chain(2)).await, Err(Chain::error()));
+        assert!(mailbox.usage(account(1)).await.unwrap().is_empty());
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use causeway_identity::{AccountId, DeviceId, MessageId};
 
-use super::{Bounds, Claimed, Mailbox, Page, PageRequest, Put, PutOutcome, Replica, ReplicaId, Usage};
+use super::{Bounds, Chain, Claimed, Mailbox, Page, PageRequest, Put, PutOutcome, Replica, ReplicaId, Usage};
 use crate::message::{Class, Enc, EncType, Envelope, Header, Inbox, Kind, MessageKey, Origin, Seq};
 
 /// Bounds of the mailboxes that the suite is run on.
@@ -25,6 +25,7 @@ pub(crate) async fn suite<M: Mailbox>(fresh: impl AsyncFn() -> M) {
     forget_takes_exactly_the_prefix(&owned(fresh().await).await).await;
     other_registrations_are_not_shown_and_can_be_dropped(&owned(fresh().await).await).await;
     a_put_is_whole_or_not_at_all(&owned(fresh().await).await).await;
+    nothing_happens_behind_a_break_of_its_chain(&owned(fresh().await).await).await;
     room_comes_back(&owned(fresh().await).await).await;
     what_has_expired_is_not_shown_and_is_swept(&owned(fresh().await).await).await;
     accounts_do_not_see_each_other(&owned(fresh().await).await).await;
@@ -73,7 +74,7 @@ pub(crate) fn enc(to: u32, registration: u32, content: &[u8]) -> Enc {
 }
 
 pub(crate) fn put(to: u8, header: Header, parts: Vec<Enc>) -> Put {
-    Put { account: account(to), header: Arc::new(header), parts }
+    Put { account: account(to), chain: Chain::default(), header: Arc::new(header), parts }
 }
 
 pub(crate) fn request(to: u8, to_device: u32, after: u64) -> PageRequest {
@@ -209,6 +210,23 @@ async fn other_registrations_are_not_shown_and_can_be_dropped(mailbox: &impl Mai
     assert_eq!(mailbox.drop_device(ONE, account(1), device(1), None).await.unwrap().messages, 1);
     assert_eq!(all(mailbox, 1, 1).await, Vec::<u64>::new());
     assert!(mailbox.usage(account(1)).await.unwrap().is_empty());
+}
+
+async fn nothing_happens_behind_a_break_of_its_chain(mailbox: &impl Mailbox) {
+    let chain = Chain::default();
+    let of_chain = |id: u8| {
+        let mut put = put(1, header(id.into(), 9, id), vec![enc(1, 101, b"a")]);
+        put.chain = chain.clone();
+        put
+    };
+    assert_eq!(mailbox.put(ONE, of_chain(1)).await, Ok(PutOutcome::Stored { repeats: Vec::new() }));
+    chain.break_off();
+    assert_eq!(mailbox.put(ONE, of_chain(2)).await, Err(Chain::error()));
+    let other = mailbox.put(ONE, put(1, header(3, 9, 3), vec![enc(1, 101, b"a")])).await;
+    assert_eq!(other, Ok(PutOutcome::Stored { repeats: Vec::new() }), "it is of another chain");
+    let page = mailbox.page(request(1, 1, 0)).await.expect("a page");
+    let kept: Vec<Seq> = page.entries.iter().map(|entry| entry.header.seq).collect();
+    assert_eq!(kept, [Seq(1), Seq(3)]);
 }
 
 async fn a_put_is_whole_or_not_at_all(mailbox: &impl Mailbox) {

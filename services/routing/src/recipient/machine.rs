@@ -25,7 +25,7 @@ use super::device::Device;
 pub(crate) use super::device::Ticket;
 use super::outcomes::Outcomes;
 use crate::config::DevicePolicy;
-use crate::mailbox::{PageRequest, Put};
+use crate::mailbox::{Chain, PageRequest, Put};
 use crate::message::{Enc, Ending, Envelope, Header, MessageKey, Outcome, Rejection, Sender, Seq};
 use crate::records::Record;
 use crate::session::SessionKey;
@@ -164,6 +164,8 @@ pub(crate) struct Machine<R> {
     /// When the window of each message ends, in order.
     deadlines: VecDeque<(Instant, MessageKey, Seq)>,
     puts: HashMap<Ticket, UnderWay>,
+    /// Everything that is written for the account since it was loaded.
+    chain: Chain,
     /// Devices of which the mailbox failed to erase what is to be erased.
     undropped: BTreeSet<DeviceId>,
     /// When to try again what there was no room for, or what the mailbox failed to do.
@@ -262,6 +264,7 @@ impl<R> Machine<R> {
             outcomes,
             deadlines: VecDeque::new(),
             puts: HashMap::new(),
+            chain: Chain::default(),
             undropped: BTreeSet::new(),
             retry: None,
             last_seq: Seq::default(),

@@ -6,7 +6,7 @@ use causeway_identity::{AccountId, DeviceId};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::mailbox::{Claimed, DeviceUsage, Put, PutOutcome, ReplicaId, StoreError, Usage};
+use crate::mailbox::{Chain, Claimed, DeviceUsage, Put, PutOutcome, ReplicaId, StoreError, Usage};
 use crate::message::{Seq, weight};
 
 /// An operation that waits for its turn.
@@ -17,6 +17,29 @@ pub(super) struct Op {
     pub(super) action: Action,
     pub(super) queued: Instant,
     pub(super) reply: oneshot::Sender<Result<Done, StoreError>>,
+}
+
+impl Op {
+    /// Of a put.
+    pub(super) fn chain(&self) -> Option<Chain> {
+        match &self.action {
+            Action::Put(put) => Some(put.chain.clone()),
+            _ => None,
+        }
+    }
+
+    /// True for a put behind one that did not happen.
+    pub(super) fn is_cut_off(&self) -> bool {
+        matches!(&self.action, Action::Put(put) if put.chain.is_broken())
+    }
+
+    /// Tells what became of it; nobody may be waiting any more.
+    pub(super) fn tell(self, result: Result<Done, StoreError>) {
+        if let (Action::Put(put), Err(_)) = (&self.action, &result) {
+            put.chain.break_off();
+        }
+        let _gone = self.reply.send(result);
+    }
 }
 
 /// What to do.

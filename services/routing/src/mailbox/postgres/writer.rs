@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::mailbox::postgres::ops::{Action, Done, Op};
 use crate::mailbox::postgres::rows::Id;
 use crate::mailbox::postgres::{batch, sql};
-use crate::mailbox::{Bounds, StoreError};
+use crate::mailbox::{Bounds, Chain, StoreError};
 use crate::metrics::Metrics;
 
 /// Operations and bytes that may be queued for one writer; what comes on top is told [`StoreError::Busy`].
@@ -173,6 +173,10 @@ impl Writer {
 
     /// Does a batch and tells the results; or leaves it in `parts`, divided, if something in it cannot be done.
     async fn write(&mut self, ops: Vec<Op>, parts: &mut Vec<Vec<Op>>) {
+        let (cut_off, ops): (Vec<Op>, Vec<Op>) = ops.into_iter().partition(Op::is_cut_off);
+        for op in cut_off {
+            op.tell(Err(Chain::error()));
+        }
         let started = Instant::now();
         let operations = ops.len();
         let error = match self.commit(&ops, started).await {
@@ -180,8 +184,7 @@ impl Writer {
                 self.queue.commits.fetch_add(1, Ordering::SeqCst);
                 self.metrics.committed(operations, started.elapsed());
                 for (op, done) in ops.into_iter().zip(results) {
-                    // Nobody may be waiting any more.
-                    let _gone = op.reply.send(if done == Done::Fenced { Err(StoreError::Fenced) } else { Ok(done) });
+                    op.tell(if done == Done::Fenced { Err(StoreError::Fenced) } else { Ok(done) });
                 }
                 return;
             }
@@ -199,7 +202,7 @@ impl Writer {
         tracing::warn!(%error, operations, "a mailbox batch failed; nothing of it is told as stored");
         for op in ops {
             self.metrics.store_failed(&error);
-            let _gone = op.reply.send(Err(error.clone()));
+            op.tell(Err(error.clone()));
         }
     }
 

@@ -92,10 +92,18 @@ impl Op {
         }
     }
 
+    /// True for a put behind one that did not happen.
+    pub(super) fn is_cut_off(&self) -> bool {
+        matches!(self, Self::Put(put, _) if put.chain.is_broken())
+    }
+
     /// Tells that it did not happen. What only looks is done nevertheless, if it can be: a disk that is full can be read.
     pub(super) fn fail(self, error: &StoreError, db: Option<&Connection>) {
         match self {
-            Self::Put(_, to) => drop(to.send(Err(error.clone()))),
+            Self::Put(put, to) => {
+                put.chain.break_off();
+                drop(to.send(Err(error.clone())));
+            }
             Self::Forget { reply, .. } | Self::DropDevice { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::DropAccount { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Expire { reply, .. } => drop(reply.send(Err(error.clone()))),

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 use crate::mailbox::sqlite::ops::{Applied, Op, Reply};
 use crate::mailbox::sqlite::{connect, failed};
-use crate::mailbox::{Bounds, StoreError};
+use crate::mailbox::{Bounds, Chain, StoreError};
 use crate::metrics::Metrics;
 
 /// Operations and bytes that may be queued; what comes on top is told [`StoreError::Busy`].
@@ -133,6 +133,10 @@ impl Worker {
             #[cfg(test)]
             self.shared.faults.wait_while_held();
             let started = tokio::time::Instant::now();
+            let (cut_off, batch): (Vec<Op>, Vec<Op>) = batch.into_iter().partition(Op::is_cut_off);
+            for op in cut_off {
+                op.fail(&Chain::error(), self.connection.as_ref());
+            }
             let operations = batch.len();
             match self.commit(batch) {
                 Ok(replies) => {

@@ -124,9 +124,11 @@ impl Actor {
         let now = self.now();
         let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused_ms: None };
         match finished {
-            Finished::Put(ticket, result) => {
-                self.machine.put_done(ticket, &result, now, &mut world, &mut self.out);
+            Finished::Put(ticket, Ok(outcome)) => {
+                self.machine.put_done(ticket, &outcome, now, &mut world, &mut self.out);
             }
+            // It was uncertain.
+            Finished::Put(_, Err(_)) => {}
             Finished::Forgotten(device, upto, result) => {
                 self.machine.forgotten(device, upto, result.ok(), now, &mut world, &mut self.out);
             }
@@ -192,10 +194,13 @@ impl Finished {
     /// that has happened although it was not told so has a place in the order that readings have passed.
     fn uncertain(&self) -> Option<StoreError> {
         let error = match self {
+            // Also one that certainly has not: those behind it were given up with it.
             Self::Put(_, result) => result.as_ref().err(),
-            Self::Forgotten(_, _, result) | Self::DroppedDevice(_, result) => result.as_ref().err(),
+            Self::Forgotten(_, _, result) | Self::DroppedDevice(_, result) => {
+                result.as_ref().err().filter(|error| !error.is_certain())
+            }
             _ => None,
         };
-        error.filter(|error| !error.is_certain()).cloned()
+        error.cloned()
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use causeway_identity::{AccountId, DeviceId};
 
 use super::{Machine, Now, Output, RETRY, State, UnderWay, World};
-use crate::mailbox::{DeviceUsage, Put, PutOutcome, StoreError, Usage};
+use crate::mailbox::{DeviceUsage, Put, PutOutcome, Usage};
 use crate::message::{Class, Enc, MessageKey, Outcome, Seq, weight};
 use crate::recipient::device::{Device, Mode, Ticket};
 use crate::recipient::window::Kept;
@@ -80,26 +80,26 @@ impl<R> Machine<R> {
         }
         let urgent = header.class == Class::Call;
         self.puts.insert(ticket, UnderWay { key: *key, seq, urgent, parts: weights });
-        out.push(Output::Put { ticket, put: Put { account, header, parts } });
+        out.push(Output::Put { ticket, put: Put { account, chain: self.chain.clone(), header, parts } });
         if crate::planted::is("ack-before-durable") {
             self.stored(key, out);
         }
     }
 
-    /// A put is over.
+    /// A put has come to its end. One that failed does not come here: everything is loaded anew then.
     pub(crate) fn put_done(
         &mut self,
         ticket: Ticket,
-        result: &Result<PutOutcome, StoreError>,
+        outcome: &PutOutcome,
         now: Now,
         world: &mut impl World,
         out: &mut Vec<Output<R>>,
     ) {
         let Some(UnderWay { key, seq, urgent, parts }) = self.puts.remove(&ticket) else { return };
         // That it was full cannot be, since there was room when the message was accepted; were it so, nothing was kept.
-        let repeats = match result {
-            Ok(PutOutcome::Stored { repeats }) => Some(repeats),
-            Ok(PutOutcome::Full) | Err(_) => None,
+        let repeats = match outcome {
+            PutOutcome::Stored { repeats } => Some(repeats),
+            PutOutcome::Full => None,
         };
         for (id, weight) in &parts {
             let Some(device) = self.devices.get_mut(id).filter(|device| device.puts.contains(&ticket)) else {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use causeway_identity::{AccountId, DeviceId};
 
 use super::{Machine, Output};
-use crate::mailbox::DeviceUsage;
+use crate::mailbox::{Chain, DeviceUsage};
 use crate::message::{Ending, MessageKey, Seq};
 use crate::recipient::device::Device;
 use crate::records::Record;
@@ -17,6 +17,7 @@ impl<R> Machine<R> {
     pub(crate) fn load(&mut self, account: AccountId, usage: &[DeviceUsage], out: &mut Vec<Output<R>>) {
         self.gone(out);
         self.account = Some(account);
+        self.chain = Chain::default();
         for known in usage {
             self.last_seq = self.last_seq.max(known.last);
             self.devices.insert(known.device, Device { kept: known.usage, ..Device::default() });

@@ -25,12 +25,10 @@ pub(super) enum Planted {
     NotFenced,
     /// A replica decides although its lease has ended.
     DecidesWithoutLease,
-    /// A write of which nobody knows what became of it is taken for one that has failed.
-    UnknownTakenForFailed,
 }
 
 impl Planted {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::StoredBeforeCommit,
         Self::CommitErrorIgnored,
         Self::DetachDropsWindow,
@@ -42,6 +40,5 @@ impl Planted {
         Self::LostWrite,
         Self::NotFenced,
         Self::DecidesWithoutLease,
-        Self::UnknownTakenForFailed,
     ];
 }

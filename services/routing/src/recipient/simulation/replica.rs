@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::planted::Planted;
 use super::store::{Claimed, Store};
 use super::world::{Reply, policy};
-use crate::mailbox::{DeviceUsage, Page, PageRequest, Put, PutOutcome, StoreError, Usage};
+use crate::mailbox::{Chain, DeviceUsage, Page, PageRequest, Put, PutOutcome, StoreError, Usage};
 use crate::message::{Seq, Submission};
 use crate::recipient::machine::{Attaching, Machine, Output, Ticket};
 use crate::session::SessionKey;
@@ -164,7 +164,11 @@ impl Replica {
             None => Ok(usage),
         };
         let done = match op {
+            Op::Put(ticket, put) if put.chain.is_broken() => Done::Put(ticket, Err(Chain::error())),
             Op::Put(ticket, put) => {
+                if error.is_some() {
+                    put.chain.break_off();
+                }
                 let outcome = if happens && !fenced { store.put(&put) } else { Err(StoreError::Fenced) };
                 Done::Put(ticket, error.map_or(outcome, Err))
             }

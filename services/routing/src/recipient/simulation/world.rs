@@ -451,7 +451,7 @@ impl Simulated {
                     continue;
                 };
                 let (now, mut world) = (self.now(at), Link(self.link_full));
-                let stored = Ok(PutOutcome::Stored { repeats: Vec::new() });
+                let stored = PutOutcome::Stored { repeats: Vec::new() };
                 self.replicas[at].machine.put_done(ticket, &stored, now, &mut world, &mut self.out);
             }
         }
@@ -561,7 +561,9 @@ impl Simulated {
         }
         let mut done = Vec::new();
         for _ in 0..count {
-            let Some(result) = self.replicas[at].commit(&mut self.store, goes, self.instant) else { break };
+            let Some(result) = self.replicas[at].commit(&mut self.store, goes, self.instant) else {
+                break;
+            };
             done.push(result);
             self.faults |= goes != Goes::Well;
         }
@@ -569,11 +571,6 @@ impl Simulated {
             let result = match result {
                 Done::Put(ticket, Err(StoreError::Failed(_))) if self.planted == Some(Planted::CommitErrorIgnored) => {
                     Done::Put(ticket, Ok(PutOutcome::Stored { repeats: Vec::new() }))
-                }
-                Done::Put(ticket, Err(StoreError::Unknown(_)))
-                    if self.planted == Some(Planted::UnknownTakenForFailed) =>
-                {
-                    Done::Put(ticket, Err(StoreError::Failed("for the test".to_owned())))
                 }
                 result => result,
             };
@@ -592,9 +589,8 @@ impl Simulated {
             return;
         }
         let uncertain = match &result {
-            Done::Put(_, Err(error)) | Done::Forgotten(_, _, Err(error)) | Done::Dropped(_, Err(error)) => {
-                !error.is_certain()
-            }
+            Done::Put(_, Err(_)) => true,
+            Done::Forgotten(_, _, Err(error)) | Done::Dropped(_, Err(error)) => !error.is_certain(),
             _ => false,
         };
         let (machine, out) = (&mut replica.machine, &mut self.out);
@@ -603,7 +599,8 @@ impl Simulated {
                 self.faults = true;
                 replica.reset(out);
             }
-            Done::Put(ticket, result) => machine.put_done(ticket, &result, now, &mut world, out),
+            Done::Put(ticket, Ok(outcome)) => machine.put_done(ticket, &outcome, now, &mut world, out),
+            Done::Put(_, Err(_)) => {}
             Done::Forgotten(device, upto, erased) => {
                 machine.forgotten(device, upto, erased.ok(), now, &mut world, out);
             }

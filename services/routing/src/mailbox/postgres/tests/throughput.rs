@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{config, open_with};
 use crate::mailbox::suite::{LONG, ONE, enc, header};
-use crate::mailbox::{Bounds, Mailbox, Put, Replica};
+use crate::mailbox::{Bounds, Chain, Mailbox, Put, Replica};
 
 const PUTS: u64 = 200_000;
 const ACCOUNTS: u64 = 8_000;
@@ -43,7 +43,7 @@ async fn throughput() {
             header.key.id = MessageId::from_bytes(u128::from(n).to_be_bytes());
             let mut part = enc(1, 101, b"");
             part.ciphertext = content.clone();
-            Put { account: account(n % ACCOUNTS), header: Arc::new(header), parts: vec![part] }
+            Put { account: account(n % ACCOUNTS), chain: Chain::default(), header: Arc::new(header), parts: vec![part] }
         };
         let (started, before) = (Instant::now(), mailbox.commits());
         let mut under_way = FuturesUnordered::new();
