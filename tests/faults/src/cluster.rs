@@ -245,20 +245,37 @@ impl Drop for Cluster {
 }
 
 /// Starts again what ends by itself, as an orchestrator would, and writes it down.
-async fn supervise(services: Vec<Arc<Service>>, log: FaultLog) {
+async fn supervise(services: Vec<Arc<Service>>, postgres: Option<Store<Postgres>>, log: FaultLog) {
+    let stores = async {
+        let Some(postgres) = &postgres else { return };
+        loop {
+            match postgres.run(|postgres| Ok(postgres.supervise())).await {
+                Ok(said) => said.iter().for_each(|text| written(log.note(text))),
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "PostgreSQL is not looked after"),
+            }
+            tokio::time::sleep(SUPERVISION).await;
+        }
+    };
+    tokio::join!(stores, supervise_services(&services, &log));
+}
+
+async fn supervise_services(services: &[Arc<Service>], log: &FaultLog) {
     loop {
-        for service in &services {
+        for service in services {
             if let Some(text) = service.ended_by_itself().await {
-                let written = if service.is_excused() { log.note(&text) } else { log.bad(&text) };
-                if let Err(error) = written {
-                    tracing::error!(%error, "the log of faults cannot be written");
-                }
+                written(if service.is_excused() { log.note(&text) } else { log.bad(&text) });
                 if let Err(error) = service.start().await {
                     tracing::warn!(%error, service = service.name(), "does not start");
                 }
             }
         }
         tokio::time::sleep(SUPERVISION).await;
+    }
+}
+
+fn written(written: anyhow::Result<()>) {
+    if let Err(error) = written {
+        tracing::error!(error = format!("{error:#}"), "the log of faults cannot be written");
     }
 }
 

@@ -78,6 +78,9 @@ struct Run {
     /// Kinds of faults, all if none is given: `kill`, `pause`, `commit-cut`, ...
     #[arg(long, value_delimiter = ',')]
     faults: Vec<FaultKind>,
+    /// Only targets that have one of these in their names: `routing`, `edge-1>`, ...
+    #[arg(long, value_delimiter = ',')]
+    targets: Vec<String>,
     /// Seconds that the drain may take.
     #[arg(long, default_value_t = 300)]
     drain: u64,
@@ -159,6 +162,7 @@ async fn run(arguments: Run, seed: u64, bug: Option<(String, PathBuf)>) -> anyho
         let options = ClusterOptions { variant, seed, folder, settings: Vec::new(), binary };
         let mut nemesis = nemesis::Plan::new(plan.time);
         nemesis.pace = Duration::from_secs_f64(arguments.pace);
+        nemesis.targets = arguments.targets;
         if !arguments.faults.is_empty() {
             nemesis.kinds = arguments.faults;
         }

@@ -33,13 +33,15 @@ pub struct Plan {
     pub longest: Duration,
     /// The kinds that may be drawn.
     pub kinds: Vec<FaultKind>,
+    /// Only targets that have one of these in their names, unless it is empty.
+    pub targets: Vec<String>,
 }
 
 impl Plan {
     /// All kinds, a fault about each 5 s of at most 15 s.
     pub fn new(lasts: Duration) -> Self {
         let (pace, longest) = (Duration::from_secs(5), Duration::from_secs(15));
-        Self { lasts, pace, longest, kinds: FaultKind::ALL.to_vec() }
+        Self { lasts, pace, longest, kinds: FaultKind::ALL.to_vec(), targets: Vec::new() }
     }
 }
 
@@ -212,7 +214,11 @@ impl Topology {
 /// The faults of a run, in the order of their times.
 pub fn schedule(seed: u64, topology: &Topology, plan: &Plan) -> Vec<Planned> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let possible: Vec<_> = plan.kinds.iter().filter(|kind| !topology.targets(**kind).is_empty()).copied().collect();
+    let targets = |kind: FaultKind| -> Vec<String> {
+        let wanted = |target: &String| plan.targets.is_empty() || plan.targets.iter().any(|part| target.contains(part));
+        topology.targets(kind).into_iter().filter(wanted).collect()
+    };
+    let possible: Vec<_> = plan.kinds.iter().filter(|kind| !targets(**kind).is_empty()).copied().collect();
     let mut planned = Vec::new();
     let mut period_begins = Duration::ZERO;
     while period_begins < plan.lasts && !possible.is_empty() {
@@ -231,7 +237,7 @@ pub fn schedule(seed: u64, topology: &Topology, plan: &Plan) -> Vec<Planned> {
                 break;
             }
             let Some(kind) = kinds.choose(&mut rng).copied() else { break };
-            let targets = topology.targets(kind);
+            let targets = targets(kind);
             let Ok(target) = targets.choose_weighted(&mut rng, |target| weight(target)).cloned() else { break };
             let (least, most) = lasting(kind);
             let lasts = between(&mut rng, least, most).min(plan.longest);

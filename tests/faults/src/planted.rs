@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use causeway_faults::checker::Invariant;
-use causeway_faults::events;
+use causeway_faults::events::{self, FaultKind};
 
 use crate::{Run, run, runtime, seed, show};
 
@@ -37,6 +37,10 @@ pub(crate) fn all(binary: &Path, bugs: &[String], arguments: &Run) -> anyhow::Re
         let seed = seed(arguments)?;
         let wrapper = wrapper(&arguments.out, &binary, bug)?;
         let planted = Some(((*bug).to_owned(), wrapper));
+        let mut arguments = arguments.clone();
+        if *bug == "owner-not-fenced" {
+            focus_on_owners(&mut arguments);
+        }
         let (verdict, folder) = runtime()?.block_on(run(arguments.clone(), seed, planted))?;
         let faults = events::read(&folder)?.faults;
         // Of progress there may be too little for other reasons.
@@ -59,6 +63,14 @@ pub(crate) fn all(binary: &Path, bugs: &[String], arguments: &Run) -> anyhow::Re
     std::fs::write(arguments.out.join("planted.md"), &table).context("write the table")?;
     show(&format!("\n{table}"));
     Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Two decide about an account if one of them has lost its lease without noticing (it stood still, or could not reach the
+/// store), and one edge has lost its way to it while another has not.
+fn focus_on_owners(arguments: &mut Run) {
+    let parts = [">routing-", "routing-1", "routing-2", "routing-3"];
+    arguments.targets = parts.map(str::to_owned).to_vec();
+    arguments.faults = vec![FaultKind::Pause, FaultKind::Cut, FaultKind::Cut, FaultKind::CutBack];
 }
 
 /// A program that starts the servers with the bug.

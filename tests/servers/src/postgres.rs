@@ -188,6 +188,11 @@ impl Postgres {
         Err(ServerError::server("PostgreSQL does not stop", &self.folder.path().join("log")))
     }
 
+    /// Whether it runs. One that has ended by itself does not; nor does one that was killed.
+    pub fn runs(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.ended().is_none())
+    }
+
     /// SIGSTOP to all processes of the server.
     ///
     /// # Errors

@@ -368,6 +368,7 @@ impl History {
             return self.violate(Invariant::Once, t, Some(m), Some(d), format!("device {d} shows {m} twice"));
         }
         let (account, seq, at, again) = (message.account, message.seq, message.at, message.again);
+        let ephemeral = message.class == Class::Ephemeral;
         let entry = device.shown.entry(m.device()).or_insert((seq, m));
         if entry.0 <= seq {
             *entry = (seq, m);
@@ -378,7 +379,9 @@ impl History {
             self.totals.sdk_inversions += 1;
             return;
         }
-        if again > 0 && self.may_have_been_refused(m.device(), account, at, t) {
+        // One that was dropped is nowhere; with the replica that dropped it, what it decided may be lost too.
+        let dropped = ephemeral && self.is_disturbed(at, t);
+        if again > 0 && (dropped || self.may_have_been_refused(m.device(), account, at, t)) {
             self.totals.late_retries += 1;
             return;
         }

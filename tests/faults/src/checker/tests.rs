@@ -250,6 +250,28 @@ fn a_retry_may_be_late_only_if_it_may_have_been_refused() {
 }
 
 #[test]
+fn what_may_have_been_dropped_may_be_late_if_it_is_repeated() {
+    let late = |class: Class, disturbed: bool, again: bool| {
+        let mut story = Story::begun();
+        let m = MessageNumber::new(0, 0);
+        story.push(|t| Record::Submit { t, m, e: 1, a: 1, q: 0, c: class, to: vec![2, 3] });
+        story.message(1, Some(Outcome::Delivered), &[2, 3]);
+        if again {
+            story.push(|t| Record::Again { t, m, e: 1 });
+        }
+        story.arrive(2, m, 30_000);
+        if disturbed {
+            story.faults.faults.push(fault(0, 1));
+        }
+        violates(story)
+    };
+    assert_eq!(late(Class::Ephemeral, true, true), []);
+    assert_eq!(late(Class::Ephemeral, true, false), [Invariant::Order]);
+    assert_eq!(late(Class::Ephemeral, false, true), [Invariant::Order]);
+    assert_eq!(late(Class::Chat, true, true), [Invariant::Order]);
+}
+
+#[test]
 fn what_was_rejected_must_not_arrive_unless_it_was_repeated_or_disturbed() {
     let mut story = Story::begun();
     story.message(0, Some(Outcome::Rejected), &[2, 3]);

@@ -167,11 +167,12 @@ impl Builder {
     }
 
     pub(super) fn finish(self) -> anyhow::Result<Arc<Cluster>> {
-        let supervisor = tokio::spawn(supervise(self.services.clone(), self.log.clone()));
+        let postgres = self.postgres.map(Store::new);
+        let supervisor = tokio::spawn(supervise(self.services.clone(), postgres.clone(), self.log.clone()));
         Ok(Arc::new(Cluster {
             services: self.services,
             supervisor,
-            postgres: self.postgres.map(Store::new),
+            postgres,
             redis: self.redis.map(Store::new),
             links: self.links,
             known: self.known.context("it has been built")?,
@@ -266,7 +267,7 @@ impl Builder {
             })
         })
         .await??;
-        self.postgres = Some(Postgres { servers, control, links: [Vec::new(), Vec::new()], primary: 0 });
+        self.postgres = Some(Postgres { servers, control, links: [Vec::new(), Vec::new()], primary: 0, held: false });
         Ok(())
     }
 

@@ -88,6 +88,11 @@ impl Service {
         self.kind
     }
 
+    /// Where its data is.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// Its disk and its clock.
     pub fn control(&self) -> &Control {
         &self.control

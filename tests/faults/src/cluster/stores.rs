@@ -34,6 +34,12 @@ pub enum RedisShape {
 #[derive(Debug)]
 pub struct Store<T>(Arc<Mutex<T>>);
 
+impl<T> Clone for Store<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
 impl<T: Send + 'static> Store<T> {
     pub(super) fn new(store: T) -> Self {
         Self(Arc::new(Mutex::new(store)))
@@ -61,6 +67,8 @@ pub struct Postgres {
     pub(super) links: [Vec<Arc<Link>>; 2],
     /// Which of the two is the primary.
     pub(super) primary: usize,
+    /// A fault wants it as it is: it is not started again before it is healed.
+    pub(super) held: bool,
 }
 
 #[derive(Debug)]
@@ -87,6 +95,37 @@ impl Postgres {
             PostgresServers::Single(_) => false,
             PostgresServers::Pair(pair) => pair.standby().is_some(),
         }
+    }
+
+    /// From now on nobody starts it again but [`heal`](Self::heal).
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// Starts again what has ended by itself, as an orchestrator would: PostgreSQL gives up when its disk fails, sometimes
+    /// only a while after. Gives what there is to say of it.
+    pub(super) fn supervise(&mut self) -> Vec<String> {
+        if self.held {
+            return Vec::new();
+        }
+        let mut said = Vec::new();
+        let mut again = |name: &str, server: &mut servers::Postgres| {
+            if !server.runs() {
+                let started = server.start_again();
+                let became = started.map_or_else(|error| error.to_string(), |()| "was started again".to_owned());
+                said.push(format!("{name} had ended by itself: {became}"));
+            }
+        };
+        match &mut self.servers {
+            PostgresServers::Single(server) => again("postgres", server),
+            PostgresServers::Pair(pair) => {
+                again("the primary of postgres", pair.primary());
+                if let Some(standby) = pair.standby() {
+                    again("the standby of postgres", standby);
+                }
+            }
+        }
+        said
     }
 
     /// Its disk and its clock (those of both servers, if there are two).
@@ -141,6 +180,7 @@ impl Postgres {
     /// # Errors
     /// It does not start.
     pub fn heal(&mut self) -> anyhow::Result<()> {
+        self.held = false;
         self.control.heal()?;
         let server = self.primary();
         server.resume()?;

@@ -1,6 +1,6 @@
 //! A cluster of real processes behind links, disturbed by a schedule.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -96,6 +96,41 @@ impl Environment for Clustered {
     async fn stop(&mut self) -> anyhow::Result<()> {
         self.cluster.stop().await
     }
+
+    async fn left_behind(&mut self) -> anyhow::Result<Option<u64>> {
+        if self.cluster.postgres().is_some() {
+            return Ok(None);
+        }
+        let folders: Vec<_> = self.cluster.services().iter().map(|service| service.data().to_owned()).collect();
+        tokio::task::spawn_blocking(move || waiting_in_files(&folders).map(Some)).await?
+    }
+}
+
+/// What the mailboxes of stopped processes hold.
+fn waiting_in_files(folders: &[PathBuf]) -> anyhow::Result<u64> {
+    let mut waiting = 0;
+    for folder in folders {
+        let file = find(folder, "mailbox.sqlite")?.with_context(|| format!("no mailbox in {}", folder.display()))?;
+        let store = rusqlite::Connection::open(&file).with_context(|| file.display().to_string())?;
+        let count: i64 = store.query_row("SELECT count(*) FROM entries", (), |row| row.get(0))?;
+        waiting += count.unsigned_abs();
+    }
+    Ok(waiting)
+}
+
+fn find(folder: &Path, name: &str) -> anyhow::Result<Option<PathBuf>> {
+    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|file| file == name) {
+            return Ok(Some(path));
+        }
+        if path.is_dir()
+            && let Some(found) = find(&path, name)?
+        {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 fn waiting_in_postgres(postgres: &mut Postgres) -> anyhow::Result<u64> {
@@ -104,9 +139,25 @@ fn waiting_in_postgres(postgres: &mut Postgres) -> anyhow::Result<u64> {
     Ok(count.parse()?)
 }
 
-/// Devices that presence shows as attached; `None` where it is spread over several servers.
+/// Devices that presence shows as attached. Those of a primary and of its replica are the same.
 fn attached_in_redis(redis: &mut Redis) -> anyhow::Result<Option<u64>> {
-    let Redis::Single(server) = redis else { return Ok(None) };
+    match redis {
+        Redis::Single(server) => attached_at(server).map(Some),
+        Redis::Sentinel(sentinel) => attached_at(sentinel.primary()?).map(Some),
+        Redis::Cluster(cluster) => {
+            let mut attached = 0;
+            for server in cluster.nodes() {
+                let role = server.call(&["ROLE"])?;
+                if matches!(&role, Reply::List(role) if role.first().is_some_and(|role| role.text() == "master")) {
+                    attached += attached_at(server)?;
+                }
+            }
+            Ok(Some(attached))
+        }
+    }
+}
+
+fn attached_at(server: &mut causeway_test_servers::Redis) -> anyhow::Result<u64> {
     let list = |reply: Reply| match reply {
         Reply::List(list) => list,
         _ => Vec::new(),
@@ -123,5 +174,5 @@ fn attached_in_redis(redis: &mut Redis) -> anyhow::Result<Option<u64>> {
             attached += u64::from(until.is_some_and(|until| until > now_ms));
         }
     }
-    Ok(Some(attached))
+    Ok(attached)
 }

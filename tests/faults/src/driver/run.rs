@@ -66,6 +66,10 @@ pub trait Environment: Send {
     fn logs(&self) -> Vec<PathBuf>;
     /// Stops everything.
     async fn stop(&mut self) -> anyhow::Result<()>;
+    /// Messages in mailboxes that only the stopped processes' files tell; `None`: [`stores`](Self::stores) has told.
+    async fn left_behind(&mut self) -> anyhow::Result<Option<u64>> {
+        Ok(None)
+    }
 }
 
 /// Runs the plan. The environment is started by `start`, with the log of faults.
@@ -90,6 +94,10 @@ where
     let stopped = environment.stop().await;
     done?;
     stopped.context("stop the deployment")?;
+    if let Some(mailbox) = environment.left_behind().await.context("look into the files that are left")? {
+        ledger.write(|t| Record::Stores { t, mailbox: Some(mailbox), presence: None });
+        ledger.flush()?;
+    }
     let folder = plan.folder.clone();
     let (verdict, faults) = tokio::task::spawn_blocking(move || checker::check_folder(&folder)).await??;
     report::write(&plan.folder, &verdict, &faults)?;

@@ -202,11 +202,11 @@ async fn on_postgres(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow
     let pick = pick(planned);
     match planned.kind {
         FaultKind::PostgresKill => {
-            postgres.run(|postgres| Ok(postgres.primary().kill()?)).await?;
+            postgres.run(|postgres| Ok(held(postgres).kill()?)).await?;
             hold.wait().await;
         }
         FaultKind::PostgresRestart => {
-            postgres.run(|postgres| Ok(postgres.primary().stop_immediate()?)).await?;
+            postgres.run(|postgres| Ok(held(postgres).stop_immediate()?)).await?;
             hold.wait().await;
         }
         FaultKind::PostgresPause => {
@@ -214,7 +214,11 @@ async fn on_postgres(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow
             hold.wait().await;
         }
         FaultKind::PostgresPromote => {
-            postgres.run(Postgres::promote).await?;
+            let promote = |postgres: &mut Postgres| {
+                postgres.hold();
+                postgres.promote()
+            };
+            postgres.run(promote).await?;
             hold.wait().await;
         }
         FaultKind::PostgresLock => {
@@ -234,6 +238,12 @@ async fn on_postgres(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow
     Ok(String::new())
 }
 
+/// The primary, which nobody starts again before it is healed.
+fn held(postgres: &mut Postgres) -> &mut causeway_test_servers::Postgres {
+    postgres.hold();
+    postgres.primary()
+}
+
 /// Disks and clocks.
 async fn on_control(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow::Result<()> {
     let apply = {
@@ -248,10 +258,17 @@ async fn on_control(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow:
     if planned.target == "postgres" {
         let postgres = postgres(cluster)?;
         let begin = apply.clone();
-        postgres.run(move |postgres| begin(postgres.control(), true)).await?;
+        let may_end = matches!(planned.kind, FaultKind::DiskFull | FaultKind::SyncFails);
+        let begun = postgres.run(move |postgres| {
+            if may_end {
+                postgres.hold();
+            }
+            begin(postgres.control(), true)
+        });
+        begun.await?;
         hold.wait().await;
         postgres.run(move |postgres| apply(postgres.control(), false)).await?;
-        if planned.kind == FaultKind::DiskFull || planned.kind == FaultKind::SyncFails {
+        if may_end {
             // It may have stopped altogether, since it could not recover.
             postgres.run(Postgres::heal).await?;
         }
