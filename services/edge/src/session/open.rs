@@ -319,27 +319,29 @@ impl Open {
 
     fn deliver(&mut self, delivery: pb::Delivery) -> Step {
         let tag = delivery.tag;
-        let delivery = Delivery::try_from(delivery).ok().filter(|_| tag == self.last_tag_sent + 1);
-        let Some(delivery) = delivery else { return Err(self.nonsense()) };
+        let delivery = Delivery::try_from(delivery).map_err(|error| self.nonsense(&error))?;
+        if tag != self.last_tag_sent + 1 {
+            return Err(self.nonsense(&format_args!("tag {tag} came after {}", self.last_tag_sent)));
+        }
         self.say(FromServer::Message(delivery))?;
         self.last_tag_sent = tag;
         Ok(())
     }
 
     fn outcome(&mut self, outcome: pb::Outcome) -> Step {
-        let Ok(outcome) = Outcome::try_from(outcome) else { return Err(self.nonsense()) };
+        let outcome = Outcome::try_from(outcome).map_err(|error| self.nonsense(&error))?;
         self.say(FromServer::Ack(outcome))
     }
 
     fn notify(&mut self, notification: pb::Notification) -> Step {
-        let Ok(notification) = Notification::try_from(notification) else { return Err(self.nonsense()) };
+        let notification = Notification::try_from(notification).map_err(|error| self.nonsense(&error))?;
         self.say(FromServer::Notification(notification))
     }
 
-    /// What routing sent is none of the protocol's forms, or a tag is missing before it. To leave it out would be to lose it silently; ended, the
-    /// session gets it again from a routing that is mended.
-    fn nonsense(&self) -> Stop {
-        tracing::error!(session = %self.transport.id, "routing sent what is no stanza");
+    /// What routing sent is none of the protocol's forms, or a tag is missing before it. To leave it out would be to lose
+    /// it silently; ended, the session gets it again from a routing that is mended.
+    fn nonsense(&self, problem: &dyn std::fmt::Display) -> Stop {
+        tracing::error!(session = %self.transport.id, %problem, "routing sent what is no stanza");
         self.overloaded()
     }
 
