@@ -18,10 +18,21 @@ use tonic::transport::server::Router;
 use crate::config::Config;
 use crate::health;
 
+/// What users notice while a service's Redis does not answer (docs/redis.md).
+const EDGE_WITHOUT_REDIS: &str = "new logins are refused as overloaded; open sessions go on";
+const ROUTING_WITHOUT_REDIS: &str = "rates are counted by each replica alone; presence is not shown";
+const MEDIA_WITHOUT_REDIS: &str = "uploads are refused for now; downloads go on";
+
 pub(crate) async fn edge(config: Config) -> anyhow::Result<Ended> {
     let stopped = stop_signal();
     let life = Lifecycle::new();
     health::serve(&config.server, &life).await?;
+    let several = |urls: &[String]| urls.len() > 1 || urls.iter().any(|url| url.starts_with("dns+"));
+    if config.edge.redis.is_none() && several(&config.server.routing_urls) {
+        tracing::warn!(
+            "there are several routings and no edge.redis: with a second edge, tokens could be replayed there"
+        );
+    }
     let deps = EdgeDeps {
         directory: grpc::connect_any(&config.server.directory_urls).context("server.directory_urls")?,
         routing: Endpoints::discover(&config.server.routing_urls, &life).context("server.routing_urls")?,
@@ -30,6 +41,7 @@ pub(crate) async fn edge(config: Config) -> anyhow::Result<Ended> {
     let edge = Edge::build(config.edge, deps, Arc::new(SystemClock)).await?;
     tracing::info!(listen = %edge.local_addr(), "edge is ready");
     health::tell_when_ready(&life, edge.ready());
+    health::follow_redis(&life, "edge.redis", edge.redis_health(), EDGE_WITHOUT_REDIS);
     life.spawn_vital("edge", edge.serve(life.clone()));
     Ok(until_stopped(&life, stopped, config.server.shutdown_grace()).await)
 }
@@ -41,6 +53,7 @@ pub(crate) async fn routing(config: Config) -> anyhow::Result<Ended> {
     let directory = grpc::connect_any(&config.server.directory_urls).context("server.directory_urls")?;
     let routing = Routing::build(config.routing, directory, Arc::new(SystemClock)).await?;
     listen(&life, "server.routing_listen", config.server.routing_listen, routing.router()).await?;
+    health::follow_redis(&life, "routing.redis", routing.redis_health(), ROUTING_WITHOUT_REDIS);
     life.spawn_vital("routing", routing.serve(life.clone()));
     life.health().ready();
     Ok(until_stopped(&life, stopped, config.server.shutdown_grace()).await)
@@ -64,6 +77,7 @@ pub(crate) async fn media_relay(config: Config) -> anyhow::Result<Ended> {
     health::serve(&config.server, &life).await?;
     let media = MediaRelay::build(config.media, Arc::new(SystemClock)).await?;
     listen(&life, "server.media_listen", config.server.media_listen, media.router()).await?;
+    health::follow_redis(&life, "media.redis", media.redis_health(), MEDIA_WITHOUT_REDIS);
     life.spawn_vital("media-relay", media.serve(life.clone()));
     life.health().ready();
     Ok(until_stopped(&life, stopped, config.server.shutdown_grace()).await)
