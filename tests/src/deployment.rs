@@ -211,11 +211,44 @@ impl Deployment {
     /// It is not running, or does not leave in time.
     pub async fn terminate_one(&mut self, replica: impl Into<Replica>) -> anyhow::Result<ExitStatus> {
         let replica = replica.into();
+        self.signal(replica, "-TERM").await?;
         let mut child = self.running.remove(&replica).with_context(|| format!("{replica} is not running"))?;
-        let id = child.id().with_context(|| format!("{replica} has ended"))?;
-        let sent = Command::new("kill").args(["-TERM", &id.to_string()]).status().await.context("kill")?;
-        anyhow::ensure!(sent.success(), "kill -TERM failed");
         within(&format!("{replica} stops"), async { Ok(child.wait().await?) }).await
+    }
+
+    /// SIGSTOP to one process of many: its connections stay open, and nothing answers. For good.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub async fn pause(&self, replica: impl Into<Replica>) -> anyhow::Result<()> {
+        self.signal(replica.into(), "-STOP").await
+    }
+
+    async fn signal(&self, replica: Replica, signal: &str) -> anyhow::Result<()> {
+        let child = self.running.get(&replica).with_context(|| format!("{replica} is not running"))?;
+        let id = child.id().with_context(|| format!("{replica} has ended"))?;
+        let sent = Command::new("kill").args([signal, &id.to_string()]).status().await.context("kill")?;
+        anyhow::ensure!(sent.success(), "kill {signal} failed");
+        Ok(())
+    }
+
+    /// Starts one process of many on the same data and ports, and waits until it answers probes, ready or not.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn start_one(&mut self, replica: impl Into<Replica>) -> anyhow::Result<()> {
+        let replica = replica.into();
+        let child = launch::one(self.folder.path(), &self.settings_of(replica), replica).await?;
+        self.running.insert(replica, child);
+        let url = format!("http://{}/live", self.address(replica, "server.health_listen")?);
+        within(&format!("{replica} answers probes"), async {
+            while reqwest::get(&url).await.is_err() {
+                self.assert_alive()?;
+                tokio::time::sleep(STEP).await;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Starts what is not running, on the same data and ports, and waits until it serves.
