@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use causeway_client::media::{MediaBounds, MediaHost, MediaTransfers, ProviderHost};
 use causeway_client::{
-    Address, Client, ClientConfig, Content, Encoding, Event, EventKind, Events, Message, MessageId, RootPublicKey,
-    SendResult, ServerAddress, SqliteStore, Suite, TokenSource,
+    Address, Client, ClientConfig, Content, DisconnectReason, Encoding, Event, EventKind, Events, Message, MessageId,
+    RootPublicKey, SendResult, ServerAddress, SqliteStore, Suite, TokenSource,
 };
 use tempfile::TempDir;
 
@@ -294,6 +294,26 @@ impl Device {
     pub async fn next_text(&mut self) -> anyhow::Result<String> {
         let message = self.next_message().await?;
         Ok(message.content.as_text().context("a text")?.to_owned())
+    }
+
+    /// The next text, and why sessions were lost until it came.
+    ///
+    /// # Errors
+    /// None comes, it is no text, or it cannot be read.
+    pub async fn next_text_and_losses(&mut self, losses: &mut Vec<DisconnectReason>) -> anyhow::Result<String> {
+        loop {
+            let next = self.wait_for("a message", |kind| match kind {
+                EventKind::Message(message) => Some(Ok(Ok(message.content.as_text().map(str::to_owned)))),
+                EventKind::Undecryptable(lost) => Some(Ok(Err(lost.clone()))),
+                EventKind::Disconnected(gone) => Some(Err(gone.reason.clone())),
+                _ => None,
+            });
+            match next.await? {
+                Ok(Ok(text)) => return text.context("a text"),
+                Ok(Err(lost)) => bail!("cannot be read: {lost:?}"),
+                Err(reason) => losses.push(reason),
+            }
+        }
     }
 
     /// The text of the next message that another device of this user sent.

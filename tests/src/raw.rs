@@ -35,7 +35,20 @@ impl Session {
     /// # Errors
     /// No handshake, or a certificate that does not verify.
     pub async fn open(net: &Deployment, key: &Arc<StaticKey>, hello: &pb::ClientHello) -> anyhow::Result<Self> {
-        let tcp = TcpStream::connect(net.ready().edge).await.context("connect to the edge")?;
+        Self::open_at(net, net.ready().edge, key, hello).await
+    }
+
+    /// The same at this edge of several.
+    ///
+    /// # Errors
+    /// No handshake, or a certificate that does not verify.
+    pub async fn open_at(
+        net: &Deployment,
+        edge: SocketAddr,
+        key: &Arc<StaticKey>,
+        hello: &pb::ClientHello,
+    ) -> anyhow::Result<Self> {
+        let tcp = TcpStream::connect(edge).await.context("connect to the edge")?;
         let mut rng = OsRng.unwrap_err();
         let handshake = async {
             let waiting = transport::connect_xx(tcp, key, Suite::default(), Limits::client(), &mut rng).await?;

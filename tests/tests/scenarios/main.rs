@@ -14,3 +14,7 @@ mod media;
 mod network;
 mod offline;
 mod providers;
+mod replicas;
+mod rolling_restart;
+mod stopping;
+mod stores_lost;
