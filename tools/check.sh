@@ -37,5 +37,6 @@ ledger() { target/debug/causeway-faults run --quiet --sdk-accounts 4 --drain 60 
 part "no bugs on purpose" refuses_planted_bugs
 part "ledger test, scaled" ledger --variant scaled --seed 1 --minutes 1.1 --rate 60 --accounts 40 --pace 4
 part "ledger test, one process" ledger --variant one --minutes 0.4 --rate 80 --accounts 40 --pace 3
+part "simulation of delivery" target/debug/causeway-simulation run --seeds 200
 part "fuzz targets, 5 s each" fuzz/run 5
 echo "all checks passed in $SECONDS s"

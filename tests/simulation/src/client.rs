@@ -68,7 +68,7 @@ pub(crate) async fn run(plan: Plan, ledger: Ledger) -> anyhow::Result<()> {
             Ok(connection) => client.serve(connection).await,
             Err(error) => error,
         };
-        client.ledger.note(format!("{:?} is not connected: {left:#}", client.plan.person));
+        client.ledger.note(&format!("{:?} is not connected: {left:#}", client.plan.person));
         let pause = Duration::from_millis(client.rng.random_range(20..400));
         tokio::time::sleep(pause).await;
     }
@@ -132,7 +132,7 @@ impl Client {
         }
         self.sessions += 1;
         let session = self.sessions;
-        self.ledger.note(format!("{person:?} is connected to {edge}, session {session}"));
+        self.ledger.note(&format!("{person:?} is connected to {edge}, session {session}"));
         Ok(connection)
     }
 

@@ -77,13 +77,13 @@ fn now() -> Duration {
 impl Ledger {
     pub(crate) fn submitted(&self, message: Message, session: u32) {
         let mut state = self.state();
-        state.note(format!("{message:?} submitted in session {session}"));
+        state.note(&format!("{message:?} submitted in session {session}"));
         state.sent.entry(message).or_default().submitted.push((now(), session));
     }
 
     pub(crate) fn told(&self, message: Message, told: Told) {
         let mut state = self.state();
-        state.note(format!("{message:?} {told:?}"));
+        state.note(&format!("{message:?} {told:?}"));
         let Some(sent) = state.sent.get_mut(&message) else {
             state.violate("an acknowledgement names a message that was submitted", format!("{message:?}"));
             return;
@@ -103,7 +103,7 @@ impl Ledger {
     /// Something came over the wire for a device; true if its application has not had it.
     pub(crate) fn arrived(&self, device: Person, session: u32, message: Message, first: bool) {
         let mut state = self.state();
-        state.note(format!("{device:?} in session {session} gets {message:?}{}", if first { "" } else { " again" }));
+        state.note(&format!("{device:?} in session {session} gets {message:?}{}", if first { "" } else { " again" }));
         state.wire += 1;
         if message.to != device.account {
             state.violate("nobody gets what is for another", format!("{device:?} got {message:?}"));
@@ -133,7 +133,7 @@ impl Ledger {
         state.got.entry(device).or_default().push((now(), message));
     }
 
-    pub(crate) fn note(&self, what: String) {
+    pub(crate) fn note(&self, what: &str) {
         self.state().note(what);
     }
 
@@ -239,12 +239,12 @@ impl Ledger {
 }
 
 impl State {
-    fn note(&mut self, what: String) {
+    fn note(&mut self, what: &str) {
         self.log.push(format!("{:>9.3} {what}", now().as_secs_f64()));
     }
 
     fn violate(&mut self, promise: &'static str, what: String) {
-        self.note(format!("VIOLATION {promise}: {what}"));
+        self.note(&format!("VIOLATION {promise}: {what}"));
         self.violations.push(Violation { promise, what });
     }
 

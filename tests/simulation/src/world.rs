@@ -160,12 +160,12 @@ fn add_hosts(sim: &mut Sim<'_>, schedule: &Schedule, ledger: &Ledger, store: &St
 
 async fn close(directory: Directory, ledger: Ledger, account: u8, from: Duration, until: Duration) {
     tokio::time::sleep(from.saturating_sub(turmoil::sim_elapsed().unwrap_or_default())).await;
-    ledger.note(format!("account {account} closes"));
+    ledger.note(&format!("account {account} closes"));
     directory.set_closed(account, true).await;
-    ledger.note(format!("account {account} is closed"));
+    ledger.note(&format!("account {account} is closed"));
     ledger.closed(account);
     tokio::time::sleep(until.saturating_sub(turmoil::sim_elapsed().unwrap_or_default())).await;
-    ledger.note(format!("account {account} opens"));
+    ledger.note(&format!("account {account} opens"));
     ledger.opens(account);
     directory.set_closed(account, false).await;
 }
