@@ -81,21 +81,22 @@ fn tune(endpoint: Endpoint) -> Endpoint {
         .tcp_nodelay(true)
 }
 
-/// Serves `router` on a bound listener until the lifecycle drains.
+/// Serves `router` on a bound listener until the lifecycle drains; what is open then can finish until the last call.
 ///
 /// # Errors
 /// [`GrpcError::Serve`].
 pub async fn serve(router: Router, listener: TcpListener, life: &Lifecycle) -> Result<(), GrpcError> {
-    Ok(router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), life.draining()).await?)
+    let serving = router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), life.draining());
+    Ok(until(life.last_call(), serving).await?)
 }
 
 /// Serves `router` inside this process and gives the channel to it.
 pub fn in_process(router: Router, life: &Lifecycle) -> Channel {
     let (pipes, incoming) = mpsc::channel::<tokio::io::DuplexStream>(16);
-    let drain = life.draining();
+    let (drain, last_call) = (life.draining(), life.last_call());
     life.spawn_vital("in-process gRPC", async move {
         let incoming = tokio_stream::StreamExt::map(ReceiverStream::new(incoming), Ok::<_, std::io::Error>);
-        router.serve_with_incoming_shutdown(incoming, drain).await
+        until(last_call, router.serve_with_incoming_shutdown(incoming, drain)).await
     });
     connect_with(move || {
         let pipes = pipes.clone();
@@ -105,6 +106,17 @@ pub fn in_process(router: Router, life: &Lifecycle) -> Channel {
             Ok(ours)
         }
     })
+}
+
+/// Waits for what is open no longer than until the last call. It goes with the process then.
+async fn until<E>(last_call: impl Future<Output = ()>, serving: impl Future<Output = Result<(), E>>) -> Result<(), E> {
+    tokio::select! {
+        served = serving => served,
+        () = last_call => {
+            tracing::warn!("a peer has not ended its gRPC calls; they are given up");
+            Ok(())
+        }
+    }
 }
 
 /// A channel over connections that `open` makes: one at a time, and another one when that has ended.
@@ -131,4 +143,63 @@ pub fn call<T>(message: T) -> tonic::Request<T> {
 /// True when `address` can only be reached from this machine: plain text is allowed there without a flag.
 pub fn is_local(address: &SocketAddr) -> bool {
     address.ip().is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::Arc;
+
+    use axum::routing::post;
+    use tokio::sync::Notify;
+    use tonic::service::Routes;
+    use tonic_prost::ProstCodec;
+
+    use super::*;
+    use crate::lifecycle::Ended;
+
+    /// Far longer than anything takes but the fifth of it that is left after the last call.
+    const GRACE: Duration = Duration::from_secs(5);
+
+    /// A service with one call, which never ends, and what tells that it has begun.
+    fn endless() -> (Router, Arc<Notify>) {
+        let begun = Arc::new(Notify::new());
+        let told = Arc::clone(&begun);
+        let call = move || async move {
+            told.notify_one();
+            pending::<()>().await;
+        };
+        (server().add_routes(Routes::from(axum::Router::new().route(CALL, post(call)))), begun)
+    }
+
+    const CALL: &str = "/causeway.Nothing/Nothing";
+
+    async fn ends_in_spite_of_a_call(channel: Channel, life: &Lifecycle, begun: &Notify) {
+        let calling = tokio::spawn(async move {
+            let mut client = tonic::client::Grpc::new(channel);
+            client.ready().await.unwrap();
+            let path = http::uri::PathAndQuery::from_static(CALL);
+            client.unary(tonic::Request::new(()), path, ProstCodec::<(), ()>::default()).await.map(drop)
+        });
+        begun.notified().await;
+        assert_eq!(life.finish(GRACE).await, Ended::Clean);
+        calling.abort();
+    }
+
+    #[tokio::test]
+    async fn a_call_that_nobody_ends_holds_no_process_up() {
+        let (life, (router, begun)) = (Lifecycle::new(), endless());
+        let channel = in_process(router, &life);
+        ends_in_spite_of_a_call(channel, &life, &begun).await;
+    }
+
+    #[tokio::test]
+    async fn a_call_over_tcp_that_nobody_ends_holds_no_process_up() {
+        let (life, (router, begun)) = (Lifecycle::new(), endless());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let channel = connect(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let of_server = life.clone();
+        life.spawn_vital("gRPC", async move { serve(router, listener, &of_server).await });
+        ends_in_spite_of_a_call(channel, &life, &begun).await;
+    }
 }

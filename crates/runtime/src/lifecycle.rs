@@ -16,6 +16,7 @@ use crate::health::Health;
 pub struct Lifecycle {
     tasks: TaskTracker,
     drain: CancellationToken,
+    last_call: CancellationToken,
     abort: CancellationToken,
     failed: Arc<AtomicBool>,
     health: Health,
@@ -44,6 +45,7 @@ impl Lifecycle {
         Self {
             tasks: TaskTracker::new(),
             drain: CancellationToken::new(),
+            last_call: CancellationToken::new(),
             abort: CancellationToken::new(),
             failed: Arc::clone(&self.failed),
             health: self.health.clone(),
@@ -68,6 +70,13 @@ impl Lifecycle {
     /// True from the first stop signal on.
     pub fn is_draining(&self) -> bool {
         self.drain.is_cancelled()
+    }
+
+    /// Resolves when four fifths of the time for the drain are over: whoever waits for peers waits no longer then, for
+    /// a peer that does not answer, or crawls, is no fault of this process. What is open still at the end of the time is
+    /// cut off, and the process says so.
+    pub fn last_call(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.last_call.clone().cancelled_owned()
     }
 
     /// Starts the drain.
@@ -134,7 +143,12 @@ impl Lifecycle {
         self.health.draining();
         self.drain.cancel();
         self.tasks.close();
-        let clean = tokio::time::timeout(grace, self.tasks.wait()).await.is_ok();
+        let last = grace / 5;
+        let mut clean = tokio::time::timeout(grace - last, self.tasks.wait()).await.is_ok();
+        self.last_call.cancel();
+        if !clean {
+            clean = tokio::time::timeout(last, self.tasks.wait()).await.is_ok();
+        }
         self.abort.cancel();
         self.tasks.wait().await;
         if self.failed.load(Ordering::SeqCst) {
@@ -200,6 +214,15 @@ mod tests {
         let life = Lifecycle::new();
         life.spawn_until_drained(std::future::pending());
         assert_eq!(life.run(async {}, Duration::from_secs(5)).await, Ended::Clean);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn before_the_deadline_comes_a_last_call() {
+        let life = Lifecycle::new();
+        life.spawn(life.last_call());
+        let began = tokio::time::Instant::now();
+        assert_eq!(life.run(async {}, Duration::from_secs(5)).await, Ended::Clean);
+        assert_eq!(began.elapsed().as_secs(), 4);
     }
 
     #[tokio::test]

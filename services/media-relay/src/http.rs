@@ -60,7 +60,7 @@ const MAX_HEADERS: usize = 64;
 /// After a failed accept (no file descriptors left, mostly) the next is tried this much later.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves HTTP/1.1 until the lifecycle drains and every open request is answered.
+/// Serves HTTP/1.1 until the lifecycle drains and every open request is answered, or cut at the last call.
 pub async fn serve(listener: TcpListener, app: Router, limits: Limits, life: Lifecycle) {
     let drain = life.drain_token();
     let (room, open) = (Shares::new(limits.max_connections), TaskTracker::new());
@@ -74,9 +74,13 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, life: Lif
             // others, whatever network they are of.
             Ok((stream, peer)) => match room.take(Network::of(peer.ip()), limits.max_connections_per_network) {
                 Ok(place) => {
-                    let (app, drain) = (app.clone(), drain.clone());
+                    let (app, drain, last_call) = (app.clone(), drain.clone(), life.last_call());
                     life.spawn(open.track_future(async move {
-                        serve_connection(stream, app, limits, drain).await;
+                        tokio::select! {
+                            () = serve_connection(stream, app, limits, drain) => {}
+                            // Clients go on elsewhere, or from where they were.
+                            () = last_call => {}
+                        }
                         drop(place);
                     }));
                 }

@@ -241,6 +241,22 @@ async fn a_drain_finishes_open_uploads_and_takes_no_new_connections() {
     settled(&host, 1).await;
 }
 
+#[tokio::test]
+async fn a_client_that_sends_nothing_more_holds_no_drain_up() {
+    let (host, bytes) = (Running::start().await, ciphertext(200_000));
+    let ticket = host.upload_ticket(&bytes);
+    let (sender, pieces) = mpsc::channel(1);
+    let body = Body::wrap_stream(ReceiverStream::new(pieces).map(Ok::<Bytes, std::io::Error>));
+    let request = tokio::spawn(host.put(&ticket).body(body).send());
+    sender.send(Bytes::copy_from_slice(&bytes[..100_000])).await.unwrap();
+    while host.files().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(host.life.finish(Duration::from_secs(5)).await, causeway_runtime::lifecycle::Ended::Clean);
+    assert!(request.await.unwrap().is_err());
+    settled(&host, 0).await;
+}
+
 /// Waits until exactly `count` files are there.
 async fn settled(host: &Running, count: usize) {
     let settles = async {
