@@ -24,7 +24,12 @@ pub(crate) async fn run(shared: Arc<Shared>, every: Duration, stop: Cancellation
         shared.limits.tidy();
         shared.strangers.tidy();
         loop {
-            match shared.mailbox.expire(shared.clock.now_ms(), BATCH).await {
+            let erased = tokio::select! {
+                erased = shared.mailbox.expire(shared.clock.now_ms(), BATCH) => erased,
+                // However much is left: the next process goes on with it.
+                () = stop.cancelled() => return,
+            };
+            match erased {
                 Ok(erased) if erased >= u64::from(BATCH) => {}
                 Ok(_) => break,
                 // Its thread is gone, and with it everything that could be promised.
