@@ -170,7 +170,7 @@ async fn routings_that_are_killed_in_turn_lose_nothing_and_no_client_notices() -
 async fn a_full_mailbox_takes_nothing_more_until_it_is_emptied() -> anyhow::Result<()> {
     const BOUND: usize = 10;
     let bound = BOUND.to_string();
-    let settings = [("routing.mailbox_messages", bound.as_str()), ("routing.mailbox_full_retry_ms", "100")];
+    let settings = [("routing.mailbox_messages", bound.as_str()), ("routing.mailbox_full_retry_ms", "2000")];
     let world = World::start_as(Shape::Replicas, &settings).await?;
     let (ada, cy, mut bo) = (world.at_birdy("ada").await?, world.at_birdy("cy").await?, world.at_home("bo").await?);
     let mut dee = world.at_home("dee").await?;

@@ -65,3 +65,36 @@ async fn stops_while_still(stopping: Process, still: Process) -> anyhow::Result<
     assert!(status.success(), "{status}");
     Ok(())
 }
+
+#[tokio::test]
+async fn all_stop_while_postgresql_stands_still() -> anyhow::Result<()> {
+    all_stop_while_still(async |net| net.postgres()?.run(|postgres| postgres.pause()).await).await
+}
+
+#[tokio::test]
+async fn all_stop_while_redis_stands_still() -> anyhow::Result<()> {
+    all_stop_while_still(async |net| net.redis()?.run(|redis| redis.pause()).await).await
+}
+
+/// With messages under way, for somebody who is there and for somebody who is not.
+async fn all_stop_while_still(pause: impl AsyncFnOnce(&Deployment) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut world = World::start_as(Shape::Replicas, &[]).await?;
+    let (ada, bo, mut away) = (world.at_birdy("ada").await?, world.at_home("bo").await?, world.at_home("dee").await?);
+    assert!(ada.send(bo.address(), "hello").await?.is_accepted());
+    assert!(ada.send(away.address(), "hello").await?.is_accepted());
+    away.stop().await?;
+    pause(&world.net).await?;
+    for n in 0..10 {
+        ada.queue(bo.address(), &format!("{n}")).await?;
+        ada.queue(away.address(), &format!("{n}")).await?;
+    }
+    let mut overdue = Vec::new();
+    for replica in world.net.replicas().into_iter().rev() {
+        let status = world.net.terminate_one(replica).await?;
+        if !status.success() {
+            overdue.push(format!("{replica}: {status}"));
+        }
+    }
+    assert!(overdue.is_empty(), "{overdue:?}");
+    Ok(())
+}
