@@ -137,7 +137,7 @@ impl Sentinel {
         let before = self.primary_port()?;
         // A sentinel that has just seen a failover answers that there is no good replica yet.
         let mut refused = None;
-        let asked = wait_for(PATIENCE, || {
+        let asked = wait_for(FAILOVER, || {
             let answer = self.sentinels[0].call(&["SENTINEL", "FAILOVER", Self::NAME]);
             refused = answer.err();
             refused.is_none()
@@ -145,7 +145,7 @@ impl Sentinel {
         if let Some(error) = refused.filter(|_| !asked) {
             return Err(error);
         }
-        let moved = wait_for(PATIENCE, || self.primary_port().is_ok_and(|port| port != before));
+        let moved = wait_for(FAILOVER, || self.primary_port().is_ok_and(|port| port != before));
         if moved { Ok(()) } else { Err(ServerError::Answer("the failover does not end".to_owned())) }
     }
 
@@ -169,6 +169,8 @@ fn flat(reply: &crate::Reply) -> String {
     }
 }
 
+/// Sentinels give a failover up and begin anew after some seconds.
+const FAILOVER: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
