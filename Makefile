@@ -25,9 +25,9 @@ test: ## every check and every test
 VARIANT ?= scaled-standby-sentinel
 MINUTES ?= 22
 MINUTES_ONE ?= 6
-RATE ?= 700
+RATE ?= 800
 RATE_ONE ?= 1200
-PACE ?= 1.5
+PACE ?= 1.1
 
 faults: ## the long ledger test: load, hundreds of faults, and a report (VARIANT, MINUTES, RATE, PACE, SEED, ...)
 	@tools/setup.sh test
