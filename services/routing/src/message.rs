@@ -170,7 +170,14 @@ pub(crate) enum Outcome {
 pub(crate) enum Rejection {
     Devices(Mismatch),
     NotAvailable,
-    RateLimited { retry_after_ms: u64 },
+    /// The sender's rate, or what is kept for all, is used up.
+    RateLimited {
+        retry_after_ms: u64,
+    },
+    /// The recipient's mailbox, or queue, is. On the wire it is the same.
+    Full {
+        retry_after_ms: u64,
+    },
     TooLarge,
 }
 

@@ -63,7 +63,7 @@ impl Metrics {
             Outcome::Dropped => "dropped",
             Outcome::Rejected(Rejection::Devices(_)) => "rejected-devices",
             Outcome::Rejected(Rejection::NotAvailable) => "rejected-not-available",
-            Outcome::Rejected(Rejection::RateLimited { .. }) => "rejected-rate-limited",
+            Outcome::Rejected(Rejection::RateLimited { .. } | Rejection::Full { .. }) => "rejected-rate-limited",
             Outcome::Rejected(Rejection::TooLarge) => "rejected-too-large",
         };
         self.outcomes.add(1, &[KeyValue::new("outcome", name)]);

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::mailbox::StoreError;
-use crate::message::{AsWritten, Submission};
+use crate::message::{AsWritten, Rejection, Submission};
 use crate::records::Change;
 use crate::session::{Session, SessionKey};
 
@@ -30,8 +30,8 @@ use crate::session::{Session, SessionKey};
 pub(crate) struct Job {
     pub(crate) submission: Submission,
     pub(crate) reply: ReplyTo,
-    /// It came behind one that was over its sender's rate, and is refused with it; for so many milliseconds.
-    pub(crate) refused_ms: Option<u64>,
+    /// It came behind one that was refused for a while, and is refused with it.
+    pub(crate) refused: Option<Rejection>,
 }
 
 /// Whom to tell what became of a message.

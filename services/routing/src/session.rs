@@ -1,13 +1,16 @@
 //! A session as routing sees it: an attached device of an edge, reachable by its link.
 
+mod closed;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use causeway_identity::{Address, MessageId, SessionId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use self::closed::Closed;
 use crate::message::{AsWritten, Ending, Envelope, Outcome, Rejection, Sender};
 use crate::metrics::Metrics;
 use crate::outbox::{Event, Outbox};
@@ -26,15 +29,15 @@ pub(crate) struct Voice {
     outbox: Arc<Outbox>,
     /// It has been told to end, or has left: what it still says counts for nothing.
     over: AtomicBool,
-    /// Until when it is told that it is over its rate, whatever the rate says by then.
-    closed_until: Mutex<Option<Instant>>,
+    /// What it is refused for a while, whatever would be said by then.
+    closed: Mutex<Closed>,
     metrics: Metrics,
 }
 
 impl Voice {
     pub(crate) fn new(id: SessionId, device: Sender, outbox: Arc<Outbox>, metrics: Metrics) -> Arc<Self> {
         let device = Arc::new(device);
-        Arc::new(Self { id, device, outbox, over: AtomicBool::new(false), closed_until: Mutex::new(None), metrics })
+        Arc::new(Self { id, device, outbox, over: AtomicBool::new(false), closed: Mutex::default(), metrics })
     }
 }
 
@@ -159,27 +162,27 @@ impl Session {
     /// Tells the sender what became of a message.
     pub(crate) fn answer(&self, outcome: Outcome, id: MessageId, to: AsWritten) {
         self.voice.metrics.decided(&outcome);
-        if let Outcome::Rejected(Rejection::RateLimited { retry_after_ms }) = outcome {
-            self.close_for(Duration::from_millis(retry_after_ms).min(MAX_CLOSED));
+        let until = |retry_after_ms| Instant::now() + Duration::from_millis(retry_after_ms).min(MAX_CLOSED);
+        match outcome {
+            Outcome::Rejected(Rejection::RateLimited { retry_after_ms }) => self.closed().close(until(retry_after_ms)),
+            Outcome::Rejected(Rejection::Full { retry_after_ms }) => {
+                self.closed().close_to(&to, until(retry_after_ms), Instant::now());
+            }
+            _ => {}
         }
         if !self.is_over() {
             self.voice.outbox.push(self.id, Event::Outcome { outcome, id, to });
         }
     }
 
-    /// What the session has under way behind a message that was over its rate is refused with it, so that the sender can
-    /// repeat all of it in its order. Were it let in as soon as the rate allows it, it would overtake.
-    fn close_for(&self, time: Duration) {
-        let until = Instant::now() + time;
-        let mut closed_until = self.voice.closed_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *closed_until = Some(closed_until.map_or(until, |before| before.max(until)));
+    /// What the session has under way behind a message that was refused for a while is refused with it, so that the sender
+    /// can repeat all of it in its order. Were it let in as soon as there is room again, it would overtake.
+    pub(crate) fn refuses(&self, to: &AsWritten) -> Option<Rejection> {
+        self.closed().refusal(to, Instant::now())
     }
 
-    /// How many milliseconds it still is over its rate.
-    pub(crate) fn closed_for_ms(&self) -> Option<u64> {
-        let until = (*self.voice.closed_until.lock().unwrap_or_else(PoisonError::into_inner))?;
-        let left = until.checked_duration_since(Instant::now())?;
-        Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).saturating_add(1))
+    fn closed(&self) -> MutexGuard<'_, Closed> {
+        self.voice.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn attached(&self, waiting: u64, number: u64) {

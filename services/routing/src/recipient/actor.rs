@@ -223,7 +223,7 @@ impl Actor {
     fn step(&mut self) {
         let now = self.now();
         if self.machine.next_deadline().is_some_and(|deadline| deadline <= now.instant) {
-            let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused_ms: None };
+            let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused: None };
             self.machine.tick(now, &mut world, &mut self.out);
         }
         self.perform();

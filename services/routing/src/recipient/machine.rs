@@ -36,8 +36,8 @@ pub(crate) trait World {
     fn has_room(&mut self, session: SessionKey) -> bool;
     /// Takes room on the way to a session; a delivery of this weight follows.
     fn reserve(&mut self, session: SessionKey, weight: usize) -> bool;
-    /// Counts a message against its sender's rates; an error is how many milliseconds to wait.
-    fn count(&mut self, sender: &Sender) -> Result<(), u64>;
+    /// Counts a message against its sender's rates.
+    fn count(&mut self, sender: &Sender) -> Result<(), Rejection>;
 }
 
 /// The time, as two clocks show it.

@@ -75,7 +75,7 @@ fn answer(outcome: Outcome) -> wire::Outcome {
     match rejection {
         Rejection::NotAvailable => rejected(wire::Rejection::NotAvailable),
         Rejection::TooLarge => rejected(wire::Rejection::TooLarge),
-        Rejection::RateLimited { retry_after_ms } => {
+        Rejection::RateLimited { retry_after_ms } | Rejection::Full { retry_after_ms } => {
             wire::Outcome { retry_after_ms, ..rejected(wire::Rejection::RateLimited) }
         }
         Rejection::Devices(mismatch) => {

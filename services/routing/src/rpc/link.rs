@@ -222,13 +222,14 @@ impl Link {
                 return;
             }
         };
-        let (since, refused_ms) = (tokio::time::Instant::now(), session.closed_for_ms());
-        let job = Job { submission, reply: ReplyTo { session, to, since }, refused_ms };
+        let (since, refused) = (tokio::time::Instant::now(), session.refuses(&to));
+        let job = Job { submission, reply: ReplyTo { session, to, since }, refused };
         match self.shared.recipients.submit(job) {
             Ok(()) => {}
             Err(Refused::Full(job)) => {
                 let Job { submission, reply, .. } = *job;
-                reply.session.answer(self.no_room(), submission.id, reply.to);
+                let full = Rejection::Full { retry_after_ms: self.shared.retry_ms };
+                reply.session.answer(Outcome::Rejected(full), submission.id, reply.to);
             }
             // It gets no answer from here; its session ends with the link.
             Err(Refused::Draining) => {}

@@ -51,7 +51,7 @@ impl Actor {
         let Some(session) = self.sessions.get(&key).cloned() else { return };
         let (processed, detached) = session.take_signal();
         let now = self.now();
-        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused_ms: None };
+        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused: None };
         if processed > 0 {
             self.machine.processed(key, processed, now, &mut world, &mut self.out);
         }

@@ -122,7 +122,7 @@ impl Actor {
             return;
         }
         let now = self.now();
-        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused_ms: None };
+        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused: None };
         match finished {
             Finished::Put(ticket, Ok(outcome)) => {
                 self.machine.put_done(ticket, &outcome, now, &mut world, &mut self.out);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Shared;
-use crate::message::Sender;
+use crate::message::{Rejection, Sender};
 use crate::recipient::machine::World;
 use crate::session::{Session, SessionKey};
 
@@ -12,8 +12,8 @@ use crate::session::{Session, SessionKey};
 pub(super) struct Senses<'a> {
     pub(super) sessions: &'a HashMap<SessionKey, Arc<Session>>,
     pub(super) shared: &'a Shared,
-    /// The message that is being decided came behind one that was over its sender's rate.
-    pub(super) refused_ms: Option<u64>,
+    /// The message that is being decided came behind one that was refused for a while.
+    pub(super) refused: Option<Rejection>,
 }
 
 impl World for Senses<'_> {
@@ -25,10 +25,11 @@ impl World for Senses<'_> {
         self.sessions.get(&session).is_some_and(|session| session.reserve(weight))
     }
 
-    fn count(&mut self, sender: &Sender) -> Result<(), u64> {
-        if let Some(left) = self.refused_ms {
-            return Err(left);
+    fn count(&mut self, sender: &Sender) -> Result<(), Rejection> {
+        if let Some(refused) = self.refused.take() {
+            return Err(refused);
         }
-        self.shared.limits.count(sender).map_err(|wait| wait.max(self.shared.retry_ms))
+        let counted = self.shared.limits.count(sender);
+        counted.map_err(|wait| Rejection::RateLimited { retry_after_ms: wait.max(self.shared.retry_ms) })
     }
 }

@@ -41,7 +41,7 @@ impl Actor {
         if job.reply.session.is_over() {
             return Tried::Done;
         }
-        let Job { submission, reply, refused_ms } = job;
+        let Job { submission, reply, refused } = job;
         let reply = match self.machine.repeat(&submission.key(), reply, &mut self.out) {
             Ok(()) => return Tried::Done,
             Err(reply) => reply,
@@ -54,7 +54,7 @@ impl Actor {
         }
         let (address, sender) = (self.address.clone(), submission.from.address.clone());
         let records = self.shared.records.clone();
-        let mut job = Some(Box::new(Job { submission, reply, refused_ms }));
+        let mut job = Some(Box::new(Job { submission, reply, refused }));
         let tried = records.decide(&address, &sender, |recipient, sender| {
             job.take().map_or(Tried::Done, |job| self.decide(job, recipient, sender))
         });
@@ -82,9 +82,9 @@ impl Actor {
             }
         }
         let now = self.now();
-        let Job { submission, reply, refused_ms } = *job;
-        let refused_ms = refused_ms.or_else(|| reply.session.closed_for_ms());
-        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused_ms };
+        let Job { submission, reply, refused } = *job;
+        let refused = refused.or_else(|| reply.session.refuses(&reply.to));
+        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused };
         self.machine.submit(submission, reply, (recipient, sender), now, &mut world, &mut self.out);
         Tried::Done
     }
@@ -128,7 +128,7 @@ impl Actor {
 
     fn attach(&mut self, session: &Arc<Session>, record: &Arc<Record>) {
         let now = self.now();
-        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused_ms: None };
+        let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused: None };
         let device = session.device.device;
         self.shared.pusher.is_here(&session.device.provider, record.account, device);
         let attaching =

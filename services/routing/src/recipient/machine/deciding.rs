@@ -109,7 +109,7 @@ impl<R> Machine<R> {
         world: &mut impl World,
         out: &mut Vec<Output<R>>,
     ) -> Result<(), Rejection> {
-        world.count(&submission.from).map_err(|retry_after_ms| Rejection::RateLimited { retry_after_ms })?;
+        world.count(&submission.from)?;
         if submission.bytes() > self.policy.max_message_bytes {
             return Err(Rejection::TooLarge);
         }
@@ -125,7 +125,7 @@ impl<R> Machine<R> {
             });
         if full {
             self.recount(recipient.account, out);
-            return Err(Rejection::RateLimited { retry_after_ms: self.policy.mailbox_full_retry_ms });
+            return Err(Rejection::Full { retry_after_ms: self.policy.mailbox_full_retry_ms });
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::replica::{Done, Found, Goes, Op, Replica, Waiting};
 use super::store::{Claimed, Store};
 use crate::config::DevicePolicy;
 use crate::mailbox::{PutOutcome, StoreError};
-use crate::message::{Class, Enc, EncType, Ending, MessageKey, Outcome, Sender, Submission};
+use crate::message::{Class, Enc, EncType, Ending, MessageKey, Outcome, Rejection, Sender, Submission};
 use crate::recipient::machine::{Attaching, Now, Output, Ticket, World};
 use crate::records::{Record, fake};
 use crate::session::SessionKey;
@@ -208,7 +208,7 @@ impl World for Link {
         !self.0
     }
 
-    fn count(&mut self, _: &Sender) -> Result<(), u64> {
+    fn count(&mut self, _: &Sender) -> Result<(), Rejection> {
         Ok(())
     }
 }

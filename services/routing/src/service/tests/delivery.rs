@@ -207,7 +207,7 @@ async fn a_call_waits_for_a_minute() {
 
 #[tokio::test]
 async fn a_full_mailbox_is_said_before_anybody_gets_anything() {
-    let net = Deployment::with(&[1], &[1, 2], |config| config.mailbox_messages = 3).await;
+    let net = Deployment::with(&[1, 2], &[1, 2], |config| config.mailbox_messages = 3).await;
     let edge = net.edge().await;
     let mut ada = edge.attach(ADA, 1, 1).await;
     for id in 1..=3 {
@@ -220,6 +220,8 @@ async fn a_full_mailbox_is_said_before_anybody_gets_anything() {
     let full = ada.tell(chat(4, BO, &[1, 2])).await;
     assert_rejected(&full, Rejection::RateLimited);
     assert_eq!(full.retry_after_ms, net.config.mailbox_full_retry_ms);
+    // Others are none the worse for it.
+    assert_status(&ada.tell(chat(5, ADA, &[2])).await, Status::Stored);
     let mut laptop = edge.attach(BO, 2, 2).await;
     for id in 1..=3 {
         assert_eq!(number(&laptop.take().await.id), id);
