@@ -96,7 +96,10 @@ where
     ledger.flush()?;
     let stopped = environment.stop().await;
     done?;
-    stopped.context("stop the deployment")?;
+    // A process with a bug on purpose may not even leave in order.
+    if plan.planted.is_none() {
+        stopped.context("stop the deployment")?;
+    }
     if let Some(mailbox) = environment.left_behind().await.context("look into the files that are left")? {
         ledger.write(|t| Record::Stores { t, mailbox: Some(mailbox), presence: None });
         ledger.flush()?;
