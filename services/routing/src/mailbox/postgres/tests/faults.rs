@@ -138,7 +138,7 @@ async fn what_was_told_stored_survives_a_kill_of_the_server() {
 async fn while_the_database_is_away_operations_fail_in_time_and_go_on_after() {
     let mut server = Server::start().unwrap();
     let mut config = config(server.create_database().unwrap());
-    (config.write_timeout_ms, config.postgres.connect_timeout_ms, config.writers) = (600, 200, 2);
+    (config.write_timeout_ms, config.postgres.connect_timeout_ms, config.writers) = (1_500, 1_000, 2);
     let mailbox = owned(open(&config).await).await;
     mailbox.put(ONE, message(1, 1)).await.unwrap();
     for hang in [false, true] {
