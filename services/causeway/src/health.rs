@@ -1,11 +1,17 @@
 //! What probes are told, and the endpoints where they ask.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use anyhow::Context as _;
 use causeway_redis::Health as Redis;
 use causeway_runtime::health::Part;
 use causeway_runtime::lifecycle::Lifecycle;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::ServerConfig;
 
@@ -18,12 +24,33 @@ pub(crate) async fn serve(config: &ServerConfig, life: &Lifecycle) -> anyhow::Re
     tracing::info!(field = "server.health_listen", address = %listener.local_addr()?, "interface is ready");
     let router = life.health().router();
     // Not by the lifecycle: it answers also while everything else drains.
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::error!(%error, "probes are not answered any more");
-        }
-    });
+    tokio::spawn(answer(listener, router, PATIENCE));
     Ok(())
+}
+
+/// Probes that are answered at a time; more wait to be accepted.
+const AT_ONCE: usize = 64;
+/// From a probe's connection to the end of its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// After an accept that failed, out of descriptors for instance.
+const PAUSE: Duration = Duration::from_millis(100);
+
+async fn answer(listener: TcpListener, router: axum::Router, patience: Duration) {
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let mut server = http1::Builder::new();
+            let answered = server.keep_alive(false).serve_connection(TokioIo::new(stream), service);
+            let _too_slow_or_gone = tokio::time::timeout(patience, answered).await;
+            drop(place);
+        });
+    }
 }
 
 /// Tells the process's health once `ready` resolves, unless the process is told to stop before.
@@ -60,9 +87,9 @@ pub(crate) fn follow_redis(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use causeway_runtime::lifecycle::Ended;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
     use tokio::time::Instant;
 
     use super::*;
@@ -96,5 +123,26 @@ mod tests {
             }
         };
         tokio::time::timeout(GRACE, told).await.expect("it is told at once");
+    }
+
+    #[tokio::test]
+    async fn who_asks_nothing_keeps_no_place() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Lifecycle::new().health().router();
+        let answering = tokio::spawn(answer(listener, router, Duration::from_millis(50)));
+        let mut silent = Vec::new();
+        for _ in 0..2 * AT_ONCE {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /live HTTP/1.1\r\n").await.unwrap();
+            silent.push(stream);
+        }
+        let mut probe = TcpStream::connect(address).await.unwrap();
+        probe.write_all(b"GET /live HTTP/1.1\r\nhost: probe\r\n\r\n").await.unwrap();
+        let mut answered = String::new();
+        let answer = probe.read_to_string(&mut answered);
+        tokio::time::timeout(GRACE, answer).await.expect("it gets its turn").unwrap();
+        assert!(answered.starts_with("HTTP/1.1 200"), "{answered}");
+        answering.abort();
     }
 }

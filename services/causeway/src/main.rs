@@ -78,12 +78,13 @@ fn main() -> ExitCode {
         Err(error) => return complain(&error, 1),
     };
     let ended = runtime.block_on(async {
+        // Each future holds its whole configuration: too much for the stack frame of all of them.
         match arguments.command {
-            Command::All(common) => all::run(config, &common.data).await,
-            Command::Edge(_) => single::edge(config).await,
-            Command::Routing(_) => single::routing(config).await,
-            Command::KeyDirectory(_) => single::key_directory(config).await,
-            Command::MediaRelay(_) => single::media_relay(config).await,
+            Command::All(common) => Box::pin(all::run(config, &common.data)).await,
+            Command::Edge(_) => Box::pin(single::edge(config)).await,
+            Command::Routing(_) => Box::pin(single::routing(config)).await,
+            Command::KeyDirectory(_) => Box::pin(single::key_directory(config)).await,
+            Command::MediaRelay(_) => Box::pin(single::media_relay(config)).await,
             Command::CheckConfig(_) => Ok(Ended::Clean),
         }
     });

@@ -180,9 +180,20 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether nothing is wrong.
+    /// Whether nothing is wrong, and that says something.
     pub fn is_good(&self) -> bool {
-        self.violated.is_empty()
+        self.violated.is_empty() && self.proves_nothing().is_none()
+    }
+
+    /// Why the run says nothing although nothing is violated.
+    pub fn proves_nothing(&self) -> Option<&'static str> {
+        if self.totals.acknowledged == 0 {
+            Some("no message was acknowledged")
+        } else if self.fault_count() > 0 && self.faults_failed.len() as u64 >= self.fault_count() {
+            Some("no fault did what it should")
+        } else {
+            None
+        }
     }
 
     /// Faults that had begun before `t`.

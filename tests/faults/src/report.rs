@@ -56,6 +56,8 @@ pub fn markdown(verdict: &Verdict, faults: &Faults, timelines: &[Vec<String>]) -
     writeln!(out, "# Ledger test: variant {}, seed {}{planted}\n", verdict.variant, verdict.seed)?;
     if verdict.is_good() {
         writeln!(out, "**Every invariant holds** over {} faults in {minutes} minutes.\n", verdict.fault_count())?;
+    } else if let (true, Some(why)) = (verdict.violated.is_empty(), verdict.proves_nothing()) {
+        writeln!(out, "**This run proves nothing**: {why}.\n")?;
     } else {
         let rules: Vec<_> = verdict.violated.iter().map(|(rule, count)| format!("{rule:?} ({count})")).collect();
         writeln!(out, "**VIOLATED: {}**, over {} faults.\n", rules.join(", "), verdict.fault_count())?;

@@ -133,7 +133,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_right_is_good(seed in any::<u64>(), messages in 0_u32..200) {
+    fn what_is_right_is_good(seed in any::<u64>(), messages in 20_u32..200) {
         let verdict = Story::good(seed, messages).judged();
         prop_assert!(verdict.is_good(), "{:?}", verdict.violations);
         prop_assert_eq!(verdict.totals.submitted, u64::from(messages));
@@ -478,4 +478,24 @@ async fn a_violation_is_shown_with_what_led_to_it() {
     };
     assert!(text.contains("seed 7") && text.contains("BEGIN fault 0 kill routing-1"), "{text}");
     assert!(text.contains(&format!("{lost} is Stored and device 2 never shows it")), "{text}");
+}
+
+#[test]
+fn a_run_in_which_nothing_happened_is_not_good() {
+    let empty = Story::begun().judged();
+    assert!(empty.violated.is_empty() && !empty.is_good(), "{:?}", empty.proves_nothing());
+    let mut vain = Story::good(7, 50);
+    for number in 0..2 {
+        vain.faults.faults.push(Fault {
+            number,
+            kind: FaultKind::Kill,
+            target: "edge-1".to_owned(),
+            how: String::new(),
+            begin: 1,
+            end: Some(2),
+            failed: Some("it does not start".to_owned()),
+            seen: String::new(),
+        });
+    }
+    assert_eq!(vain.judged().proves_nothing(), Some("no fault did what it should"));
 }

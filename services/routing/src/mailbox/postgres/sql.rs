@@ -1,5 +1,5 @@
-//! Every statement of the backend. A test holds them against the tables: each but those of [`GLOBAL`] finds its rows by
-//! the account, and all but those of [`REGISTRIES`] name no other table than those of accounts.
+//! Every statement of the backend. A test holds them against the tables: each but those of `GLOBAL` finds its rows by
+//! the account, and all but those of `REGISTRIES` name no other table than those of accounts.
 //!
 //! Lists of values come as arrays, so that a batch of any size is one statement, prepared once.
 
