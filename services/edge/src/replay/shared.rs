@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_lc_rs::digest::{Context, SHA256};
 use causeway_identity::ProviderId;
 use causeway_redis::{Health, Redis, RedisError, Script};
 use tokio::sync::{mpsc, watch};
@@ -36,8 +37,12 @@ impl SharedTokens {
     }
 
     fn key(&self, provider: ProviderId, jti: &str) -> String {
-        // The name is the provider's choice: any text.
-        self.redis.key("spent", &format!("{}:{}", hex::encode(provider.as_bytes()), hex::encode(jti)))
+        // The name is the provider's choice, up to 256 bytes of any text: a digest of it is as good, and takes as little room
+        // for every provider. 16 bytes, since whoever finds two names of one digest only spends a token of their own.
+        let mut named = Context::new(&SHA256);
+        named.update(provider.as_bytes());
+        named.update(jti.as_bytes());
+        self.redis.key("spent", &hex::encode(&named.finish().as_ref()[..16]))
     }
 
     /// The verdict of Redis; what this edge knows by itself counts when there is none.
