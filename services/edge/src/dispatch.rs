@@ -183,6 +183,15 @@ impl Lane {
         self.place = None;
         std::mem::take(&mut self.sent)
     }
+
+    /// Takes the first message with this id out, of so many.
+    fn take(&mut self, id: &[u8], of: usize) -> Option<Kept> {
+        let index = self.queue.iter().take(of).position(|kept| kept.message.id == id)?;
+        if index < self.sent {
+            self.sent -= 1;
+        }
+        self.queue.remove(index)
+    }
 }
 
 impl Dispatch {
@@ -444,22 +453,24 @@ impl Dispatch {
             (false, true) => lane.sent,
             (false, false) => 0,
         };
-        let Some(index) = lane.queue.iter().take(heard).position(|kept| kept.message.id == outcome.id) else { return };
-        let Some(kept) = lane.queue.remove(index) else { return };
-        self.messages -= 1;
-        if index < lane.sent {
-            lane.sent -= 1;
-        }
+        let Some(first) = lane.take(&outcome.id, heard) else { return };
+        // What is accepted is accepted for all of its repeats, of which routing answers only some. To each submission there
+        // is an outcome.
+        let repeats = if accepted { std::iter::from_fn(|| lane.take(&outcome.id, heard)).count() } else { 0 };
         if lane.sent == 0 {
             lane.place = None;
         }
-        if accepted || !kept.tried {
+        self.messages -= 1 + repeats;
+        for _ in 0..repeats {
+            self.tell(Told::Outcome(outcome.clone()));
+        }
+        let to = outcome.to.clone();
+        if accepted || !first.tried {
             self.tell(Told::Outcome(outcome));
         } else {
             // The one before may have delivered it: nobody can say any more that it was refused.
             self.tell(Told::Lost);
         }
-        let to = kept.message.to;
         if self.lanes.get(&to).is_some_and(|lane| lane.queue.is_empty()) {
             self.lanes.remove(&to);
         } else {

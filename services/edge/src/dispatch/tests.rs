@@ -416,6 +416,36 @@ impl World {
     }
 }
 
+#[test]
+fn all_repeats_of_a_message_have_its_outcome() {
+    let mut rig = Rig::attached();
+    for _ in 0..3 {
+        rig.submit(1, BO);
+    }
+    rig.submit(2, BO);
+    rig.did();
+    rig.event((1, 0), outcome(1, BO, pb::Status::Stored));
+    assert_eq!(rig.did(), ["outcome 1 Stored"; 3]);
+    // Routing has answered more of them; nothing is left that it could be about.
+    rig.event((1, 0), outcome(1, BO, pb::Status::Stored));
+    assert!(rig.did().is_empty());
+    rig.event((1, 0), outcome(2, BO, pb::Status::Stored));
+    assert_eq!(rig.did(), ["outcome 2 Stored"]);
+    assert!(rig.dispatch.is_idle());
+}
+
+#[test]
+fn each_repeat_has_a_refusal_of_its_own() {
+    let mut rig = Rig::attached();
+    rig.submit(1, BO);
+    rig.submit(1, BO);
+    rig.did();
+    rig.event((1, 0), outcome(1, BO, pb::Status::Rejected));
+    assert_eq!(rig.did(), ["outcome 1 Rejected"]);
+    rig.event((1, 0), outcome(1, BO, pb::Status::Stored));
+    assert_eq!(rig.did(), ["outcome 1 Stored"]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
