@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use causeway_runtime::clock::SharedClock;
+use causeway_runtime::health::{Health, Part};
 use rand::TryRngCore as _;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -186,6 +187,19 @@ impl Lease {
         }
     }
 
+    /// Tells the process's health, each so often, whether this process may decide, until `stop`.
+    pub(crate) async fn tell(&self, health: &Health, each: Duration, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(each)).await.is_some() {
+            let part = match self.holds() {
+                Some(_) => Part::Up,
+                None => {
+                    Part::Degraded("its store does not answer: messages wait, then go to other replicas".to_owned())
+                }
+            };
+            health.report("routing.mailbox", part);
+        }
+    }
+
     /// Gives it up: another replica may own everything at once.
     pub(crate) async fn leave(&self, mailbox: &dyn Mailbox, patience: Duration) {
         let id = self.id();
@@ -297,5 +311,21 @@ mod tests {
         clock.advance(LASTS);
         assert_eq!(lease.holds(), Some(lease.id()));
         assert_eq!(lease.held().await, lease.id());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn health_tells_whether_the_store_lets_this_replica_decide() {
+        let (health, stop) = (Health::default(), CancellationToken::new());
+        let telling = |lease: Arc<Lease>| {
+            let (health, stop) = (health.clone(), stop.clone());
+            async move { lease.tell(&health, Duration::from_millis(500), stop).await }
+        };
+        let second = Duration::from_secs(1);
+        let _goes_on = tokio::time::timeout(second, telling(Lease::of_many(ManualClock::at_ms(0)))).await;
+        assert!(matches!(health.parts().get("routing.mailbox"), Some(Part::Degraded(_))));
+        let _goes_on = tokio::time::timeout(second, telling(Lease::always(ManualClock::at_ms(0)))).await;
+        assert_eq!(health.parts().get("routing.mailbox"), Some(&Part::Up));
+        stop.cancel();
+        telling(Lease::always(ManualClock::at_ms(0))).await;
     }
 }

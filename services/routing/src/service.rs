@@ -196,6 +196,9 @@ impl Routing {
             let renamed = || renamed.renamed();
             keeper.lease.keep(&*keeper.mailbox, &url, lasts, &keeper.metrics, renamed, stopped).await;
         });
+        let (telling, health, drained) = (Arc::clone(&self.shared), life.health().clone(), life.drain_token());
+        // Not one of those that never end by themselves: it ends with the drain.
+        tokio::spawn(async move { telling.lease.tell(&health, patience / 4, drained).await });
         let (present, stopped) = (Arc::clone(&self.shared), stop.clone());
         background.spawn(async move { present.presence.run(stopped).await });
         if let Some(redis) = self.redis {

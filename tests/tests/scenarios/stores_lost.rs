@@ -79,6 +79,11 @@ async fn without_postgresql_messages_wait_and_go_on() -> anyhow::Result<()> {
             let directory = Process::KeyDirectory.replica(number);
             world.net.health_is(directory, |health| health["status"] == "degraded").await?;
         }
+        for number in [1, 2, 3] {
+            let routing = Process::Routing.replica(number);
+            let part = |health: &serde_json::Value| health["parts"]["routing.mailbox"]["state"] == "degraded";
+            world.net.health_is(routing, part).await?;
+        }
         world.net.postgres()?.run(|postgres| postgres.start_again()).await?;
         for id in ids {
             assert!(ada.outcome(id).await?.is_accepted());
