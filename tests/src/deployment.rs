@@ -87,6 +87,7 @@ impl Deployment {
             ("directory.keys_cooldown_ms", "100"),
             ("directory.enlist_burst", "100"),
             ("directory.claim_burst", "1000"),
+            ("directory.settings_burst", "1000"),
         ]
         .iter()
         .chain(further)

@@ -70,6 +70,16 @@ pub struct DirectoryConfig {
     pub publish_burst: u32,
     /// After these, one more in each of these (1 to 86 400 000 ms; default 10 s).
     pub publish_interval_ms: u64,
+    /// Changes that the devices of one address may make at once to what the directory keeps of them: consent, push tokens,
+    /// removals of devices, and withdrawing (1 to 10 000; default 20).
+    pub settings_burst: u32,
+    /// After these, one more in each of these (1 to 86 400 000 ms; default 1 s).
+    pub settings_interval_ms: u64,
+    /// The same for all users of one provider together (1 to 1 000 000; default 1 000).
+    pub settings_provider_burst: u32,
+    /// After these, one more in each of these (1 to 60 000 ms; default 20 ms, which is 50 a second: replicas that share a
+    /// database write some hundreds of changes a second, of all providers).
+    pub settings_provider_interval_ms: u64,
     /// Enlistments of one address at once (1 to 10 000; default 6).
     pub enlist_burst: u32,
     /// After these, one more in each of these (1 to 86 400 000 ms; default 20 s, which is 6 in 2 min).
@@ -134,6 +144,10 @@ impl Default for DirectoryConfig {
             miss_provider_interval_ms: 720,
             publish_burst: 20,
             publish_interval_ms: 10 * 1_000,
+            settings_burst: 20,
+            settings_interval_ms: 1_000,
+            settings_provider_burst: 1_000,
+            settings_provider_interval_ms: 20,
             enlist_burst: 6,
             enlist_interval_ms: 20 * 1_000,
             enlist_provider_burst: 600,
@@ -190,6 +204,10 @@ impl Check for DirectoryConfig {
         within("directory.miss_provider_interval_ms", self.miss_provider_interval_ms, 1..=DAY_MS)?;
         within("directory.publish_burst", self.publish_burst, 1..=10_000)?;
         within("directory.publish_interval_ms", self.publish_interval_ms, 1..=DAY_MS)?;
+        within("directory.settings_burst", self.settings_burst, 1..=10_000)?;
+        within("directory.settings_interval_ms", self.settings_interval_ms, 1..=DAY_MS)?;
+        within("directory.settings_provider_burst", self.settings_provider_burst, 1..=1_000_000)?;
+        within("directory.settings_provider_interval_ms", self.settings_provider_interval_ms, 1..=60_000)?;
         within("directory.enlist_burst", self.enlist_burst, 1..=10_000)?;
         within("directory.enlist_interval_ms", self.enlist_interval_ms, 1..=DAY_MS)?;
         within("directory.enlist_provider_burst", self.enlist_provider_burst, 1..=1_000_000)?;

@@ -26,6 +26,9 @@ pub(crate) struct Limits {
     enlist_address: Limiter<Address>,
     enlist_provider: Limiter<()>,
     publish: Limiter<(AccountId, DeviceId)>,
+    /// Addresses, as account ids are renewed by withdrawing and enlisting again.
+    settings: Limiter<Address>,
+    settings_provider: Limiter<()>,
     /// Claimant and target. Of the claimant only the address, as it is what a token proves: account and device ids are
     /// renewed at will, by withdrawing or removing and enlisting again.
     claim: Limiter<(Address, AccountId)>,
@@ -56,6 +59,12 @@ impl Limits {
                 config.enlist_provider_interval_ms,
             ),
             publish: limit.of("directory-publish", config.publish_burst, config.publish_interval_ms),
+            settings: limit.of("directory-settings", config.settings_burst, config.settings_interval_ms),
+            settings_provider: Plan { share: 1, together }.of(
+                "directory-settings-provider",
+                config.settings_provider_burst,
+                config.settings_provider_interval_ms,
+            ),
             claim: limit.of("directory-claim", config.claim_burst, config.claim_interval_ms),
             claim_provider: limit.of(
                 "directory-claim-provider",
@@ -82,6 +91,8 @@ impl Limits {
             self.enlist_address.to_share(),
             self.enlist_provider.to_share(),
             self.publish.to_share(),
+            self.settings.to_share(),
+            self.settings_provider.to_share(),
             self.claim.to_share(),
             self.claim_provider.to_share(),
             self.claim_target.to_share(),
@@ -96,6 +107,8 @@ impl Limits {
         self.enlist_address.tidy();
         self.enlist_provider.tidy();
         self.publish.tidy();
+        self.settings.tidy();
+        self.settings_provider.tidy();
         self.claim.tidy();
         self.claim_provider.tidy();
         self.claim_target.tidy();
@@ -106,17 +119,17 @@ impl Limits {
     /// One enlistment. The provider counts first, so that addresses beyond its rate take no room; what the address's own
     /// limit refuses does not count against the provider, so that one user cannot use up the rate of all.
     pub(crate) fn enlist(&self, address: &Address, provider: ProviderId) -> Result<(), TooFast> {
-        self.enlist_provider.reserve(provider, &())?;
-        self.enlist_address
-            .take(provider, address.clone())
-            .inspect_err(|_| self.enlist_provider.give_back(provider, &()))?;
-        self.enlist_provider.tell(provider, ());
-        Ok(())
+        take_of_both(&self.enlist_provider, &self.enlist_address, provider, address)
     }
 
     /// One publication of prekeys by a device of this account.
     pub(crate) fn publish(&self, of: &Record, device: DeviceId) -> Result<(), TooFast> {
         self.publish.take(of.provider.id, (of.account, device))
+    }
+
+    /// One change by a device of this account to what is kept of it, counted as [`Self::enlist`] counts.
+    pub(crate) fn change_settings(&self, of: &Record) -> Result<(), TooFast> {
+        take_of_both(&self.settings_provider, &self.settings, of.provider.id, &of.address)
     }
 
     /// One claim of `to`'s bundles by a device of `from`; false: without one-time keys, because `to` has given away
@@ -147,6 +160,19 @@ impl Limits {
         self.misses.give_back(from.provider.id, &from.address);
         self.misses_provider.give_back(from.provider.id, &());
     }
+}
+
+/// Counts one of a provider's and one of an address's, or none of either.
+fn take_of_both(
+    of_provider: &Limiter<()>,
+    of_address: &Limiter<Address>,
+    provider: ProviderId,
+    address: &Address,
+) -> Result<(), TooFast> {
+    of_provider.reserve(provider, &())?;
+    of_address.take(provider, address.clone()).inspect_err(|_| of_provider.give_back(provider, &()))?;
+    of_provider.tell(provider, ());
+    Ok(())
 }
 
 /// How limiters are made.
@@ -293,5 +319,22 @@ mod tests {
         }
         assert_eq!(limits.enlist(&address(9), provider).unwrap_err().retry_after, Duration::from_secs(60));
         assert!(limits.enlist(&address(9), ProviderId::from_bytes([2; 16])).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn settings_count_per_address_and_provider() {
+        let limits = Limits::new(&DirectoryConfig { settings_provider_burst: 50, ..DirectoryConfig::default() });
+        let changes = |of: &Record| (0..1_000).take_while(|_| limits.change_settings(of).is_ok()).count();
+        let mut ada = record(1, 1);
+        assert_eq!(changes(&ada), 20);
+        assert_eq!(limits.change_settings(&ada), Err(TooFast { retry_after: Duration::from_secs(1) }));
+        ada.account = AccountId::from_bytes([77; 16]);
+        assert_eq!(changes(&ada), 0, "who enlists again is the same");
+        assert_eq!([2, 3].map(|user| changes(&record(user, 1))), [20, 10], "what was refused is not used up");
+        let refused = limits.change_settings(&record(4, 1)).unwrap_err();
+        assert_eq!(refused.retry_after, Duration::from_millis(20));
+        assert_eq!(changes(&record(5, 2)), 20, "users of another provider do not wait");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!([changes(&ada), changes(&record(4, 1))], [1, 20]);
     }
 }

@@ -18,6 +18,7 @@ mod refetch;
 mod refusal;
 mod remove_device;
 mod set_push;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod watch;

@@ -314,7 +314,8 @@ pub trait Store: Send + Sync + 'static {
     /// account or device.
     async fn withdraw(&self, account: AccountId, by: DeviceId, now_ms: u64) -> Result<Written<bool>, StoreError>;
 
-    /// Sets or drops a device's push token; false: there is no such device.
+    /// Sets or drops a device's push token; false: there is no such device. What is stored already is not written and not
+    /// logged again; a store without a log tells followers again, as whoever set it may not have told them yet.
     async fn set_push(
         &self,
         account: AccountId,
@@ -323,7 +324,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Written<bool>, StoreError>;
 
     /// Replaces the consent. `by` is the device of the account that asks; false, and nothing changed: there is no such
-    /// account or device.
+    /// account or device. What is stored already is treated as in [`Self::set_push`]: with everything that is in the log
+    /// it is confirmed, too.
     async fn set_consent(
         &self,
         account: AccountId,

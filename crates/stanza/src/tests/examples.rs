@@ -164,6 +164,12 @@ const DEFAULTS: &[(&str, &str, &[&str])] = &[
         &["claim_target_burst: 200", "claim_target_interval_ms: 30 * 1_000"],
     ),
     ("key-directory", "| 20, then one in 10 s |", &["publish_burst: 20", "publish_interval_ms: 10 * 1_000"]),
+    ("key-directory", "| 20, then one a second |", &["settings_burst: 20,", "settings_interval_ms: 1_000,"]),
+    (
+        "key-directory",
+        "| 1000, then 50 a second |",
+        &["settings_provider_burst: 1_000,", "settings_provider_interval_ms: 20,"],
+    ),
     ("key-directory", "| 6, then one in 20 s |", &["enlist_burst: 6", "enlist_interval_ms: 20 * 1_000"]),
     (
         "key-directory",

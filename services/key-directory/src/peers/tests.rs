@@ -149,7 +149,7 @@ async fn a_directory_that_has_died_is_waited_for_until_its_lease_has_passed() {
     let postgres = Postgres::open(&one.config.postgres, "test", &[]).await.unwrap();
     postgres.connection().await.unwrap().execute(dead, &[]).await.unwrap();
     let start = Instant::now();
-    one.set_consent(&ada, |_| {}).await.unwrap();
+    one.set_consent(&ada, |settings| settings.interop = false).await.unwrap();
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(800), "{took:?}, though the store's clock says that it is long dead");
     assert!(took < Duration::from_secs(4), "{took:?}");
@@ -165,7 +165,7 @@ async fn a_directory_that_stops_is_not_waited_for() {
     let ada = joined(&one).await;
     other.stop().await;
     let start = Instant::now();
-    one.set_consent(&ada, |_| {}).await.unwrap();
+    one.set_consent(&ada, |settings| settings.interop = false).await.unwrap();
     assert!(start.elapsed() < Duration::from_millis(800), "{:?}", start.elapsed());
 }
 
@@ -234,7 +234,10 @@ async fn who_finds_a_gap_in_the_log_cuts_off_its_followers() {
     assert_eq!(cut.code(), Code::Unavailable, "{cut}");
     assert!(cut.message().contains("empty cache"), "{cut}");
     let ada = tokio::time::timeout(PATIENCE, joined(&one)).await.expect("all goes on");
-    tokio::time::timeout(PATIENCE, other.set_consent(&ada, |_| {})).await.expect("here, too").unwrap();
+    tokio::time::timeout(PATIENCE, other.set_consent(&ada, |settings| settings.interop = false))
+        .await
+        .expect("here, too")
+        .unwrap();
 }
 
 #[tokio::test]
@@ -256,9 +259,9 @@ async fn hints_make_it_quick_and_are_not_needed() {
     other.follow_with_pings().await.keep_up();
     let quick = async {
         // The channel may not be listened to yet.
-        loop {
+        for round in 0_u32.. {
             let start = Instant::now();
-            one.set_consent(&ada, |_| {}).await.unwrap();
+            one.set_consent(&ada, |settings| settings.interop = round % 2 == 1).await.unwrap();
             if start.elapsed() < Duration::from_millis(500) {
                 return;
             }
@@ -272,7 +275,7 @@ async fn hints_make_it_quick_and_are_not_needed() {
     .await
     .unwrap();
     let start = Instant::now();
-    one.set_consent(&ada, |_| {}).await.unwrap();
+    one.set_consent(&ada, |settings| settings.reach = wire::Reach::Nobody.into()).await.unwrap();
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     drop((redis, server));
 }

@@ -6,7 +6,7 @@ use causeway_proto::directory::v1 as pb;
 use causeway_proto::wire::v1 as wire;
 use causeway_proto::wire::v1::ErrorCode;
 
-use super::{Refused, account_id, device_id};
+use super::{Refused, account_id, device_id, settings};
 use crate::consent::Consent;
 use crate::directory::Directory;
 use crate::error::CallError;
@@ -31,6 +31,9 @@ pub(super) async fn set(
         Ok(consent) => consent,
         Err(bad) => return Ok(Err(Refused::because(ErrorCode::BadRequest, &bad))),
     };
+    if let Err(refused) = settings::may_change(directory, account, by).await? {
+        return Ok(Err(refused));
+    }
     let directory = Arc::clone(directory);
     Directory::to_the_end(async move {
         let written = directory.store.set_consent(account, by, &consent).await?;

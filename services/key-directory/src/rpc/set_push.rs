@@ -5,7 +5,7 @@ use std::sync::Arc;
 use causeway_proto::directory::v1 as pb;
 use causeway_proto::wire::v1::ErrorCode;
 
-use super::{Refused, account_id, device_id};
+use super::{Refused, account_id, device_id, settings};
 use crate::accounts::PushToken;
 use crate::directory::Directory;
 use crate::error::CallError;
@@ -23,6 +23,9 @@ pub(super) async fn run(
         let detail = format!("token: at most {} bytes are allowed", PushToken::MAX_BYTES);
         return Ok(Err(Refused::because(ErrorCode::BadRequest, &detail)));
     };
+    if let Err(refused) = settings::may_change(directory, account, device).await? {
+        return Ok(Err(refused));
+    }
     let directory = Arc::clone(directory);
     Directory::to_the_end(async move {
         let written = directory.store.set_push(account, device, token.as_ref()).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use causeway_proto::directory::v1 as pb;
 
-use super::{Refused, account_id, device_id};
+use super::{Refused, account_id, device_id, settings};
 use crate::directory::Directory;
 use crate::error::CallError;
 
@@ -13,6 +13,9 @@ pub(super) async fn run(
     request: pb::AccountRef,
 ) -> Result<Result<pb::Done, Refused>, CallError> {
     let (account, by) = (account_id(&request.account_id)?, device_id(request.device_id)?);
+    if let Err(refused) = settings::may_change(directory, account, by).await? {
+        return Ok(Err(refused));
+    }
     let directory = Arc::clone(directory);
     Directory::to_the_end(async move {
         let written = directory.store.withdraw(account, by, directory.clock.now_ms()).await?;

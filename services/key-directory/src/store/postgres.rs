@@ -29,6 +29,7 @@ use self::leave::{Remove, Withdraw};
 use self::prekeys::Publish;
 use self::providers::{KeepTokenKeys, Register, SetStatus, Update};
 use self::settings::{SetConsent, SetPush};
+use self::step::Turns;
 use super::{
     Bundle, Enlisted, Enlistment, KeyCounts, Published, Registered, Removed, Store, StoreError, Updated, Who, Written,
 };
@@ -47,6 +48,7 @@ const SETTINGS: &[(&str, &str)] = &[("plan_cache_mode", "force_generic_plan"), (
 pub struct PostgresStore {
     postgres: Postgres,
     claims: Claims,
+    turns: Turns,
 }
 
 impl PostgresStore {
@@ -58,7 +60,7 @@ impl PostgresStore {
         let postgres = Postgres::open(config, "causeway-key-directory", SETTINGS).await?;
         postgres.migrate("directory", schema::MIGRATIONS).await?;
         let claims = Claims::over(&postgres);
-        Ok(Self { postgres, claims })
+        Ok(Self { postgres, claims, turns: Turns::of(config.max_connections) })
     }
 
     /// Its connections.
@@ -76,7 +78,7 @@ impl Store for PostgresStore {
         keys: &TokenKeySet,
         limit: u32,
     ) -> Result<Written<Registered>, StoreError> {
-        step::take(&self.postgres, &Register { new, keys, limit }).await
+        self.turns.take(&self.postgres, &Register { new, keys, limit }).await
     }
 
     async fn update_provider(
@@ -84,7 +86,7 @@ impl Store for PostgresStore {
         settings: &ProviderSettings,
         keys: &TokenKeySet,
     ) -> Result<Written<Updated>, StoreError> {
-        step::take(&self.postgres, &Update { settings, keys }).await
+        self.turns.take(&self.postgres, &Update { settings, keys }).await
     }
 
     async fn set_provider_status(
@@ -92,7 +94,7 @@ impl Store for PostgresStore {
         domain: &Domain,
         status: ProviderStatus,
     ) -> Result<Written<Option<Provider>>, StoreError> {
-        step::take(&self.postgres, &SetStatus { domain, status }).await
+        self.turns.take(&self.postgres, &SetStatus { domain, status }).await
     }
 
     async fn provider(&self, domain: &Domain) -> Result<Option<Provider>, StoreError> {
@@ -110,7 +112,7 @@ impl Store for PostgresStore {
         before_ms: u64,
         keys: &TokenKeySet,
     ) -> Result<bool, StoreError> {
-        Ok(step::take(&self.postgres, &KeepTokenKeys { provider, revision, before_ms, keys }).await?.outcome)
+        Ok(self.turns.take(&self.postgres, &KeepTokenKeys { provider, revision, before_ms, keys }).await?.outcome)
     }
 
     async fn token_keys(&self, provider: ProviderId) -> Result<Option<TokenKeySet>, StoreError> {
@@ -122,7 +124,7 @@ impl Store for PostgresStore {
     }
 
     async fn enlist(&self, enlistment: &Enlistment) -> Result<Written<Enlisted>, StoreError> {
-        step::take(&self.postgres, &Enlist(enlistment)).await
+        self.turns.take(&self.postgres, &Enlist(enlistment)).await
     }
 
     async fn remove_device(
@@ -132,11 +134,11 @@ impl Store for PostgresStore {
         device: DeviceId,
         now_ms: u64,
     ) -> Result<Written<Removed>, StoreError> {
-        step::take(&self.postgres, &Remove { account, by, device, now_ms }).await
+        self.turns.take(&self.postgres, &Remove { account, by, device, now_ms }).await
     }
 
     async fn withdraw(&self, account: AccountId, by: DeviceId, now_ms: u64) -> Result<Written<bool>, StoreError> {
-        step::take(&self.postgres, &Withdraw { account, by, now_ms }).await
+        self.turns.take(&self.postgres, &Withdraw { account, by, now_ms }).await
     }
 
     async fn set_push(
@@ -145,7 +147,7 @@ impl Store for PostgresStore {
         device: DeviceId,
         token: Option<&PushToken>,
     ) -> Result<Written<bool>, StoreError> {
-        step::take(&self.postgres, &SetPush { account, device, token }).await
+        self.turns.take(&self.postgres, &SetPush { account, device, token }).await
     }
 
     async fn set_consent(
@@ -154,7 +156,7 @@ impl Store for PostgresStore {
         by: DeviceId,
         consent: &Consent,
     ) -> Result<Written<bool>, StoreError> {
-        step::take(&self.postgres, &SetConsent { account, by, consent }).await
+        self.turns.take(&self.postgres, &SetConsent { account, by, consent }).await
     }
 
     async fn publish(

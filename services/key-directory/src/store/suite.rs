@@ -31,6 +31,7 @@ pub(crate) fn run<F: Fresh>(fresh: impl AsyncFn() -> F) {
         a_withdrawn_account_is_gone_and_its_id_stays_used(fresh().await.store()).await;
         a_removed_device_changes_nothing(fresh().await.store()).await;
         consent_and_push_are_replaced(fresh().await.store()).await;
+        what_is_stored_already_is_not_logged_again(fresh().await.store()).await;
         keys_leave_in_the_order_of_upload(fresh().await.store()).await;
         a_claim_without_one_time_keys_takes_none(fresh().await.store()).await;
         a_key_published_again_is_not_handed_out_again(fresh().await.store()).await;
@@ -368,6 +369,32 @@ async fn consent_and_push_are_replaced(store: &dyn Store) {
     assert_eq!(record(store, account).await.devices[0].push_token, None);
 }
 
+async fn what_is_stored_already_is_not_logged_again(store: &dyn Store) {
+    let (account, device) = an_account(store).await;
+    let rules = [("p2.example".parse().unwrap(), false), ("p3.example".parse().unwrap(), true)].into();
+    let consent = Consent { interop: true, rules, ..Consent::default() };
+    let mut other_rule = consent.clone();
+    other_rule.rules.insert("p2.example".parse().unwrap(), true);
+    let token = PushToken::new(Bytes::from_static(b"wake me")).unwrap();
+    let of_consent = async |consent: &Consent| store.set_consent(account, device, consent).await.unwrap();
+    let of_push = async |token: Option<&PushToken>| store.set_push(account, device, token).await.unwrap();
+    for (first, again) in [
+        (of_consent(&consent).await, of_consent(&consent).await),
+        (of_consent(&other_rule).await, of_consent(&other_rule).await),
+        (of_consent(&Consent::default()).await, of_consent(&Consent::default()).await),
+        (of_push(Some(&token)).await, of_push(Some(&token)).await),
+        (of_push(None).await, of_push(None).await),
+    ] {
+        assert!(first.outcome && again.outcome);
+        assert_eq!(first.logged.changes.len(), 1);
+        // A store without a log tells again.
+        let expected = if first.logged.number.is_some() { Logged::default() } else { first.logged };
+        assert_eq!(again.logged, expected);
+    }
+    let read = record(store, account).await;
+    assert_eq!((read.consent, &read.devices[0].push_token), (Consent::default(), &None));
+}
+
 async fn keys_leave_in_the_order_of_upload(store: &dyn Store) {
     let (account, device) = an_account(store).await;
     store.publish(account, device, &one_time_keys(1, vec![7, 3], vec![5, 2])).await.unwrap();
@@ -520,9 +547,11 @@ async fn followers_are_told_of_what_changed(store: &dyn Store) {
     assert_eq!(changes(removed.logged), of_record(What::Devices));
     let nothing = store.remove_device(account, device, second, 1).await.unwrap();
     assert_eq!(changes(nothing.logged), []);
-    let consent = store.set_consent(account, device, &Consent::default()).await.unwrap();
+    let consent = Consent { interop: true, ..Consent::default() };
+    let consent = store.set_consent(account, device, &consent).await.unwrap();
     assert_eq!(changes(consent.logged), of_record(What::Consent));
-    let push = store.set_push(account, device, None).await.unwrap();
+    let token = PushToken::new(Bytes::from_static(b"wake me")).unwrap();
+    let push = store.set_push(account, device, Some(&token)).await.unwrap();
     assert_eq!(changes(push.logged), of_record(What::Push));
 
     store.publish(account, device, &one_time_keys(1, (1..=4).collect(), (1..=3).collect())).await.unwrap();

@@ -39,6 +39,7 @@ pub(crate) fn config_in(folder: &Path) -> DirectoryConfig {
         claim_provider_burst: 10_000,
         claim_target_burst: 10_000,
         publish_burst: 10_000,
+        settings_burst: 10_000,
         enlist_burst: 10_000,
         ..DirectoryConfig::default()
     }

@@ -32,5 +32,7 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("directory.miss_burst", "100000"),
     ("directory.miss_provider_burst", "1000000"),
     ("directory.publish_burst", "10000"),
+    ("directory.settings_burst", "10000"),
+    ("directory.settings_provider_burst", "100000"),
     ("directory.keys_cooldown_ms", "100"),
 ];

@@ -327,3 +327,45 @@ async fn everything_is_there_after_a_restart() {
     assert_eq!(net.count(&ada).await.unwrap(), (5, 5));
     assert!(login(&net, ADA, 1, &phone).await.is_ok());
 }
+
+#[tokio::test]
+async fn changes_of_what_is_kept_are_limited_per_account_and_provider() {
+    let net = Deployment::start_with(|config| {
+        // Joining sets consent once.
+        (config.settings_burst, config.settings_interval_ms) = (5, 60_000);
+        (config.settings_provider_burst, config.settings_provider_interval_ms) = (7, 30_000);
+    })
+    .await;
+    let (home, birdy) = net.two_providers().await;
+    let (ada, _) = net.join(&birdy, "ada", 0, 0).await;
+    let push = async || {
+        let request = pb::SetPushRequest {
+            account_id: ada.account_id.clone(),
+            device_id: ada.device_id,
+            token: Bytes::from_static(b"wake me"),
+        };
+        refusal(net.accounts().set_push(grpc::call(request)).await.unwrap().into_inner())
+    };
+    for _ in 0..2 {
+        net.set_consent(&ada, |_| {}).await.expect("what changes nothing counts, too");
+    }
+    assert_eq!(push().await, None);
+    assert_eq!(remove(&net, &ada, 9).await.unwrap().code(), ErrorCode::NotAvailable);
+    let refusals = [
+        net.set_consent(&ada, |settings| settings.interop = false).await.unwrap_err(),
+        push().await.unwrap(),
+        remove(&net, &ada, ada.device_id).await.unwrap(),
+        withdraw(&net, &ada).await.unwrap(),
+    ];
+    for refused in refusals {
+        assert_eq!(refused.code(), ErrorCode::RateLimited);
+        assert!((30_001..=60_000).contains(&refused.retry_after_ms), "{}", refused.retry_after_ms);
+    }
+    assert!(net.record(ADA).await.unwrap().consent.unwrap().interop, "nothing changed");
+    let (bea, _) = net.join(&birdy, "bea", 0, 0).await;
+    net.set_consent(&bea, |_| {}).await.unwrap();
+    let refused = net.set_consent(&bea, |_| {}).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::RateLimited);
+    assert!((1..=30_000).contains(&refused.retry_after_ms), "{}", refused.retry_after_ms);
+    net.join(&home, "bo", 0, 0).await;
+}

@@ -29,9 +29,6 @@ pub(super) async fn record(postgres: &Postgres, who: &Who) -> Result<Option<Reco
     };
     let rows = read(postgres, RECORD, &[&account(&id)]).await?;
     let Some(head) = rows.first() else { return Ok(None) };
-    let rules = get::<Vec<String>>(head, 8)?.into_iter().zip(get::<Vec<bool>>(head, 9)?);
-    let rules: Result<BTreeMap<_, _>, StoreError> =
-        rules.map(|(domain, allow)| Ok((domain.parse().map_err(corrupt("provider rule"))?, allow))).collect();
     let devices: Result<Vec<Device>, StoreError> =
         if get::<Option<i32>>(head, 10)?.is_some() { rows.iter().map(device_of).collect() } else { Ok(Vec::new()) };
     Ok(Some(Record {
@@ -44,8 +41,16 @@ pub(super) async fn record(postgres: &Postgres, who: &Who) -> Result<Option<Reco
             status: listed(head, 7)?,
         },
         devices: devices?,
-        consent: Consent { interop: get(head, 1)?, inbox: listed(head, 2)?, reach: listed(head, 3)?, rules: rules? },
+        consent: consent(head, [1, 2, 3, 8, 9])?,
     }))
+}
+
+/// From these columns: interop, inbox, reach, and the rules' providers and answers.
+pub(super) fn consent(row: &Row, [interop, inbox, reach, domains, allows]: [usize; 5]) -> Result<Consent, StoreError> {
+    let rules = get::<Vec<String>>(row, domains)?.into_iter().zip(get::<Vec<bool>>(row, allows)?);
+    let rules: Result<BTreeMap<_, _>, StoreError> =
+        rules.map(|(domain, allow)| Ok((domain.parse().map_err(corrupt("provider rule"))?, allow))).collect();
+    Ok(Consent { interop: get(row, interop)?, inbox: listed(row, inbox)?, reach: listed(row, reach)?, rules: rules? })
 }
 
 fn device_of(row: &Row) -> Result<Device, StoreError> {

@@ -52,6 +52,11 @@ statements! {
         ORDER BY d.device_id";
     DELETE_ACCOUNT = "DELETE FROM accounts WHERE account_id = $1";
     REMEMBER_WITHDRAWN = "INSERT INTO withdrawn (account_id, withdrawn_ms) VALUES ($1, $2)";
+    CONSENT = "
+        SELECT a.interop, a.inbox, a.reach,
+            ARRAY(SELECT r.provider FROM provider_rules r WHERE r.account_id = $1 ORDER BY r.provider),
+            ARRAY(SELECT r.allow FROM provider_rules r WHERE r.account_id = $1 ORDER BY r.provider)
+        FROM accounts a WHERE a.account_id = $1";
     SET_CONSENT = "UPDATE accounts SET interop = $2, inbox = $3, reach = $4 WHERE account_id = $1";
     DELETE_RULES = "DELETE FROM provider_rules WHERE account_id = $1";
     INSERT_RULES = "
@@ -68,6 +73,7 @@ statements! {
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
     DELETE_DEVICE = "DELETE FROM devices WHERE account_id = $1 AND device_id = $2 RETURNING noise_key";
     DELETE_DEVICES = "DELETE FROM devices WHERE account_id = $1 RETURNING noise_key";
+    PUSH_TOKEN = "SELECT push_token FROM devices WHERE account_id = $1 AND device_id = $2";
     SET_PUSH = "UPDATE devices SET push_token = $3 WHERE account_id = $1 AND device_id = $2";
     FREED_DEVICES = "SELECT device_id FROM freed_devices WHERE account_id = $1 ORDER BY place";
     FREE_DEVICE = "

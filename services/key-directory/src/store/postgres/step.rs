@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use causeway_postgres::{Class, Postgres, PostgresError, Row, ToSql, Transaction};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use super::change_log;
@@ -24,6 +25,33 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// A server that cannot be reached is tried for no longer than this: callers have other things to do.
 const AWAY: Duration = Duration::from_secs(2);
+
+/// Steps at a time that add to the log of changes. They commit one after the other anyway: while one does, the others are
+/// made ready.
+const LOGGED: usize = 4;
+/// Such steps that may wait for their turn; more are refused.
+const WAITING: usize = 1_024;
+
+/// Turns of the steps that add to the log of changes. Each holds a connection while it waits for those that commit before
+/// it; without turns they would take all of them, and nobody could log in or read.
+pub(super) struct Turns {
+    turns: Semaphore,
+    /// Bounds those that wait, and those whose turn it is.
+    places: Semaphore,
+}
+
+impl Turns {
+    /// For a store with so many connections, of which at least half are left to others.
+    pub(super) fn of(connections: usize) -> Self {
+        Self { turns: Semaphore::new(LOGGED.min(connections / 2)), places: Semaphore::new(WAITING) }
+    }
+
+    /// Takes a step that adds to the log when it is its turn. The wait counts as part of the call.
+    pub(super) async fn take<S: Step>(&self, postgres: &Postgres, step: &S) -> Result<Written<S::Outcome>, StoreError> {
+        let _place = self.places.try_acquire().map_err(|_| StoreError::Overloaded)?;
+        take_in_turn(postgres, step, Some(&self.turns)).await
+    }
+}
 
 /// One change, which happens or does not.
 #[async_trait]
@@ -111,13 +139,26 @@ impl Tx<'_> {
 
 /// Takes the step, trying again while that can help and do no harm.
 pub(super) async fn take<S: Step>(postgres: &Postgres, step: &S) -> Result<Written<S::Outcome>, StoreError> {
+    take_in_turn(postgres, step, None).await
+}
+
+async fn take_in_turn<S: Step>(
+    postgres: &Postgres,
+    step: &S,
+    turns: Option<&Semaphore>,
+) -> Result<Written<S::Outcome>, StoreError> {
     let start = Instant::now();
     let mut pause = FIRST_PAUSE;
     let mut unanswered = None;
     // Whatever happens then: if an attempt may have been committed, that is what the caller must know.
     let mut unknown: Option<PostgresError> = None;
     loop {
+        let Ok(turn) = timeout_at(start + PATIENCE, turn(turns)).await else {
+            return Err(unknown.map_or(StoreError::Overloaded, |error| refused(&error)));
+        };
         let attempt = timeout_at(start + PATIENCE, attempt(postgres, step, unanswered.as_ref())).await;
+        // Others need not wait for its pauses.
+        drop(turn);
         let error = match attempt {
             Ok(Ok(written)) => return Ok(written),
             Ok(Err(Ended::Before(Failure::Store(error)))) => return Err(error),
@@ -143,6 +184,11 @@ pub(super) async fn take<S: Step>(postgres: &Postgres, step: &S) -> Result<Writt
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// `None`: without waiting for one.
+async fn turn(turns: Option<&Semaphore>) -> Option<SemaphorePermit<'_>> {
+    turns?.acquire().await.ok()
 }
 
 /// How an attempt ended.

@@ -4,6 +4,7 @@ mod answers;
 mod claims;
 mod crashes;
 mod measure;
+mod turns;
 
 use causeway_postgres::PostgresConfig;
 use causeway_test_servers as servers;

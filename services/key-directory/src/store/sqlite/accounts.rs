@@ -278,32 +278,41 @@ fn told<T>(outcome: T, account: AccountId, address: &str, what: What) -> Result<
     Ok(Written::told(outcome, Change::Record { address, account, what }))
 }
 
+/// What is stored already is not written, but told again: whoever set it may not have told it yet.
 pub(super) fn set_push(
     db: &Connection,
     account: AccountId,
     device: DeviceId,
     token: Option<&PushToken>,
 ) -> Result<Written<bool>, StoreError> {
-    let Some(address) = address_of(db, account)? else { return Ok(Written::silent(false)) };
-    let changed = db
-        .execute(
+    let Some(record) = record(db, &Who::Account(account))? else { return Ok(Written::silent(false)) };
+    let Some(stored) = record.device(device) else { return Ok(Written::silent(false)) };
+    if stored.push_token.as_ref() != token {
+        db.execute(
             "UPDATE devices SET push_token = ?3 WHERE account_id = ?1 AND device_id = ?2",
             params![Column(account), device.get(), token.map(|token| token.as_bytes().as_ref())],
         )
         .map_err(failed)?;
-    if changed == 0 { Ok(Written::silent(false)) } else { told(true, account, &address, What::Push) }
+    }
+    told(true, account, record.address.as_str(), What::Push)
 }
 
+/// What is stored already is not written, but told again: whoever set it may not have told it yet.
 pub(super) fn set_consent(
     db: &Connection,
     account: AccountId,
     by: DeviceId,
     consent: &Consent,
 ) -> Result<Written<bool>, StoreError> {
-    if !is_enlisted(db, account, by)? {
-        return Ok(Written::silent(false));
+    let record = record(db, &Who::Account(account))?.filter(|record| record.device(by).is_some());
+    let Some(record) = record else { return Ok(Written::silent(false)) };
+    if record.consent != *consent {
+        replace_consent(db, account, consent)?;
     }
-    let Some(address) = address_of(db, account)? else { return Ok(Written::silent(false)) };
+    told(true, account, record.address.as_str(), What::Consent)
+}
+
+fn replace_consent(db: &Connection, account: AccountId, consent: &Consent) -> Result<(), StoreError> {
     db.execute(
         "UPDATE accounts SET interop = ?2, inbox = ?3, reach = ?4 WHERE account_id = ?1",
         params![Column(account), consent.interop, Column(consent.inbox), Column(consent.reach)],
@@ -314,5 +323,5 @@ pub(super) fn set_consent(
     for (provider, allow) in &consent.rules {
         insert.execute(params![Column(account), provider.as_str(), allow]).map_err(failed)?;
     }
-    told(true, account, &address, What::Consent)
+    Ok(())
 }

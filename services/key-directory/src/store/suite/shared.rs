@@ -228,9 +228,12 @@ async fn a_device_is_removed_once(handles: [&dyn Store; 2]) {
 
 async fn changes_are_numbered_in_one_order(handles: [&dyn Store; 2]) {
     let (account, device) = an_account(handles[0]).await;
+    let consent = |n: usize| {
+        let rule = (format!("r{n}.example").parse().unwrap(), false);
+        Consent { rules: [rule].into(), ..Consent::default() }
+    };
     let numbers = join_all(turns(handles).take(20).enumerate().map(async |(n, store)| {
-        let consent = Consent { interop: n % 2 == 0, ..Consent::default() };
-        let written = store.set_consent(account, device, &consent).await.unwrap();
+        let written = store.set_consent(account, device, &consent(n)).await.unwrap();
         assert_eq!(written.logged.changes.len(), 1);
         written.logged.number.expect("a store that is shared has a log")
     }))
@@ -240,7 +243,7 @@ async fn changes_are_numbered_in_one_order(handles: [&dyn Store; 2]) {
     assert_eq!(distinct.last().unwrap() - distinct.first().unwrap(), 19, "no number is left out");
     // The last one is what counts.
     let last = numbers.iter().position(|number| Some(number) == distinct.last()).unwrap();
-    assert_eq!(record(handles[1], account).await.consent.interop, last % 2 == 0);
+    assert_eq!(record(handles[1], account).await.consent, consent(last));
     let nothing = handles[0].set_consent(account, DeviceId::new(9).unwrap(), &Consent::default()).await.unwrap();
     assert_eq!(nothing.logged, Logged::default());
 }

@@ -129,7 +129,8 @@ async fn changes_are_made_once_though_the_answer_of_the_commit_is_lost() {
         assert_eq!((first.get(), second.get(), third.get()), (1, 2, 3));
         let consent = Consent { interop: true, ..Consent::default() };
         assert!(cut_and_told!(store.set_consent(account, first, &consent)));
-        assert!(cut_and_told!(store.set_push(account, first, None)));
+        let token = PushToken::new(bytes::Bytes::from_static(b"wake me")).unwrap();
+        assert!(cut_and_told!(store.set_push(account, first, Some(&token))));
         assert_eq!(made::record(&store, account).await.consent, consent);
 
         let batch = made::one_time_keys(1, (1..=5).collect(), (1..=4).collect());
