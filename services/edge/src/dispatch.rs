@@ -163,6 +163,9 @@ struct Lane {
     /// Where the first `sent` are.
     place: Option<Place>,
     sent: usize,
+    /// So many of the first were submitted before the client heard that an earlier one is to be sent again later. Where they
+    /// are, they are refused with it; anybody else would let them overtake it.
+    behind: usize,
     queue: VecDeque<Kept>,
 }
 
@@ -189,6 +192,9 @@ impl Lane {
         let index = self.queue.iter().take(of).position(|kept| kept.message.id == id)?;
         if index < self.sent {
             self.sent -= 1;
+        }
+        if index < self.behind {
+            self.behind -= 1;
         }
         self.queue.remove(index)
     }
@@ -272,11 +278,20 @@ impl Dispatch {
     /// Other links are up than before. Gives how many messages were submitted where nobody answers any more.
     pub(crate) fn see(&mut self, view: Arc<View>, now: Instant) -> usize {
         self.view = view;
-        let up = &self.view.0;
+        let view = Arc::clone(&self.view);
+        let up = &view.0;
         self.known.retain(|link, _| up.contains_key(link));
         self.pauses.retain(|link, _| up.contains_key(link));
         let gone = |place: &Place| !up.contains_key(&place.link);
-        let lost = self.lanes.values_mut().filter(|lane| lane.place.as_ref().is_some_and(gone)).map(Lane::lose).sum();
+        let lanes = self.lanes.values_mut().filter(|lane| lane.place.as_ref().is_some_and(gone));
+        let (mut lost, mut overtaking) = (0, false);
+        for lane in lanes {
+            overtaking |= lane.behind > 0;
+            lost += lane.lose();
+        }
+        if overtaking {
+            self.tell(Told::Lost);
+        }
         if let Attachment::Asked { since, place } = self.attachment
             && gone(&place)
         {
@@ -428,8 +443,13 @@ impl Dispatch {
         if known {
             self.known.remove(&place.link);
         }
+        let mut overtaking = false;
         for lane in self.lanes.values_mut().filter(|lane| lane.place == Some(place)) {
+            overtaking |= lane.behind > 0;
             lane.lose();
+        }
+        if overtaking {
+            self.tell(Told::Lost);
         }
         let pause = Duration::from_millis(end.retry_after_ms).clamp(LEAST_PAUSE, LONGEST_PAUSE);
         self.pauses.insert(place.link, now + pause);
@@ -465,8 +485,12 @@ impl Dispatch {
             self.tell(Told::Outcome(outcome.clone()));
         }
         let to = outcome.to.clone();
+        let again = pb::Rejection::try_from(outcome.reason) == Ok(pb::Rejection::RateLimited);
         if accepted || !first.tried {
-            self.tell(Told::Outcome(outcome));
+            self.tell(Told::Outcome(outcome.clone()));
+            if !accepted && again {
+                self.refuse_behind(&outcome);
+            }
         } else {
             // The one before may have delivered it: nobody can say any more that it was refused.
             self.tell(Told::Lost);
@@ -475,6 +499,21 @@ impl Dispatch {
             self.lanes.remove(&to);
         } else {
             self.pump(&to, now);
+        }
+    }
+
+    /// The client is told to send a message again later: nothing that came behind it may be accepted before.
+    fn refuse_behind(&mut self, outcome: &pb::Outcome) {
+        let Some(lane) = self.lanes.get_mut(&outcome.to) else { return };
+        lane.behind = lane.sent;
+        let unsent: Vec<Kept> = lane.queue.drain(lane.sent..).collect();
+        self.messages -= unsent.len();
+        for kept in unsent {
+            if kept.tried {
+                self.tell(Told::Lost);
+                return;
+            }
+            self.tell(Told::Outcome(pb::Outcome { id: kept.message.id, ..outcome.clone() }));
         }
     }
 
