@@ -162,11 +162,14 @@ impl Session {
     /// Tells the sender what became of a message.
     pub(crate) fn answer(&self, outcome: Outcome, id: MessageId, to: AsWritten) {
         self.voice.metrics.decided(&outcome);
-        let until = |retry_after_ms| Instant::now() + Duration::from_millis(retry_after_ms).min(MAX_CLOSED);
+        let now = Instant::now();
+        let until = |retry_after_ms| now + Duration::from_millis(retry_after_ms).min(MAX_CLOSED);
         match outcome {
-            Outcome::Rejected(Rejection::RateLimited { retry_after_ms }) => self.closed().close(until(retry_after_ms)),
+            Outcome::Rejected(Rejection::RateLimited { retry_after_ms }) => {
+                self.closed().close(until(retry_after_ms), now);
+            }
             Outcome::Rejected(Rejection::Full { retry_after_ms }) => {
-                self.closed().close_to(&to, until(retry_after_ms), Instant::now());
+                self.closed().close_to(&to, until(retry_after_ms), now);
             }
             _ => {}
         }
@@ -177,8 +180,8 @@ impl Session {
 
     /// What the session has under way behind a message that was refused for a while is refused with it, so that the sender
     /// can repeat all of it in its order. Were it let in as soon as there is room again, it would overtake.
-    pub(crate) fn refuses(&self, to: &AsWritten) -> Option<Rejection> {
-        self.closed().refusal(to, Instant::now())
+    pub(crate) fn refuses(&self, to: &AsWritten, since: Instant) -> Option<Rejection> {
+        self.closed().refusal(to, since, Instant::now())
     }
 
     fn closed(&self) -> MutexGuard<'_, Closed> {

@@ -222,7 +222,8 @@ impl Link {
                 return;
             }
         };
-        let (since, refused) = (tokio::time::Instant::now(), session.refuses(&to));
+        let since = tokio::time::Instant::now();
+        let refused = session.refuses(&to, since);
         let job = Job { submission, reply: ReplyTo { session, to, since }, refused };
         match self.shared.recipients.submit(job) {
             Ok(()) => {}

@@ -83,7 +83,7 @@ impl Actor {
         }
         let now = self.now();
         let Job { submission, reply, refused } = *job;
-        let refused = refused.or_else(|| reply.session.refuses(&reply.to));
+        let refused = refused.or_else(|| reply.session.refuses(&reply.to, reply.since));
         let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused };
         self.machine.submit(submission, reply, (recipient, sender), now, &mut world, &mut self.out);
         Tried::Done
