@@ -135,6 +135,8 @@ pub(crate) struct Dispatch {
     pauses: BTreeMap<LinkId, Instant>,
     /// Since when some message has no replica to go to.
     stuck: Option<Instant>,
+    /// The session has been told that it is lost. Nothing is submitted any more: its client sends all of it again, in order.
+    over: bool,
     acts: VecDeque<Act>,
 }
 
@@ -219,6 +221,7 @@ impl Dispatch {
             own,
             pauses: BTreeMap::new(),
             stuck: None,
+            over: false,
             acts: VecDeque::new(),
         }
     }
@@ -367,6 +370,7 @@ impl Dispatch {
     }
 
     fn tell(&mut self, told: Told) {
+        self.over |= matches!(told, Told::Lost | Told::End(_));
         self.acts.push_back(Act::Tell(told));
     }
 
@@ -394,6 +398,9 @@ impl Dispatch {
 
     fn attach_if_due(&mut self, now: Instant) {
         let Attachment::Away { since, next } = self.attachment else { return };
+        if self.over {
+            return;
+        }
         let (Some(link), true) = (self.home(), next <= now) else { return };
         let Some(who) = self.who.clone() else { return };
         let place = self.new_place(link);
@@ -520,6 +527,9 @@ impl Dispatch {
     /// Submits what is not submitted yet, to whoever is responsible now. Those that are with somebody else must be
     /// answered before.
     fn pump(&mut self, to: &str, now: Instant) {
+        if self.over {
+            return;
+        }
         let Some(link) = self.link_for(to) else {
             if self.lanes.get(to).is_some_and(|lane| lane.place.is_none()) {
                 self.stuck.get_or_insert(now);
