@@ -314,7 +314,7 @@ impl Dispatch {
     pub(crate) fn event(&mut self, place: Place, event: FromRouting, now: Instant) {
         let attached = self.attached_at() == Some(place);
         match event {
-            FromRouting::Outcome(outcome) => self.outcome(place, outcome, now),
+            FromRouting::Outcome(outcome) => self.outcome(place, &outcome, now),
             FromRouting::End(end) => self.end(place, end, attached, now),
             // Of an attachment that is over.
             _ if !attached => {}
@@ -471,7 +471,7 @@ impl Dispatch {
         self.pump_all(now);
     }
 
-    fn outcome(&mut self, place: Place, outcome: pb::Outcome, now: Instant) {
+    fn outcome(&mut self, place: Place, outcome: &pb::Outcome, now: Instant) {
         let accepted = matches!(pb::Status::try_from(outcome.status), Ok(pb::Status::Delivered | pb::Status::Stored));
         let Some(lane) = self.lanes.get_mut(&outcome.to) else { return };
         // Whoever accepted it, it is accepted. To refuse it is up to the one who was asked last.
@@ -496,7 +496,7 @@ impl Dispatch {
         if accepted || !first.tried {
             self.tell(Told::Outcome(outcome.clone()));
             if !accepted && again {
-                self.refuse_behind(&outcome);
+                self.refuse_behind(outcome);
             }
         } else {
             // The one before may have delivered it: nobody can say any more that it was refused.
