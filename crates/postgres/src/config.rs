@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use causeway_runtime::config::{Check, ConfigError, ensure, within};
 use causeway_runtime::secret_file;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use crate::error::PostgresError;
 
 /// How a service reaches its database; a section `[….postgres]` of the configuration file. PostgreSQL 14 or newer.
 /// Durations are in milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostgresConfig {
     /// `postgres://user@host:port/database`, without a password. Several `host:port` with commas between them: the one

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use causeway_runtime::config::{Check, ConfigError, ensure, within};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// How Redis is deployed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RedisMode {
     /// One server, or an address that always leads to the primary.
@@ -21,7 +21,7 @@ pub enum RedisMode {
 }
 
 /// Where Redis is and how long to wait for it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisConfig {
     /// `single`, `sentinel` or `cluster`. Default `single`.

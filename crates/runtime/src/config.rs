@@ -1,7 +1,9 @@
 //! Configuration: one typed value a service, read from a TOML file and from the environment, checked before use.
 //!
-//! A service's structure derives `Deserialize` with `deny_unknown_fields` and `default`, and implements [`Check`] with
-//! [`within`] and its siblings. The binary composes the sections and calls [`load`].
+//! A service's structure derives `Deserialize` and `Serialize` with `deny_unknown_fields` and `default`, and implements
+//! [`Check`] with [`within`] and its siblings. A structure that several services have a section of names its fields from that
+//! section on, and who holds it says which one it is, by [`in_section`]. The binary composes the sections, [`read`]s them, and
+//! checks those that the process uses.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -25,7 +27,7 @@ pub enum ConfigError {
     #[error("configuration field {field} is {value}: {fix}")]
     Value {
         /// Dotted path of the field.
-        field: &'static str,
+        field: String,
         /// What it holds, for fields that are no secrets.
         value: String,
         /// What to write instead.
@@ -43,11 +45,12 @@ pub trait Check {
 }
 
 /// Starts from `defaults` (dotted field names), overlays `file`, if one is given, then environment variables
-/// `CAUSEWAY_<SECTION>__<FIELD>` (for example `CAUSEWAY_EDGE__LOGIN_TIMEOUT_MS`), and checks the result.
+/// `CAUSEWAY_<SECTION>__<FIELD>` (for example `CAUSEWAY_EDGE__LOGIN_TIMEOUT_MS`). Nothing is checked but that each field is
+/// known and of its type.
 ///
 /// # Errors
-/// [`ConfigError`], which names the field.
-pub fn load<T: DeserializeOwned + Check>(defaults: &[(&str, String)], file: Option<&Path>) -> Result<T, ConfigError> {
+/// [`ConfigError::Missing`] and [`ConfigError::Shape`].
+pub fn read<T: DeserializeOwned>(defaults: &[(&str, String)], file: Option<&Path>) -> Result<T, ConfigError> {
     let mut figment = Figment::new();
     for (field, value) in defaults {
         figment = figment.merge(Serialized::default(field, value));
@@ -60,7 +63,15 @@ pub fn load<T: DeserializeOwned + Check>(defaults: &[(&str, String)], file: Opti
     }
     // Only names with a section: CAUSEWAY_CONFIG and the like are the command line's.
     let sections = Env::prefixed("CAUSEWAY_").filter(|name| name.as_str().contains("__")).split("__");
-    let value: T = figment.merge(sections).extract().map_err(|error| ConfigError::Shape(sentence(&error)))?;
+    figment.merge(sections).extract().map_err(|error| ConfigError::Shape(sentence(&error)))
+}
+
+/// The same as [`read`], and checks the result.
+///
+/// # Errors
+/// [`ConfigError`], which names the field.
+pub fn load<T: DeserializeOwned + Check>(defaults: &[(&str, String)], file: Option<&Path>) -> Result<T, ConfigError> {
+    let value: T = read(defaults, file)?;
     value.check()?;
     Ok(value)
 }
@@ -96,7 +107,7 @@ fn sentence(error: &figment::Error) -> String {
 /// # Errors
 /// [`ConfigError::Value`] that names `field` and the range.
 pub fn within<T: PartialOrd + Display + Copy>(
-    field: &'static str,
+    field: &str,
     value: T,
     range: RangeInclusive<T>,
 ) -> Result<(), ConfigError> {
@@ -104,18 +115,31 @@ pub fn within<T: PartialOrd + Display + Copy>(
         return Ok(());
     }
     let fix = format!("must be between {} and {}", range.start(), range.end());
-    Err(ConfigError::Value { field, value: value.to_string(), fix })
+    Err(ConfigError::Value { field: field.to_owned(), value: value.to_string(), fix })
 }
 
 /// Checks any other condition.
 ///
 /// # Errors
 /// [`ConfigError::Value`] that names `field` and says `fix`.
-pub fn ensure(field: &'static str, holds: bool, value: impl Display, fix: &str) -> Result<(), ConfigError> {
+pub fn ensure(field: &str, holds: bool, value: impl Display, fix: &str) -> Result<(), ConfigError> {
     if holds {
         return Ok(());
     }
-    Err(ConfigError::Value { field, value: value.to_string(), fix: fix.to_owned() })
+    Err(ConfigError::Value { field: field.to_owned(), value: value.to_string(), fix: fix.to_owned() })
+}
+
+/// Gives the fields that `checked` names the path of the section that holds them.
+///
+/// # Errors
+/// What `checked` is, with `section` and a dot before the name of the field.
+pub fn in_section(section: &str, checked: Result<(), ConfigError>) -> Result<(), ConfigError> {
+    checked.map_err(|error| match error {
+        ConfigError::Value { field, value, fix } => {
+            ConfigError::Value { field: format!("{section}.{field}"), value, fix }
+        }
+        other => other,
+    })
 }
 
 #[cfg(test)]
@@ -168,5 +192,19 @@ mod tests {
         assert!(syntax.contains("line 1") && !syntax.contains('\n'), "{syntax}");
         let missing = load::<All>(&[], Some(Path::new("/nonexistent/causeway.toml"))).unwrap_err().to_string();
         assert!(missing.contains("/nonexistent/causeway.toml"), "{missing}");
+    }
+
+    #[test]
+    fn a_shared_section_is_named_with_its_whole_path() {
+        let checked = in_section("routing", within("redis.database", 9, 0..=1));
+        assert!(checked.unwrap_err().to_string().contains("field routing.redis.database is 9"));
+        in_section("routing", within("redis.database", 1, 0..=1)).unwrap();
+    }
+
+    #[test]
+    fn what_is_only_read_may_be_out_of_range() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"[edge]\nlogin_timeout_ms = 1").unwrap();
+        assert_eq!(read::<All>(&[], Some(file.path())).unwrap().edge.login_timeout_ms, 1);
     }
 }

@@ -1,13 +1,17 @@
 //! What of a process works: starting, ready, draining, and which parts are degraded. For probes and for people.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use http::StatusCode;
 use serde::Serialize;
+
+/// A part that has not worked yet is missed in the log after this: connections need a moment at a start.
+const MISSED_AFTER: Duration = Duration::from_secs(10);
 
 /// The state of a part that a service can do without.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +30,14 @@ pub struct Health(Arc<Mutex<Known>>);
 struct Known {
     ready: bool,
     draining: bool,
-    parts: BTreeMap<&'static str, Part>,
+    parts: BTreeMap<&'static str, Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    state: Part,
+    /// It has worked, or the log says that it has not: from now on each change is logged.
+    known: bool,
 }
 
 impl Health {
@@ -40,23 +51,58 @@ impl Health {
         self.known().draining = true;
     }
 
-    /// Tells the state of a part; a change is logged once.
+    /// Tells the state of a part, which is called `<section of the configuration>.<what>`; a change is logged once. A part that
+    /// does not work yet is logged only when it stays so, and while the process stops nothing is: parts go then.
     pub fn report(&self, part: &'static str, state: Part) {
         let mut all = self.known();
-        if all.parts.get(part) == Some(&state) {
+        let before = all.parts.get(part);
+        if before.is_some_and(|seen| seen.state == state) {
             return;
         }
-        match &state {
-            Part::Up if all.parts.contains_key(part) => tracing::info!(part, "works again"),
-            Part::Up => {}
-            Part::Degraded(meaning) => tracing::warn!(part, meaning, "is degraded"),
-        }
-        all.parts.insert(part, state);
+        let first = before.is_none();
+        let known = before.is_some_and(|seen| seen.known);
+        let known = match &state {
+            _ if all.draining => known,
+            Part::Up => {
+                if known {
+                    tracing::info!(part, "works again");
+                }
+                true
+            }
+            Part::Degraded(meaning) if known => {
+                tracing::warn!(part, meaning, "is degraded");
+                true
+            }
+            Part::Degraded(_) => {
+                if first {
+                    self.miss(part);
+                }
+                false
+            }
+        };
+        all.parts.insert(part, Seen { state, known });
+    }
+
+    /// Logs in a while that a part is not there, if it has not worked until then.
+    fn miss(&self, part: &'static str) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let known = Arc::downgrade(&self.0);
+        runtime.spawn(async move {
+            tokio::time::sleep(MISSED_AFTER).await;
+            let Some(known) = Weak::upgrade(&known) else { return };
+            let mut all = known.lock().unwrap_or_else(PoisonError::into_inner);
+            let draining = all.draining;
+            let Some(seen) = all.parts.get_mut(part).filter(|seen| !seen.known && !draining) else { return };
+            if let Part::Degraded(meaning) = &seen.state {
+                tracing::warn!(part, meaning, "is degraded since the start");
+                seen.known = true;
+            }
+        });
     }
 
     /// The parts and their states.
     pub fn parts(&self) -> BTreeMap<&'static str, Part> {
-        self.known().parts.clone()
+        self.known().parts.iter().map(|(name, seen)| (*name, seen.state.clone())).collect()
     }
 
     /// `starting`, `ready`, `degraded` (it serves, but not all of it) or `draining`.
@@ -66,7 +112,7 @@ impl Health {
             "draining"
         } else if !state.ready {
             "starting"
-        } else if state.parts.values().all(|part| *part == Part::Up) {
+        } else if state.parts.values().all(|seen| seen.state == Part::Up) {
             "ready"
         } else {
             "degraded"
@@ -153,5 +199,30 @@ mod tests {
         let (status, body) = get(&health, "/ready").await;
         assert!(status == StatusCode::SERVICE_UNAVAILABLE && body.contains("draining"), "{body}");
         assert_eq!(get(&health, "/health").await.0, StatusCode::OK);
+    }
+
+    fn is_known(health: &Health, part: &str) -> bool {
+        health.known().parts[part].known
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_is_not_there_yet_is_missed_only_when_it_stays_away() {
+        let health = Health::default();
+        let away = || Part::Degraded("nothing".to_owned());
+        for part in ["edge.redis", "routing.redis"] {
+            health.report(part, away());
+            assert!(!is_known(&health, part), "a start is no fault");
+        }
+        assert_eq!(health.parts().get("edge.redis"), Some(&away()), "whoever asks is told");
+        health.report("edge.redis", Part::Up);
+        assert!(is_known(&health, "edge.redis"));
+        tokio::time::sleep(MISSED_AFTER * 2).await;
+        assert!(is_known(&health, "routing.redis"));
+
+        // What goes while the process stops is missed by nobody.
+        health.draining();
+        health.report("edge.routing", away());
+        tokio::time::sleep(MISSED_AFTER * 2).await;
+        assert!(!is_known(&health, "edge.routing"));
     }
 }

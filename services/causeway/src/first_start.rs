@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn a_certificate_of_a_root_that_is_elsewhere_stays() {
         let folder = tempfile::tempdir().unwrap();
-        let config = Config::load(folder.path(), None).unwrap();
+        let config = Config::load(folder.path(), None, None).unwrap();
         let clock = ManualClock::at_ms(1_800_000_000_000);
         prepare(&config, folder.path(), clock.as_ref()).unwrap();
         let signed = std::fs::read(&config.edge.certificate_file).unwrap();
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn keys_are_made_once_and_the_certificate_is_renewed_in_time() {
         let folder = tempfile::tempdir().unwrap();
-        let config = Config::load(folder.path(), None).unwrap();
+        let config = Config::load(folder.path(), None, None).unwrap();
         let clock = ManualClock::at_ms(1_800_000_000_000);
         let root = prepare(&config, folder.path(), clock.as_ref()).unwrap();
         let first = std::fs::read(&config.edge.certificate_file).unwrap();

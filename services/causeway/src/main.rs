@@ -18,7 +18,7 @@ use causeway_runtime::lifecycle::Ended;
 use causeway_runtime::{sentence, telemetry};
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{Config, Role};
 
 const EXIT_CONFIG: u8 = 2;
 
@@ -43,7 +43,7 @@ enum Command {
     /// Media.
     MediaRelay(Common),
     /// Read and check the configuration, then leave.
-    CheckConfig(Common),
+    CheckConfig(Checked),
 }
 
 /// What all subcommands take; everything else is in the configuration (docs/operating.md).
@@ -57,18 +57,30 @@ struct Common {
     config: Option<PathBuf>,
 }
 
+/// What `check-config` takes.
+#[derive(Debug, Clone, Args)]
+struct Checked {
+    #[command(flatten)]
+    common: Common,
+    /// Check what a process of this service uses, as it would at its start. By default everything is checked.
+    #[arg(long, value_name = "SERVICE")]
+    service: Option<Role>,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let (Command::All(common)
-    | Command::Edge(common)
-    | Command::Routing(common)
-    | Command::KeyDirectory(common)
-    | Command::MediaRelay(common)
-    | Command::CheckConfig(common)) = &arguments.command;
+    let (common, role) = match &arguments.command {
+        Command::All(common) => (common, Some(Role::All)),
+        Command::Edge(common) => (common, Some(Role::Edge)),
+        Command::Routing(common) => (common, Some(Role::Routing)),
+        Command::KeyDirectory(common) => (common, Some(Role::KeyDirectory)),
+        Command::MediaRelay(common) => (common, Some(Role::MediaRelay)),
+        Command::CheckConfig(checked) => (&checked.common, checked.service),
+    };
     if let Err(error) = refuse_planted_bugs() {
         return complain(&error, EXIT_CONFIG);
     }
-    let config = match Config::load(&common.data, common.config.as_deref()) {
+    let config = match Config::load(&common.data, common.config.as_deref(), role) {
         Ok(config) => config,
         Err(error) => return complain(&error, EXIT_CONFIG),
     };

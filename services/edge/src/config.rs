@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use causeway_redis::RedisConfig;
-use causeway_runtime::config::{Check, ConfigError, ensure, within};
-use serde::Deserialize;
+use causeway_runtime::config::{Check, ConfigError, ensure, in_section, within};
+use serde::{Deserialize, Serialize};
 
 /// Settings of an edge; section `[edge]` of the configuration file. Durations are in milliseconds.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EdgeConfig {
     /// Where clients connect by TCP. Default `0.0.0.0:7443`; port 0 takes a free one.
@@ -230,7 +230,7 @@ impl Check for EdgeConfig {
         within("edge.replay_tokens", self.replay_tokens, 1_000..=100_000_000)?;
         within("edge.replay_tokens_per_provider", self.replay_tokens_per_provider, 1_000..=100_000_000)?;
         if let Some(redis) = &self.redis {
-            redis.check()?;
+            in_section("edge", redis.check())?;
         }
 
         within("edge.drain_window_ms", self.drain_window_ms, 0..=600_000)?;

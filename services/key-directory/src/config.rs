@@ -6,13 +6,13 @@ use std::time::Duration;
 use causeway_fetch::FetchConfig;
 use causeway_postgres::PostgresConfig;
 use causeway_redis::RedisConfig;
-use causeway_runtime::config::{Check, ConfigError, ensure, within};
-use serde::Deserialize;
+use causeway_runtime::config::{Check, ConfigError, ensure, in_section, within};
+use serde::{Deserialize, Serialize};
 
 use crate::peers::Settings;
 
 /// Settings of the key-directory; section `directory` of the configuration.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DirectoryConfig {
     /// Where everything is kept: `sqlite`, a folder of this process alone, or `postgres`, which replicas share.
@@ -109,7 +109,7 @@ pub struct DirectoryConfig {
 }
 
 /// Where the directory is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreKind {
     /// A file of this process.
@@ -176,8 +176,8 @@ impl Check for DirectoryConfig {
                 ensure("directory.redis", self.redis.is_none(), "set", fix)?;
             }
             StoreKind::Postgres => {
-                self.postgres.check()?;
-                self.redis.iter().try_for_each(RedisConfig::check)?;
+                in_section("directory", self.postgres.check())?;
+                in_section("directory", self.redis.iter().try_for_each(RedisConfig::check))?;
             }
         }
         path_is_set("directory.operator_token_file", &self.operator_token_file)?;
@@ -275,6 +275,6 @@ mod tests {
             assert!(wrong.check().unwrap_err().to_string().contains("directory.replica_lease_ms"));
         }
         let wrong = DirectoryConfig { store: StoreKind::Postgres, ..DirectoryConfig::default() };
-        assert!(wrong.check().unwrap_err().to_string().contains("postgres.url"));
+        assert!(wrong.check().unwrap_err().to_string().contains("directory.postgres.url"));
     }
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use causeway_fetch::FetchConfig;
 use causeway_redis::RedisConfig;
-use causeway_runtime::config::{Check, ConfigError, ensure, within};
-use serde::Deserialize;
+use causeway_runtime::config::{Check, ConfigError, ensure, in_section, within};
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 /// Settings of one media-relay.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MediaConfig {
     /// Address of the HTTP listener; port 0 takes a free one. Default 127.0.0.1:7446.
@@ -109,7 +109,7 @@ impl Check for MediaConfig {
         within("media.retention_days", self.retention_days, 1..=3_650)?;
         within("media.sweep_interval_s", self.sweep_interval_s, 1..=86_400)?;
         if let Some(redis) = &self.redis {
-            redis.check()?;
+            in_section("media", redis.check())?;
         }
         match &self.public_base {
             Some(base) => {

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use causeway_fetch::FetchConfig;
 use causeway_redis::RedisConfig;
-use causeway_runtime::config::{Check, ConfigError, ensure, within};
+use causeway_runtime::config::{Check, ConfigError, ensure, in_section, within};
 use causeway_runtime::grpc;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::limits::Budget;
 use crate::mailbox::Bounds;
 use crate::mailbox::postgres::PostgresMailboxConfig;
 
 /// Settings of a routing; section `[routing]` of the configuration file. Durations are in milliseconds.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RoutingConfig {
     /// Where messages wait: `sqlite`, a folder of this process alone, or `postgres`, which replicas share.
@@ -37,7 +37,7 @@ pub struct RoutingConfig {
     /// says so four times as often.
     pub lease_ms: u64,
     /// How long a message waits until this replica owns its recipient's mailbox, before its sender is told to come back
-    /// (500 to 60 000). Default 5 000. Keep it above twice `lease_ms`.
+    /// (500 to 60 000). Default 5 000. With `postgres` at least twice `lease_ms`.
     pub claim_timeout_ms: u64,
     /// How long another replica is waited for to release a mailbox, before it is asked again (100 to 10 000).
     /// Default 1 000.
@@ -190,7 +190,7 @@ impl Default for RoutingConfig {
 impl Check for RoutingConfig {
     fn check(&self) -> Result<(), ConfigError> {
         if let Some(redis) = &self.redis {
-            redis.check()?;
+            in_section("routing", redis.check())?;
         }
         match self.store {
             StoreKind::Sqlite => {
@@ -203,6 +203,10 @@ impl Check for RoutingConfig {
                 let fix = "other routings must reach this one: write http://host:port";
                 let one = !url.starts_with("dns+") && grpc::check_addresses(std::slice::from_ref(url)).is_ok();
                 ensure("routing.advertise_url", one, url, fix)?;
+                // Who has died owns its mailboxes for one lease more; then another can claim them, and needs some time for it.
+                let fix = "must be at least twice routing.lease_ms, so that messages wait for the end of a replica that has died";
+                let long = self.claim_timeout_ms >= self.lease_ms.saturating_mul(2);
+                ensure("routing.claim_timeout_ms", long, self.claim_timeout_ms, fix)?;
             }
         }
         within("routing.name", self.name.len(), 0..=255)?;
@@ -243,20 +247,12 @@ impl Check for RoutingConfig {
         within("routing.push_give_up_ms", self.push_give_up_ms, 1_000..=7 * DAY_MS)?;
         within("routing.push_queue", self.push_queue, 16..=10_000_000)?;
         within("routing.push_concurrency", self.push_concurrency, 1..=4_096)?;
-        within("routing.push_concurrency_per_provider", self.push_concurrency_per_provider, 1..=4_096)?;
-        match self.fetch.check() {
-            Ok(()) => Ok(()),
-            Err(error) => Err(ConfigError::Value {
-                field: "routing.fetch",
-                value: "out of range".to_owned(),
-                fix: error.to_string(),
-            }),
-        }
+        within("routing.push_concurrency_per_provider", self.push_concurrency_per_provider, 1..=4_096)
     }
 }
 
 /// Where messages wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreKind {
     /// A file of this process.
@@ -323,12 +319,16 @@ mod tests {
         config.data_dir = "somewhere".into();
         config.check().unwrap();
         config.store = StoreKind::Postgres;
-        assert!(config.check().unwrap_err().to_string().contains("postgres.url"));
+        assert!(config.check().unwrap_err().to_string().contains("routing.postgres.url"));
         config.postgres.postgres.url = "postgres://causeway@127.0.0.1/causeway".to_owned();
         assert!(config.check().unwrap_err().to_string().contains("routing.advertise_url"));
         config.advertise_url = "http://routing-1.example:7461".to_owned();
         config.check().unwrap();
         assert_eq!(config.stable_name(), config.advertise_url);
+        config.lease_ms = 2_501;
+        assert!(config.check().unwrap_err().to_string().contains("routing.claim_timeout_ms"));
+        config.lease_ms = 2_500;
+        config.check().unwrap();
         config.session_messages = 0;
         assert!(config.check().unwrap_err().to_string().contains("routing.session_messages"));
     }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -22,6 +24,20 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Replicas of one service that are used; what DNS has beyond it is left out.
 const MAX_REPLICAS: usize = 256;
 const DNS_SCHEME: &str = "dns+";
+
+/// How the addresses of a name are found.
+#[derive(Clone)]
+struct Resolver(Arc<dyn Fn(String, u16) -> Found + Send + Sync>);
+type Found = Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>>;
+
+impl Resolver {
+    /// As the system does it.
+    fn of_system() -> Self {
+        Self(Arc::new(|host, port| {
+            Box::pin(async move { Ok(tokio::net::lookup_host((host.as_str(), port)).await?.collect()) })
+        }))
+    }
+}
 
 /// One configured address: a replica, or a name that stands for several.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,13 +63,13 @@ impl Address {
     }
 
     /// The URLs of the replicas now; `None` when the name cannot be looked up.
-    async fn resolve(&self) -> Option<BTreeSet<String>> {
+    async fn resolve(&self, resolver: &Resolver) -> Option<BTreeSet<String>> {
         match self {
             Self::One(url) => Some(BTreeSet::from([url.clone()])),
             Self::Name { scheme, host, port } => {
-                let looked_up = tokio::time::timeout(LOOK_UP_TIMEOUT, tokio::net::lookup_host((host.as_str(), *port)));
+                let looked_up = tokio::time::timeout(LOOK_UP_TIMEOUT, (resolver.0)(host.clone(), *port));
                 match looked_up.await {
-                    Ok(Ok(found)) => Some(found.map(|address| format!("{scheme}://{address}")).collect()),
+                    Ok(Ok(found)) => Some(found.into_iter().map(|address| format!("{scheme}://{address}")).collect()),
                     Ok(Err(error)) => {
                         tracing::debug!(%error, "a service's name could not be looked up");
                         None
@@ -106,6 +122,10 @@ impl Endpoints {
     /// # Errors
     /// [`GrpcError::Address`], [`GrpcError::NoAddress`].
     pub fn discover(addresses: &[String], life: &Lifecycle) -> Result<Self, GrpcError> {
+        Self::discover_by(Resolver::of_system(), addresses, life)
+    }
+
+    fn discover_by(resolver: Resolver, addresses: &[String], life: &Lifecycle) -> Result<Self, GrpcError> {
         check_addresses(addresses)?;
         let addresses = parse_all(addresses)?;
         let fixed: BTreeSet<String> = addresses
@@ -118,7 +138,7 @@ impl Endpoints {
         let first = with_channels(&fixed, &BTreeMap::new());
         let (sender, current) = watch::channel(Arc::new(first));
         if addresses.iter().any(|address| matches!(address, Address::Name { .. })) {
-            life.spawn_until_drained(look_up(addresses, sender));
+            life.spawn_until_drained(look_up(resolver, addresses, sender));
         }
         Ok(Self { current })
     }
@@ -136,11 +156,11 @@ impl Endpoints {
     }
 }
 
-async fn look_up(addresses: Vec<Address>, sender: watch::Sender<Arc<BTreeMap<String, Channel>>>) {
+async fn look_up(resolver: Resolver, addresses: Vec<Address>, sender: watch::Sender<Arc<BTreeMap<String, Channel>>>) {
     let mut known: Vec<BTreeSet<String>> = vec![BTreeSet::new(); addresses.len()];
     loop {
         for (address, known) in addresses.iter().zip(&mut known) {
-            if let Some(found) = address.resolve().await {
+            if let Some(found) = address.resolve(&resolver).await {
                 *known = found;
             }
         }
@@ -172,8 +192,13 @@ fn with_channels(urls: &BTreeSet<String>, before: &BTreeMap<String, Channel>) ->
 /// # Errors
 /// [`GrpcError::Address`], [`GrpcError::NoAddress`].
 pub fn connect_any(addresses: &[String]) -> Result<Channel, GrpcError> {
+    connect_any_by(Resolver::of_system(), addresses)
+}
+
+fn connect_any_by(resolver: Resolver, addresses: &[String]) -> Result<Channel, GrpcError> {
     check_addresses(addresses)?;
-    let replicas = Arc::new(AnyOf { addresses: parse_all(addresses)?, next: AtomicUsize::new(first_choice()) });
+    let replicas =
+        Arc::new(AnyOf { resolver, addresses: parse_all(addresses)?, next: AtomicUsize::new(first_choice()) });
     Ok(connect_with(move || {
         let replicas = Arc::clone(&replicas);
         async move { replicas.connect().await }
@@ -181,6 +206,7 @@ pub fn connect_any(addresses: &[String]) -> Result<Channel, GrpcError> {
 }
 
 struct AnyOf {
+    resolver: Resolver,
     addresses: Vec<Address>,
     /// Where to begin: behind the replica that was used last, which has just failed or stopped.
     next: AtomicUsize,
@@ -190,7 +216,7 @@ impl AnyOf {
     async fn connect(&self) -> std::io::Result<TcpStream> {
         let mut urls = BTreeSet::new();
         for address in &self.addresses {
-            urls.extend(address.resolve().await.unwrap_or_default());
+            urls.extend(address.resolve(&self.resolver).await.unwrap_or_default());
         }
         let urls: Vec<String> = urls.into_iter().take(MAX_REPLICAS).collect();
         let mut failed = std::io::Error::new(std::io::ErrorKind::NotFound, "no replica is known");
@@ -227,7 +253,7 @@ fn first_choice() -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::sync::Mutex;
 
     use tokio::net::TcpListener;
     use tonic::Code;
@@ -235,6 +261,8 @@ mod tests {
 
     use super::*;
     use crate::grpc;
+
+    const LOCAL: &str = "127.0.0.1:0";
 
     fn list(addresses: &[&str]) -> Vec<String> {
         addresses.iter().map(|address| (*address).to_owned()).collect()
@@ -260,9 +288,77 @@ mod tests {
         assert!(endpoints.current().keys().any(|url| url == "http://127.0.0.1:7451"), "{endpoints:?}");
     }
 
+    /// A name server of one name, whose addresses change while it is asked; none: it does not answer.
+    #[derive(Clone, Default)]
+    struct Names(Arc<Mutex<Vec<SocketAddr>>>);
+
+    impl Names {
+        fn set(&self, addresses: &[&str]) {
+            *self.0.lock().unwrap() = addresses.iter().map(|address| format!("{address}:0").parse().unwrap()).collect();
+        }
+
+        fn resolver(&self) -> Resolver {
+            let names = self.clone();
+            Resolver(Arc::new(move |host, port| {
+                assert_eq!(host, "routing.example");
+                let mut found = names.0.lock().unwrap().clone();
+                found.iter_mut().for_each(|address| address.set_port(port));
+                let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+                Box::pin(std::future::ready(if found.is_empty() { Err(missing) } else { Ok(found) }))
+            }))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replicas_that_appear_in_a_name_are_used_and_those_that_vanish_are_dropped() {
+        let (names, life) = (Names::default(), Lifecycle::new());
+        let addresses = list(&["dns+http://routing.example:7451", "http://10.0.0.9:7451"]);
+        let mut endpoints = Endpoints::discover_by(names.resolver(), &addresses, &life).unwrap();
+        let urls = |endpoints: &Endpoints| endpoints.current().keys().cloned().collect::<Vec<_>>();
+        let of = |last: &[u8]| last.iter().map(|last| format!("http://10.0.0.{last}:7451")).collect::<Vec<_>>();
+        assert_eq!(urls(&endpoints), of(&[9]), "nobody knows the name yet");
+        for (now, expected) in [
+            (&["10.0.0.1"][..], &[1, 9][..]),
+            (&["10.0.0.2", "10.0.0.1"], &[1, 2, 9]),
+            (&["10.0.0.2", "10.0.0.3"], &[2, 3, 9]),
+        ] {
+            names.set(now);
+            endpoints.changed().await;
+            assert_eq!(urls(&endpoints), of(expected));
+        }
+        // A name server that is away changes nothing, and the same addresses in another order neither.
+        names.set(&[]);
+        tokio::time::sleep(LOOK_UP_EVERY * 10).await;
+        names.set(&["10.0.0.3", "10.0.0.2"]);
+        tokio::time::sleep(LOOK_UP_EVERY * 10).await;
+        assert!(!endpoints.current.has_changed().unwrap());
+        assert_eq!(urls(&endpoints), of(&[2, 3, 9]));
+        life.drain();
+    }
+
+    #[tokio::test]
+    async fn a_channel_to_a_name_follows_its_addresses() {
+        let (first, second) = (Lifecycle::new(), Lifecycle::new());
+        let port = serve(&first, "127.0.0.1:0").await.port();
+        serve(&second, &format!("127.0.0.2:{port}")).await;
+        let names = Names::default();
+        names.set(&["127.0.0.1"]);
+        let name = list(&[&format!("dns+http://routing.example:{port}")]);
+        let channel = connect_any_by(names.resolver(), &name).unwrap();
+        assert_eq!(answers(&channel).await, Code::Unimplemented);
+        names.set(&["127.0.0.2"]);
+        first.drain();
+        let follows = async { while answers(&channel).await != Code::Unimplemented {} };
+        follows.await;
+        // Whatever it was that answered, the first has gone when this one has too.
+        second.drain();
+        let nobody = async { while answers(&channel).await == Code::Unimplemented {} };
+        nobody.await;
+    }
+
     /// A server without services, which answers each call with `Unimplemented`.
-    async fn serve(life: &Lifecycle) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    async fn serve(life: &Lifecycle, at: &str) -> SocketAddr {
+        let listener = TcpListener::bind(at).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (router, of_server) = (grpc::server().add_routes(Routes::default()), life.clone());
         tokio::spawn(async move { grpc::serve(router, listener, &of_server).await.unwrap() });
@@ -286,7 +382,8 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             listener.local_addr().unwrap()
         };
-        let addresses = [nobody, serve(&first).await, serve(&second).await].map(|address| format!("http://{address}"));
+        let addresses = [nobody, serve(&first, LOCAL).await, serve(&second, LOCAL).await]
+            .map(|address| format!("http://{address}"));
         let channel = connect_any(&addresses).unwrap();
         assert_eq!(answers(&channel).await, Code::Unimplemented);
         first.drain();

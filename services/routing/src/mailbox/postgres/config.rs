@@ -1,15 +1,15 @@
 //! Settings of the mailbox in PostgreSQL.
 
 use causeway_postgres::PostgresConfig;
-use causeway_runtime::config::{Check, ConfigError, ensure, within};
-use serde::Deserialize;
+use causeway_runtime::config::{Check, ConfigError, ensure, in_section, within};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Connections beside the writers': one that looks for single messages, one for leases, one for sweeps, one for pages.
 const OTHERS: usize = 4;
 
 /// Settings of the mailbox in PostgreSQL; section `[routing.postgres]`, together with all of [`PostgresConfig`].
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostgresMailboxConfig {
     /// How the database is reached.
@@ -31,7 +31,7 @@ impl Default for PostgresMailboxConfig {
 
 impl Check for PostgresMailboxConfig {
     fn check(&self) -> Result<(), ConfigError> {
-        self.postgres.check()?;
+        in_section("routing", self.postgres.check())?;
         within("routing.postgres.writers", self.writers, 1..=64)?;
         within("routing.postgres.write_timeout_ms", self.write_timeout_ms, 100..=60_000)?;
         let enough = self.writers + OTHERS <= self.postgres.max_connections;
@@ -83,14 +83,19 @@ mod tests {
         let File { postgres } = parse("writers = 2\nmax_connections = 6\nlock_timeout_ms = 900").unwrap();
         assert_eq!((postgres.writers, postgres.postgres.max_connections, postgres.page_readers()), (2, 6, 1));
         assert_eq!(postgres.postgres.lock_timeout_ms, 900);
-        assert_eq!(PostgresMailboxConfig::default().page_readers(), 9);
+        for (writers, max_connections, expected) in [(4, 16, (4, 6)), (1, 7, (2, 2)), (2, 6, (1, 1)), (4, 64, (4, 54))]
+        {
+            let postgres = PostgresConfig { max_connections, ..PostgresConfig::default() };
+            let config = PostgresMailboxConfig { postgres, writers, ..PostgresMailboxConfig::default() };
+            assert_eq!((config.checkers(), config.page_readers()), expected);
+        }
         for (wrong, named) in [
             ("writrs = 2", "writrs"),
             ("lock_timeout = 2", "lock_timeout"),
             ("writers = 0", "routing.postgres.writers"),
             ("writers = 13", "max_connections less 4"),
             ("write_timeout_ms = 1", "routing.postgres.write_timeout_ms"),
-            ("lock_timeout_ms = 1", "postgres.lock_timeout_ms"),
+            ("lock_timeout_ms = 1", "routing.postgres.lock_timeout_ms"),
         ] {
             let error = parse(wrong).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
