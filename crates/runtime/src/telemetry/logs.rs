@@ -1,0 +1,102 @@
+//! Logs: to standard error, text for people or JSON for machines; never addresses, tokens, keys or ciphertext. What is
+//! logged within the span of a traced message carries `trace_id` and `span_id`.
+
+use std::fmt;
+use std::io::IsTerminal as _;
+
+use opentelemetry_sdk::trace::SdkTracer;
+use serde::{Deserialize, Serialize};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::format::{Format, Full, Json, JsonFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry};
+
+use super::trace::{self, TraceContext};
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One readable line each.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Whether [`init`] understands this filter.
+pub fn is_filter(filter: &str) -> bool {
+    EnvFilter::try_new(filter).is_ok()
+}
+
+/// Sets up logging alone for the process. `filter` is a tracing filter such as `info` or `causeway_edge=debug`; one that
+/// does not parse falls back to `info`. A second call does nothing.
+pub fn init(filter: &str, format: LogFormat) {
+    subscribe(filter, format, None);
+}
+
+/// The same, with the spans of traced messages.
+pub(super) fn subscribe(filter: &str, format: LogFormat, tracer: Option<SdkTracer>) {
+    let parsed = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // Lines of a traced message name its trace however little is logged.
+    let traced = Targets::new().with_target(trace::TARGET, LevelFilter::INFO);
+    let parsed = match trace::directive().filter(|_| tracer.is_some()) {
+        Some(spans) => parsed.add_directive(spans),
+        None => parsed,
+    };
+    let colours = std::io::stderr().is_terminal();
+    let layer = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr);
+    let layer = match format {
+        LogFormat::Text => layer.event_format(Traced::Text(Format::default().with_ansi(colours))).boxed(),
+        LogFormat::Json => layer
+            .fmt_fields(JsonFields::new())
+            .event_format(Traced::Json(Format::default().json().with_current_span(false).with_span_list(false)))
+            .boxed(),
+    };
+    let spans = tracer.map(|tracer| trace::layer(tracer).with_filter(traced));
+    let _second_call = Registry::default().with(layer.with_filter(parsed)).with(spans).try_init();
+}
+
+/// The usual lines, with the ids of the trace they belong to.
+enum Traced {
+    Text(Format<Full>),
+    Json(Format<Json>),
+}
+
+impl<S, N> FormatEvent<S, N> for Traced
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut to: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let traced = context
+            .event_scope()
+            .and_then(|mut scope| scope.find_map(|span| span.extensions().get::<TraceContext>().copied()));
+        let Some(traced) = traced else { return self.line(context, to, event) };
+        let mut line = String::new();
+        let whole = Writer::new(&mut line);
+        self.line(context, whole, event)?;
+        let (trace, span) = (traced.trace_id(), traced.span_id());
+        match (self, line.strip_prefix('{')) {
+            (Self::Json(_), Some(rest)) => write!(to, r#"{{"trace_id":"{trace}","span_id":"{span}",{rest}"#),
+            _ => writeln!(to, "{} trace_id={trace} span_id={span}", line.trim_end()),
+        }
+    }
+}
+
+impl Traced {
+    fn line<S, N>(&self, context: &FmtContext<'_, S, N>, to: Writer<'_>, event: &Event<'_>) -> fmt::Result
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+        N: for<'a> FormatFields<'a> + 'static,
+    {
+        match self {
+            Self::Text(format) => format.format_event(context, to, event),
+            Self::Json(format) => format.format_event(context, to, event),
+        }
+    }
+}
