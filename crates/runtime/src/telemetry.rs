@@ -11,6 +11,7 @@ mod logs;
 mod process;
 pub mod trace;
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider as _;
@@ -69,10 +70,11 @@ pub enum TelemetryError {
 /// The process's telemetry, to be ended with [`Telemetry::finish`].
 #[derive(Debug)]
 pub struct Telemetry {
-    exposition: Exposition,
     meters: Option<SdkMeterProvider>,
     tracers: Option<SdkTracerProvider>,
 }
+
+static EXPOSITION: OnceLock<Exposition> = OnceLock::new();
 
 /// Sets up logs, metrics and traces for the process, once. To be called within the Tokio runtime that the process goes on
 /// to use.
@@ -91,7 +93,7 @@ pub fn start(log: Log<'_>, config: &TelemetryConfig, who: Identity<'_>) -> Resul
         trace::record(config.sample_ratio);
     }
     if !config.metrics {
-        return Ok(Telemetry { exposition: Exposition::default(), meters: None, tracers });
+        return Ok(Telemetry { meters: None, tracers });
     }
     let (exposition, reader) = Exposition::new()?;
     let mut builder = SdkMeterProvider::builder().with_resource(resource).with_reader(reader);
@@ -100,23 +102,22 @@ pub fn start(log: Log<'_>, config: &TelemetryConfig, who: Identity<'_>) -> Resul
     }
     let meters = builder.build();
     global::set_meter_provider(meters.clone());
+    let _set_before = EXPOSITION.set(exposition);
     process::observe(who);
-    Ok(Telemetry { exposition, meters: Some(meters), tracers })
+    Ok(Telemetry { meters: Some(meters), tracers })
+}
+
+/// What `/metrics` of this process answers with: nothing unless [`start`] has been told to count.
+pub fn exposition() -> Exposition {
+    EXPOSITION.get().cloned().unwrap_or_default()
+}
+
+/// Tells the process's health as metrics, too.
+pub fn observe_health(health: &Health) {
+    process::observe_health(health.clone());
 }
 
 impl Telemetry {
-    /// What `/metrics` answers with.
-    pub fn exposition(&self) -> Exposition {
-        self.exposition.clone()
-    }
-
-    /// Tells the process's health as metrics, too.
-    pub fn observe_health(&self, health: &Health) {
-        if self.meters.is_some() {
-            process::observe_health(health.clone());
-        }
-    }
-
     /// Gives the collector what it has not got, for at most two seconds each of metrics and traces. Blocks; the runtime that
     /// it was started in must still run.
     pub fn finish(self) {

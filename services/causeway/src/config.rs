@@ -12,7 +12,7 @@ use causeway_media_relay::MediaConfig;
 use causeway_routing::RoutingConfig;
 use causeway_runtime::config::{Check, ConfigError, ensure, within};
 use causeway_runtime::grpc;
-use causeway_runtime::telemetry::{self, LogFormat};
+use causeway_runtime::telemetry::{self, LogFormat, TelemetryConfig};
 use serde::{Deserialize, Serialize};
 
 /// What a process runs.
@@ -31,6 +31,7 @@ pub(crate) enum Role {
 pub(crate) struct Config {
     pub(crate) server: ServerConfig,
     pub(crate) log: LogConfig,
+    pub(crate) telemetry: TelemetryConfig,
     pub(crate) edge: EdgeConfig,
     pub(crate) routing: RoutingConfig,
     pub(crate) directory: DirectoryConfig,
@@ -45,7 +46,7 @@ pub(crate) struct ServerConfig {
     pub(crate) operator_listen: SocketAddr,
     /// Each stage of a stop (edge, then routing, then the rest) has this long (100 to 600 000). Default 15 000.
     pub(crate) shutdown_grace_ms: u64,
-    /// Where probes are answered over HTTP: `/live`, `/ready`, `/health`. Default none.
+    /// Where probes are answered over HTTP: `/live`, `/ready`, `/health`, and `/metrics`. Default none.
     pub(crate) health_listen: Option<SocketAddr>,
     /// Where a key-directory on its own serves the other services. Default `127.0.0.1:7450`.
     pub(crate) directory_listen: SocketAddr,
@@ -179,6 +180,7 @@ impl Config {
         self.server.check_urls(uses)?;
         let readable = telemetry::is_filter(&self.log.filter);
         ensure("log.filter", readable, &self.log.filter, "give a filter such as info, or info,causeway_edge=debug")?;
+        self.telemetry.check()?;
         if runs(Role::Edge) {
             self.edge.check()?;
         }

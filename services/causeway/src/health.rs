@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use causeway_redis::Health as Redis;
 use causeway_runtime::health::Part;
 use causeway_runtime::lifecycle::Lifecycle;
+use causeway_runtime::telemetry;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -22,7 +23,8 @@ pub(crate) async fn serve(config: &ServerConfig, life: &Lifecycle) -> anyhow::Re
         format!("server.health_listen {address} cannot be bound: stop what uses the port, or set another one")
     })?;
     tracing::info!(field = "server.health_listen", address = %listener.local_addr()?, "interface is ready");
-    let router = life.health().router();
+    let router = life.health().router().merge(telemetry::exposition().router());
+    telemetry::observe_health(life.health());
     // Not by the lifecycle: it answers also while everything else drains.
     tokio::spawn(answer(listener, router, PATIENCE));
     Ok(())

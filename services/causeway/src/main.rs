@@ -15,8 +15,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use causeway_runtime::lifecycle::Ended;
+use causeway_runtime::telemetry::{Identity, Log, Telemetry, TelemetryError};
 use causeway_runtime::{sentence, telemetry};
 use clap::{Args, Parser, Subcommand};
+use tokio::runtime::Runtime;
 
 use crate::config::{Config, Role};
 
@@ -84,10 +86,13 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return complain(&error, EXIT_CONFIG),
     };
-    telemetry::init(&config.log.filter, config.log.format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, 1),
+    };
+    let telemetry = match start_telemetry(&runtime, role, &config) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return complain(&error, EXIT_CONFIG),
     };
     let ended = runtime.block_on(async {
         // Each future holds its whole configuration: too much for the stack frame of all of them.
@@ -100,12 +105,27 @@ fn main() -> ExitCode {
             Command::CheckConfig(_) => Ok(Ended::Clean),
         }
     });
+    telemetry.finish();
     match ended {
         Ok(Ended::Clean) => ExitCode::SUCCESS,
         Ok(Ended::Overdue) => complain(&"something did not stop within server.shutdown_grace_ms and was cut off", 1),
         Ok(Ended::Failed) => complain(&"a part failed; the log above says which", 1),
         Err(error) => complain(&sentence::of(error.as_ref()), 1),
     }
+}
+
+/// Before anything is built, so that it is counted.
+fn start_telemetry(runtime: &Runtime, role: Option<Role>, config: &Config) -> Result<Telemetry, TelemetryError> {
+    let _within = runtime.enter();
+    let service = match role {
+        Some(Role::Edge) => "causeway-edge",
+        Some(Role::Routing) => "causeway-routing",
+        Some(Role::KeyDirectory) => "causeway-key-directory",
+        Some(Role::MediaRelay) => "causeway-media-relay",
+        Some(Role::All) | None => "causeway",
+    };
+    let who = Identity { service, version: env!("CARGO_PKG_VERSION"), deployment: &config.edge.deployment };
+    telemetry::start(Log { filter: &config.log.filter, format: config.log.format }, &config.telemetry, who)
 }
 
 /// Whoever asks for a bug on purpose must have a build that has bugs on purpose, which no release is.
