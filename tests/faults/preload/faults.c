@@ -25,17 +25,24 @@ struct control {
     int64_t sync_fails;   /* not 0: fsync and fdatasync give EIO and do nothing */
     int64_t sync_slow_ms; /* they take so long more */
     int64_t disk_full;    /* not 0: writes to regular files give ENOSPC */
+    int64_t sync_lies;    /* not 0: fsync and fdatasync do nothing and say that all is well */
+    /* How often any of this has been done to the process. */
+    int64_t syncs, writes, clocks;
 };
 
-static const volatile struct control none;
-static const volatile struct control *control = &none;
+static volatile struct control none;
+static volatile struct control *control = &none;
+
+static void count(volatile int64_t *times) {
+    __atomic_fetch_add(times, 1, __ATOMIC_RELAXED);
+}
 
 __attribute__((constructor)) static void map_control(void) {
     const char *path = getenv("CAUSEWAY_FAULTS");
     if (path == NULL) return;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0) return;
-    void *mapped = mmap(NULL, sizeof(struct control), PROT_READ, MAP_SHARED, fd, 0);
+    void *mapped = mmap(NULL, sizeof(struct control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     if (mapped != MAP_FAILED) control = mapped;
 }
@@ -51,79 +58,92 @@ static void wait_ms(int64_t ms) {
     while (nanosleep(&left, &left) != 0 && errno == EINTR) {}
 }
 
-static int sync_fails(void) {
+enum synced { REALLY, FAILS, LIES };
+
+static enum synced synced(void) {
+    if (control->sync_slow_ms > 0 || control->sync_fails != 0 || control->sync_lies != 0) count(&control->syncs);
     wait_ms(control->sync_slow_ms);
-    if (control->sync_fails == 0) return 0;
-    errno = EIO;
-    return 1;
+    if (control->sync_fails != 0) {
+        errno = EIO;
+        return FAILS;
+    }
+    return control->sync_lies != 0 ? LIES : REALLY;
 }
+
+#define SYNC(really)                          \
+    switch (synced()) {                       \
+        case FAILS: return -1;                \
+        case LIES: return 0;                  \
+        default: return really;               \
+    }
 
 int fsync(int fd) {
     REAL(fsync);
-    return sync_fails() ? -1 : real(fd);
+    SYNC(real(fd))
 }
 
 int fdatasync(int fd) {
     REAL(fdatasync);
-    return sync_fails() ? -1 : real(fd);
+    SYNC(real(fd))
 }
 
-int sync_file_range(int fd, off64_t offset, off64_t count, unsigned flags) {
+int sync_file_range(int fd, off64_t offset, off64_t bytes, unsigned flags) {
     REAL(sync_file_range);
-    return sync_fails() ? -1 : real(fd, offset, count, flags);
+    SYNC(real(fd, offset, bytes, flags))
 }
 
 static int no_space(int fd) {
     struct stat file;
     if (control->disk_full == 0 || fd <= STDERR_FILENO) return 0;
     if (fstat(fd, &file) != 0 || !S_ISREG(file.st_mode)) return 0;
+    count(&control->writes);
     errno = ENOSPC;
     return 1;
 }
 
-ssize_t write(int fd, const void *bytes, size_t count) {
+ssize_t write(int fd, const void *bytes, size_t length) {
     REAL(write);
-    return no_space(fd) ? -1 : real(fd, bytes, count);
+    return no_space(fd) ? -1 : real(fd, bytes, length);
 }
 
-ssize_t pwrite(int fd, const void *bytes, size_t count, off_t offset) {
+ssize_t pwrite(int fd, const void *bytes, size_t length, off_t offset) {
     REAL(pwrite);
-    return no_space(fd) ? -1 : real(fd, bytes, count, offset);
+    return no_space(fd) ? -1 : real(fd, bytes, length, offset);
 }
 
-ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t offset) {
+ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t offset) {
     REAL(pwrite64);
-    return no_space(fd) ? -1 : real(fd, bytes, count, offset);
+    return no_space(fd) ? -1 : real(fd, bytes, length, offset);
 }
 
-ssize_t writev(int fd, const struct iovec *pieces, int count) {
+ssize_t writev(int fd, const struct iovec *pieces, int how_many) {
     REAL(writev);
-    return no_space(fd) ? -1 : real(fd, pieces, count);
+    return no_space(fd) ? -1 : real(fd, pieces, how_many);
 }
 
-ssize_t pwritev(int fd, const struct iovec *pieces, int count, off_t offset) {
+ssize_t pwritev(int fd, const struct iovec *pieces, int how_many, off_t offset) {
     REAL(pwritev);
-    return no_space(fd) ? -1 : real(fd, pieces, count, offset);
+    return no_space(fd) ? -1 : real(fd, pieces, how_many, offset);
 }
 
-ssize_t pwritev64(int fd, const struct iovec *pieces, int count, off64_t offset) {
+ssize_t pwritev64(int fd, const struct iovec *pieces, int how_many, off64_t offset) {
     REAL(pwritev64);
-    return no_space(fd) ? -1 : real(fd, pieces, count, offset);
+    return no_space(fd) ? -1 : real(fd, pieces, how_many, offset);
 }
 
-int posix_fallocate(int fd, off_t offset, off_t count) {
+int posix_fallocate(int fd, off_t offset, off_t length) {
     REAL(posix_fallocate);
-    return no_space(fd) ? ENOSPC : real(fd, offset, count);
+    return no_space(fd) ? ENOSPC : real(fd, offset, length);
 }
 
-int posix_fallocate64(int fd, off64_t offset, off64_t count) {
+int posix_fallocate64(int fd, off64_t offset, off64_t length) {
     REAL(posix_fallocate64);
-    return no_space(fd) ? ENOSPC : real(fd, offset, count);
+    return no_space(fd) ? ENOSPC : real(fd, offset, length);
 }
 
-int fallocate(int fd, int mode, off_t offset, off_t count) {
+int fallocate(int fd, int mode, off_t offset, off_t length) {
     REAL(fallocate);
-    return no_space(fd) ? -1 : real(fd, mode, offset, count);
+    return no_space(fd) ? -1 : real(fd, mode, offset, length);
 }
 
 int clock_gettime(clockid_t clock, struct timespec *now) {
@@ -132,6 +152,7 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
     int64_t ms = control->clock_ms;
     if (failed != 0 || ms == 0 || (clock != CLOCK_REALTIME && clock != CLOCK_REALTIME_COARSE)) return failed;
     int64_t ns = now->tv_nsec + (ms % 1000) * 1000000;
+    count(&control->clocks);
     now->tv_sec += ms / 1000;
     if (ns < 0) {
         now->tv_sec -= 1;

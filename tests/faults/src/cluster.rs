@@ -5,6 +5,9 @@
 //! links ([`crate::proxy`]) only. Names: services are `all`, or `edge-1`, `routing-3`, `directory-2`, `media-1`;
 //! stores are `postgres` and `redis`; the link from one to another is `edge-1>routing-3`, that of clients `clients>edge-1`.
 //!
+//! Clients reach the media-relays by one address, `clients>media`; where there are several, connections go on to
+//! `clients>media-1` and `clients>media-2` in turn.
+//!
 //! Two kinds of links are shared by all who connect, since the address that leads to them is one for all: those between
 //! routings (`routings>routing-2`, the address that a routing advertises), and those to the servers of Redis behind Sentinels
 //! or of a Redis Cluster (`all>redis-1`), whose addresses are told by the servers themselves.
@@ -151,7 +154,7 @@ impl Cluster {
         (&self.known.operator, &self.known.operator_token)
     }
 
-    /// The media-relay's base URL (of the first one).
+    /// The media-relays' base URL: that of a link, behind which each has its turn.
     pub fn media(&self) -> &str {
         &self.known.media
     }

@@ -64,6 +64,8 @@ pub enum FaultKind {
     RedisSleep,
     /// Sentinels make the replica the primary.
     RedisFailover,
+    /// One of the Sentinels is killed and comes back.
+    SentinelKill,
     /// PostgreSQL is killed, all processes of it, and recovers.
     PostgresKill,
     /// PostgreSQL stops without a checkpoint and recovers.
@@ -72,6 +74,13 @@ pub enum FaultKind {
     PostgresPause,
     /// The primary is killed and its synchronous standby takes its place.
     PostgresPromote,
+    /// The synchronous standby is killed and comes back; meanwhile the primary must confirm nothing.
+    StandbyKill,
+    /// The synchronous standby stands still and goes on.
+    StandbyPause,
+    /// The synchronous standby stands still, then the primary is killed and this standby takes its place: what the primary has
+    /// confirmed without it would be lost.
+    StandbyLost,
     /// Somebody holds an exclusive lock on a table.
     PostgresLock,
     /// All of PostgreSQL's connections are closed by an administrator.
@@ -82,6 +91,8 @@ pub enum FaultKind {
     SyncFails,
     /// fsync and fdatasync take long.
     SyncSlow,
+    /// fsync and fdatasync do nothing and say that all is well; then the process is killed.
+    SyncLies,
     /// A process's real-time clock jumps, and later jumps back.
     Clock,
     /// All connections of an edge's clients are reset at once.
@@ -90,7 +101,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 36] = [
         Self::Kill,
         Self::KillStarting,
         Self::Pause,
@@ -111,15 +122,20 @@ impl FaultKind {
         Self::RedisFlush,
         Self::RedisSleep,
         Self::RedisFailover,
+        Self::SentinelKill,
         Self::PostgresKill,
         Self::PostgresRestart,
         Self::PostgresPause,
         Self::PostgresPromote,
+        Self::StandbyKill,
+        Self::StandbyPause,
+        Self::StandbyLost,
         Self::PostgresLock,
         Self::PostgresTerminate,
         Self::DiskFull,
         Self::SyncFails,
         Self::SyncSlow,
+        Self::SyncLies,
         Self::Clock,
         Self::Herd,
     ];
@@ -171,6 +187,9 @@ enum Line {
         /// What is only known afterwards: how many COMMITs were cut, for instance.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         seen: String,
+        /// It met nothing that it could do anything to.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        idle: bool,
     },
     /// Something worth knowing: a process is ready, a process ended that nobody had killed.
     Note {
@@ -201,6 +220,36 @@ pub struct Fault {
     pub failed: Option<String>,
     /// What is only known afterwards: how many COMMITs were cut, for instance.
     pub seen: String,
+    /// It met nothing that it could do anything to: no connection to reset, no COMMIT to cut.
+    pub idle: bool,
+}
+
+impl Fault {
+    /// Whether it was done as planned and met something. Others are counted apart.
+    pub fn did_something(&self) -> bool {
+        !self.idle && self.failed.is_none() && self.end.is_some()
+    }
+}
+
+/// What carrying out a fault has come to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Done {
+    /// For the reader.
+    pub seen: String,
+    /// It met nothing that it could do anything to.
+    pub idle: bool,
+}
+
+impl Done {
+    /// It did something, of which there is nothing to say.
+    pub fn plain() -> Self {
+        Self::default()
+    }
+
+    /// It met so many of these; none, and it was idle.
+    pub fn met(count: u64, seen: impl Into<String>) -> Self {
+        Self { seen: seen.into(), idle: count == 0 }
+    }
 }
 
 /// What the log of a run says.
@@ -250,12 +299,12 @@ impl FaultLog {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn end(&self, number: u64, outcome: Result<String, String>) -> anyhow::Result<()> {
-        let (seen, failed) = match outcome {
-            Ok(seen) => (seen, None),
-            Err(failed) => (String::new(), Some(failed)),
+    pub fn end(&self, number: u64, outcome: Result<Done, String>) -> anyhow::Result<()> {
+        let (Done { seen, idle }, failed) = match outcome {
+            Ok(done) => (done, None),
+            Err(failed) => (Done::default(), Some(failed)),
         };
-        self.write(|_, t| Line::End { n: number, t, failed, seen }).map(drop)
+        self.write(|_, t| Line::End { n: number, t, failed, seen, idle }).map(drop)
     }
 
     /// Something worth knowing.
@@ -300,13 +349,13 @@ pub fn read(folder: &Path) -> anyhow::Result<Faults> {
         let place = || format!("{} line {}", path.display(), index + 1);
         match serde_json::from_str(&line.with_context(place)?).with_context(place)? {
             Line::Begin { n, t, kind, target, how } => {
-                let fault =
-                    Fault { number: n, kind, target, how, begin: t, end: None, failed: None, seen: String::new() };
-                faults.insert(n, fault);
+                let (failed, seen) = (None, String::new());
+                faults
+                    .insert(n, Fault { number: n, kind, target, how, begin: t, end: None, failed, seen, idle: false });
             }
-            Line::End { n, t, failed, seen } => {
+            Line::End { n, t, failed, seen, idle } => {
                 let fault = faults.get_mut(&n).with_context(|| format!("{}: no fault {n}", place()))?;
-                (fault.end, fault.failed, fault.seen) = (Some(t), failed, seen);
+                (fault.end, fault.failed, fault.seen, fault.idle) = (Some(t), failed, seen, idle);
             }
             Line::Note { t, text, bad: true } => bad.push((t, text)),
             Line::Note { .. } => {}
@@ -328,8 +377,14 @@ mod tests {
         log.note("edge-1 is ready").unwrap();
         log.bad("routing-2 ended by itself").unwrap();
         log.end(kill, Err("edge-1 does not start".to_owned())).unwrap();
+        let idle = log.begin(FaultKind::Reset, "edge-1>redis", "").unwrap();
+        log.end(idle, Ok(Done::met(0, "connections 0"))).unwrap();
+        let herd = log.begin(FaultKind::Herd, "clients>edge-1", "").unwrap();
+        log.end(herd, Ok(Done::met(3, "connections 3"))).unwrap();
         let read = read(folder.path()).unwrap();
-        assert_eq!((kill, cut, read.faults.len()), (0, 1, 2));
+        assert_eq!((kill, cut, read.faults.len()), (0, 1, 4));
+        let did: Vec<_> = read.faults.iter().map(Fault::did_something).collect();
+        assert_eq!(did, [false, false, false, true]);
         assert_eq!(read.faults[0].failed.as_deref(), Some("edge-1 does not start"));
         assert!(read.faults[0].end >= Some(read.faults[0].begin));
         assert_eq!((read.faults[1].kind, read.faults[1].end), (FaultKind::CommitCut, None));

@@ -110,6 +110,19 @@ impl Consent {
     }
 }
 
+/// What came of fetching a medium.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Fetched {
+    /// Byte for byte what was stored.
+    Right,
+    /// Other bytes, handed out as if they were it.
+    Wrong,
+    /// A server said that there is no such thing, or that it was asked wrongly.
+    Refused,
+    /// Nobody could be reached, or it broke off.
+    Failed,
+}
+
 /// One line. Times are microseconds since the run began.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "k")]
@@ -324,6 +337,60 @@ pub enum Record {
         /// The one-time Kyber key.
         kyber: Option<u32>,
     },
+    /// A device of the SDK stopped by itself: its client failed. It is opened again.
+    Stopped {
+        /// When.
+        t: u64,
+        /// Which.
+        d: u32,
+        /// The SDK's error.
+        why: String,
+    },
+    /// A medium is about to be uploaded.
+    Upload {
+        /// When.
+        t: u64,
+        /// Its number, from 0.
+        x: u32,
+        /// By whose user.
+        a: u32,
+        /// Bytes before encryption.
+        size: u64,
+    },
+    /// The upload is over: stored, or nobody knows.
+    Uploaded {
+        /// When.
+        t: u64,
+        /// Which.
+        x: u32,
+        /// The host said that it has all of it.
+        ok: bool,
+        /// A server said that it was asked wrongly.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        refused: bool,
+        /// Why it is not.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+    },
+    /// A medium was fetched through the relays, or was not.
+    Download {
+        /// When it was begun.
+        began: u64,
+        /// When it was over.
+        t: u64,
+        /// Which.
+        x: u32,
+        /// For whose user.
+        a: u32,
+        /// What came.
+        r: Fetched,
+        /// After all faults were healed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        last: bool,
+        /// Why it did not come.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+    },
     /// No faults from here on; every device connects and waits for what is left.
     Drain {
         /// When.
@@ -348,6 +415,13 @@ pub enum Record {
         mailbox: Option<u64>,
         /// Devices in presence that have no session.
         presence: Option<u64>,
+    },
+    /// The logs of all processes were read.
+    Logs {
+        /// When.
+        t: u64,
+        /// How many lines they have.
+        lines: u64,
     },
     /// Something in a process's log that must not be there.
     Log {

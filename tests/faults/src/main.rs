@@ -41,11 +41,17 @@ enum Command {
         /// How the runs are.
         #[command(flatten)]
         run: Run,
+        /// The `causeway-simulation` binary, built with the feature `planted-bugs`, for what only it finds.
+        #[arg(long)]
+        simulation: Option<PathBuf>,
     },
     /// Judges a finished run again from its folder.
     Check {
         /// The run's folder.
         folder: PathBuf,
+        /// Asserts what a busy machine may miss, too.
+        #[arg(long)]
+        strict: bool,
     },
 }
 
@@ -81,6 +87,12 @@ struct Run {
     /// Only targets that have one of these in their names: `routing`, `edge-1>`, ...
     #[arg(long, value_delimiter = ',')]
     targets: Vec<String>,
+    /// Files a second that users upload.
+    #[arg(long, default_value_t = 0.5)]
+    media: f64,
+    /// Asserts what a busy machine may miss, too: repeats on the wire, outcomes soon after a heal and while one process is away.
+    #[arg(long)]
+    strict: bool,
     /// Seconds that the drain may take.
     #[arg(long, default_value_t = 300)]
     drain: u64,
@@ -114,9 +126,9 @@ fn main() -> anyhow::Result<ExitCode> {
             }
             Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Command::Planted { binary, bugs, run } => planted::all(&binary, &bugs, &run),
-        Command::Check { folder } => {
-            let (verdict, faults) = checker::check_folder(&folder)?;
+        Command::Planted { binary, bugs, run, simulation } => planted::all(&binary, simulation.as_deref(), &bugs, &run),
+        Command::Check { folder, strict } => {
+            let (verdict, faults) = checker::check_folder(&folder, strict)?;
             show(&report::write(&folder, &verdict, &faults)?);
             Ok(if verdict.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
@@ -148,10 +160,12 @@ async fn run(arguments: Run, seed: u64, bug: Option<(String, PathBuf)>) -> anyho
             sdk_accounts: arguments.sdk_accounts,
             rate: arguments.rate,
             controls: arguments.controls,
+            media: arguments.media,
         },
         folder: run::folder(&arguments.out, &name, seed),
         variant: arguments.variant,
         planted,
+        strict: arguments.strict,
         progress: !arguments.quiet,
     };
     let folder = plan.folder.clone();

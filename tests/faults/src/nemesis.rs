@@ -80,6 +80,8 @@ pub struct Done {
     pub kinds: BTreeMap<FaultKind, u32>,
     /// How many were left out, since their target was still ill.
     pub left_out: u32,
+    /// How many met nothing that they could do anything to.
+    pub idle: u32,
     /// What did not go as planned.
     pub failed: Vec<String>,
 }
@@ -161,24 +163,23 @@ impl Topology {
                 targets.dedup();
                 targets
             }
-            FaultKind::Herd => links(&|link| link.starts_with("clients>")),
+            FaultKind::Herd => links(&|link| link.starts_with("clients>") && !link.starts_with("clients>media")),
             FaultKind::RedisKill | FaultKind::RedisPause | FaultKind::RedisFlush | FaultKind::RedisSleep => {
                 only("redis", self.redis.is_some())
             }
             FaultKind::RedisFailover => only("redis", self.redis.is_some_and(|shape| shape != RedisShape::Single)),
+            FaultKind::SentinelKill => only("redis", self.redis == Some(RedisShape::Sentinel)),
             FaultKind::PostgresKill
             | FaultKind::PostgresRestart
             | FaultKind::PostgresPause
             | FaultKind::PostgresLock
             | FaultKind::PostgresTerminate => postgres(),
-            FaultKind::PostgresPromote => only("postgres", self.postgres == Some(PostgresShape::Pair)),
+            FaultKind::PostgresPromote | FaultKind::StandbyKill | FaultKind::StandbyPause | FaultKind::StandbyLost => {
+                only("postgres", self.postgres == Some(PostgresShape::Pair))
+            }
             // Where the data is.
-            FaultKind::DiskFull | FaultKind::SyncFails | FaultKind::SyncSlow => {
-                if self.postgres.is_some() {
-                    postgres()
-                } else {
-                    self.services.clone()
-                }
+            FaultKind::DiskFull | FaultKind::SyncFails | FaultKind::SyncSlow | FaultKind::SyncLies => {
+                if self.postgres.is_some() { postgres() } else { self.services.clone() }
             }
             FaultKind::Clock => self.services.iter().cloned().chain(postgres()).collect(),
         }
@@ -280,11 +281,15 @@ fn lasting(kind: FaultKind) -> (Duration, Duration) {
         | FaultKind::RedisFailover
         | FaultKind::PostgresTerminate => (ms(0), ms(0)),
         FaultKind::Kill | FaultKind::KillStarting | FaultKind::RedisKill => (ms(0), ms(3_000)),
+        FaultKind::SentinelKill => (ms(500), ms(6_000)),
+        FaultKind::StandbyKill | FaultKind::StandbyLost => (ms(500), ms(8_000)),
         FaultKind::PostgresKill | FaultKind::PostgresRestart | FaultKind::PostgresPromote => (ms(0), ms(3_000)),
         FaultKind::RedisSleep | FaultKind::PostgresLock => (ms(500), ms(6_000)),
-        FaultKind::Pause | FaultKind::RedisPause | FaultKind::PostgresPause => (ms(500), ms(15_000)),
+        FaultKind::Pause | FaultKind::RedisPause | FaultKind::PostgresPause | FaultKind::StandbyPause => {
+            (ms(500), ms(15_000))
+        }
         FaultKind::CommitCut | FaultKind::CutMidway => (ms(2_000), ms(10_000)),
-        FaultKind::SyncFails | FaultKind::DiskFull => (ms(500), ms(8_000)),
+        FaultKind::SyncFails | FaultKind::SyncLies | FaultKind::DiskFull => (ms(500), ms(8_000)),
         FaultKind::Cut
         | FaultKind::CutThere
         | FaultKind::CutBack
@@ -366,12 +371,13 @@ async fn carry_out(
 ) -> anyhow::Result<()> {
     let log = cluster.log().clone();
     let number = log.begin(planned.kind, &planned.target, &perform::describe(&planned))?;
-    let outcome = perform::perform(&cluster, &planned, stopped).await.map_err(|error| format!("{error:#}"));
+    let outcome = Box::pin(perform::perform(&cluster, &planned, stopped)).await.map_err(|error| format!("{error:#}"));
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
     for resource in &resources {
         state.ill.remove(resource);
     }
     state.counts.1 += 1;
+    state.done.idle += u32::from(outcome.as_ref().is_ok_and(|done| done.idle));
     if let Err(error) = &outcome {
         state.done.failed.push(format!("{} of {}: {error}", planned.kind, planned.target));
     }

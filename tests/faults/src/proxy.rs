@@ -15,7 +15,7 @@ mod frontend;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rand::SeedableRng as _;
@@ -118,7 +118,8 @@ pub struct Link {
 struct Shared {
     name: String,
     address: SocketAddr,
-    target: watch::Sender<SocketAddr>,
+    /// Where connections go: each to the next of these.
+    targets: watch::Sender<Vec<SocketAddr>>,
     mode: watch::Sender<Mode>,
     /// Counts resets.
     resets: watch::Sender<u64>,
@@ -134,6 +135,8 @@ struct Counts {
     done: AtomicU64,
     later: AtomicU64,
     midway: AtomicU64,
+    touched: AtomicU64,
+    accepted: AtomicUsize,
 }
 
 /// What a link has done since it was opened.
@@ -149,6 +152,8 @@ pub struct Seen {
     pub later: u64,
     /// Connections that were cut midway.
     pub midway: u64,
+    /// How often bytes, the end of a stream or a new connection were held up, or bytes came late or slowly.
+    pub touched: u64,
 }
 
 impl Link {
@@ -169,7 +174,7 @@ impl Link {
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             address: listener.local_addr()?,
-            target: watch::Sender::new(target),
+            targets: watch::Sender::new(vec![target]),
             mode: watch::Sender::new(Mode::default()),
             resets: watch::Sender::new(0),
             half_closes: watch::Sender::new((0, Direction::There)),
@@ -213,7 +218,12 @@ impl Link {
 
     /// Connections that are made from now on go there.
     pub fn redirect(&self, target: SocketAddr) {
-        self.shared.target.send_replace(target);
+        self.shared.targets.send_replace(vec![target]);
+    }
+
+    /// Connections that are made from now on go to these in turn, as behind a load balancer that looks at nothing.
+    pub fn balance(&self, targets: Vec<SocketAddr>) {
+        self.shared.targets.send_replace(targets);
     }
 
     /// What it has done.
@@ -226,7 +236,22 @@ impl Link {
             done: get(&counts.done),
             later: get(&counts.later),
             midway: get(&counts.midway),
+            touched: get(&counts.touched),
         }
+    }
+}
+
+impl Shared {
+    /// Where the next connection goes.
+    fn next_target(&self) -> Option<SocketAddr> {
+        let targets = self.targets.borrow();
+        let turn = self.counts.accepted.fetch_add(1, Ordering::Relaxed);
+        targets.get(turn % targets.len().max(1)).copied()
+    }
+
+    /// Something did not pass as it would have.
+    fn touched(&self) {
+        self.counts.touched.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::checker::{Invariant, Latency, Verdict, timeline};
+use crate::checker::{Invariant, Latency, Recovery, Rule, Verdict, timeline};
 use crate::events::Faults;
 
 /// The report for people, in a run's folder.
@@ -31,16 +31,29 @@ pub fn write(folder: &Path, verdict: &Verdict, faults: &Faults) -> anyhow::Resul
 
 /// The verdict in one line.
 pub fn line(verdict: &Verdict) -> String {
-    let totals = &verdict.totals;
+    let (totals, media) = (&verdict.totals, &verdict.totals.media);
+    let minutes = minutes(verdict);
     format!(
-        "{}: {} faults, {} messages acknowledged, {} lost, {} twice, {} out of order; every invariant holds",
+        "{}: {} faults of {} kinds in {minutes:.1} min ({} more met nothing, {} failed); {} messages, {} acknowledged, {} lost, {} \
+         shown twice, {} out of order; {} files stored, {} lost; every invariant holds",
         verdict.variant,
         verdict.fault_count(),
+        verdict.kind_count(),
+        verdict.idle_count(),
+        verdict.faults_failed.len(),
+        totals.submitted,
         totals.acknowledged,
         totals.lost,
         totals.duplicated,
-        totals.inversions
+        totals.inversions,
+        media.stored,
+        media.lost,
     )
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for reading")]
+fn minutes(verdict: &Verdict) -> f64 {
+    verdict.lasted as f64 / 60_000_000.0
 }
 
 /// The report as Markdown, with the timelines of its first violations.
@@ -51,11 +64,10 @@ pub fn markdown(verdict: &Verdict, faults: &Faults, timelines: &[Vec<String>]) -
     let mut text = String::new();
     let out = &mut text;
     let totals = &verdict.totals;
-    let minutes = verdict.lasted / 60_000_000;
     let planted = verdict.planted.as_ref().map(|bug| format!(", planted bug `{bug}`")).unwrap_or_default();
     writeln!(out, "# Ledger test: variant {}, seed {}{planted}\n", verdict.variant, verdict.seed)?;
     if verdict.is_good() {
-        writeln!(out, "**Every invariant holds** over {} faults in {minutes} minutes.\n", verdict.fault_count())?;
+        writeln!(out, "**Every invariant holds.** {}.\n", line(verdict))?;
     } else if let (true, Some(why)) = (verdict.violated.is_empty(), verdict.proves_nothing()) {
         writeln!(out, "**This run proves nothing**: {why}.\n")?;
     } else {
@@ -79,9 +91,16 @@ pub fn markdown(verdict: &Verdict, faults: &Faults, timelines: &[Vec<String>]) -
         ("of these, repeats", totals.wire_repeats),
         ("of these, of what was acknowledged", totals.wire_repeats_acknowledged),
         ("decided while consent was closed", totals.while_closed),
+        ("files uploaded", totals.media.uploads),
+        ("of these, stored", totals.media.stored),
+        ("stored, and not to be fetched in the end", totals.media.lost),
+        ("refused while something was disturbed", totals.media.refused_in_faults),
     ];
     for (name, count) in rows {
         writeln!(out, "| {name} | {count} |")?;
+    }
+    for (fetched, count) in &totals.media.downloads {
+        writeln!(out, "| files fetched: {} | {count} |", format!("{fetched:?}").to_lowercase())?;
     }
     for (outcome, count) in &totals.outcomes {
         writeln!(out, "| outcome {outcome:?} | {count} |")?;
@@ -103,9 +122,10 @@ pub fn markdown(verdict: &Verdict, faults: &Faults, timelines: &[Vec<String>]) -
         writeln!(out, "| {name} | {count} | {p50:.1} | {p99:.1} | {p999:.0} | {worst:.0} |")?;
     }
     faults_table(out, verdict)?;
-    writeln!(out, "\n| invariant | violations |\n|---|---|")?;
-    for rule in Invariant::ALL {
-        writeln!(out, "| {rule:?} | {} |", verdict.violated.get(&rule).unwrap_or(&0))?;
+    figures_table(out, verdict)?;
+    rules_table(out, verdict)?;
+    for (why, count) in &totals.stopped {
+        writeln!(out, "\nA client of the SDK stopped by itself, {count} times: {why}")?;
     }
     for failed in &verdict.faults_failed {
         writeln!(out, "\nNot as planned: {failed}")?;
@@ -128,17 +148,65 @@ fn faults_table(out: &mut String, verdict: &Verdict) -> anyhow::Result<()> {
     }
     writeln!(
         out,
-        "\nFaults, and until messages flowed again (times in ms, median / worst; *felt* are those that held up a"
+        "\n{} faults that did something, of {} kinds; {} met nothing that they could do anything to; {} did not go as planned.",
+        verdict.fault_count(),
+        verdict.kind_count(),
+        verdict.idle_count(),
+        verdict.faults_failed.len()
     )?;
-    writeln!(out, "message for a second or more, *first* and *last* are the outcomes of what was held up):\n")?;
-    writeln!(out, "| fault | count | felt | lasted | first after begin | first after heal | last after heal |")?;
-    writeln!(out, "|---|---|---|---|---|---|---|")?;
+    writeln!(
+        out,
+        "Until messages flowed again (times in ms, median / worst; *felt* are those that held up a message for a second"
+    )?;
+    writeln!(out, "or more, *first* and *last* are the outcomes of what was held up):\n")?;
+    writeln!(
+        out,
+        "| fault | count | met nothing | failed | felt | lasted | first after begin | first after heal | last after heal |"
+    )?;
+    writeln!(out, "|---|---|---|---|---|---|---|---|---|")?;
     for (kind, of) in &verdict.faults {
-        write!(out, "| {kind} | {} | {} ", of.count, of.felt)?;
-        for spread in [of.lasted, of.first_from_begin, of.first_from_heal, of.last_from_heal] {
-            write!(out, "| {:.0} / {:.0} ", spread.median, spread.worst)?;
+        let Recovery { count, idle, failed, felt, lasted, .. } = of;
+        write!(out, "| {kind} | {count} | {idle} | {failed} | {felt} | {:.0} / {:.0} ", lasted.median, lasted.worst)?;
+        for spread in [of.first_from_begin, of.first_from_heal, of.last_from_heal] {
+            if *felt == 0 {
+                write!(out, "| - ")?;
+            } else {
+                write!(out, "| {:.0} / {:.0} ", spread.median, spread.worst)?;
+            }
         }
         writeln!(out, "|")?;
+    }
+    Ok(())
+}
+
+fn figures_table(out: &mut String, verdict: &Verdict) -> anyhow::Result<()> {
+    let figures = &verdict.figures;
+    writeln!(out, "\n| promised, asserted with `--strict` only | promise | this run |\n|---|---|---|")?;
+    writeln!(out, "| repeats on the wire, to light devices | at most 1% | {} |", figures.repeats_obedient)?;
+    writeln!(out, "| the same, to all devices (wild ones do not acknowledge) | | {} |", figures.repeats)?;
+    writeln!(
+        out,
+        "| senders with an outcome within 10 s of a heal, no other fault near | all | {}; worst {:.0} ms |",
+        figures.after_clear_heal, figures.after_clear_heal_worst
+    )?;
+    writeln!(out, "| the same, whatever else goes on | | {} |", figures.after_heal)?;
+    writeln!(
+        out,
+        "| outcomes within 5 s while one process of several is away | at least 99% | {} |",
+        figures.one_away
+    )?;
+    Ok(())
+}
+
+fn rules_table(out: &mut String, verdict: &Verdict) -> anyhow::Result<()> {
+    writeln!(out, "\n| invariant | rule | judged |\n|---|---|---|")?;
+    for rule in Rule::ALL {
+        let judged = verdict.judged.get(&rule).map_or_else(|| "not judged".to_owned(), ToString::to_string);
+        writeln!(out, "| {:?} | {} | {judged} |", rule.invariant(), rule.what())?;
+    }
+    writeln!(out, "\n| invariant | violations |\n|---|---|")?;
+    for rule in Invariant::ALL {
+        writeln!(out, "| {rule:?} | {} |", verdict.violated.get(&rule).unwrap_or(&0))?;
     }
     Ok(())
 }

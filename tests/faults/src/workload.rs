@@ -1,6 +1,8 @@
 //! What users do: who writes to whom, how much, and what else they do meanwhile. An open loop: messages come at their
 //! rate whether or not the ones before are through, so that a stall shows as latency.
 
+pub mod media;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,11 +36,13 @@ pub struct Shape {
     pub rate: f64,
     /// Changes a second of consent, devices and keys, over all.
     pub controls: f64,
+    /// Files a second that are uploaded, over all; each is fetched some two times.
+    pub media: f64,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { accounts: 100, sdk_accounts: 10, rate: 400.0, controls: 1.5 }
+        Self { accounts: 100, sdk_accounts: 10, rate: 400.0, controls: 1.5, media: 0.5 }
     }
 }
 
@@ -107,8 +111,9 @@ pub async fn run(world: &Arc<World>, shape: &Shape, stop: &AtomicBool) -> anyhow
     let sdk = Pairs::new(world, true, &mut rng).ok();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let (mut owed, mut controls) = (0.0, 0.0);
+    let (mut owed, mut controls, mut files, mut next_file) = (0.0, 0.0, 0.0, 0);
     let mut changes = tokio::task::JoinSet::new();
+    let mut exchanges = tokio::task::JoinSet::new();
     while !stop.load(Ordering::Relaxed) {
         tick.tick().await;
         owed += shape.rate * TICK.as_secs_f64();
@@ -142,10 +147,24 @@ pub async fn run(world: &Arc<World>, shape: &Shape, stop: &AtomicBool) -> anyhow
                 changes.spawn(async move { change(&world, choice, from, to, hold).await });
             }
         }
+        files += shape.media * TICK.as_secs_f64();
+        while files >= 1.0 {
+            files -= 1.0;
+            if exchanges.len() < media::AT_ONCE {
+                exchanges.spawn(media::exchange(Arc::clone(world), next_file));
+                next_file += 1;
+            }
+        }
         while changes.try_join_next().is_some() {}
+        while let Some(exchanged) = exchanges.try_join_next() {
+            exchanged?.context("media")?;
+        }
     }
     // What was begun is finished, so that everybody is reachable in the end.
     while changes.join_next().await.is_some() {}
+    while let Some(exchanged) = exchanges.join_next().await {
+        exchanged?.context("media")?;
+    }
     Ok(())
 }
 

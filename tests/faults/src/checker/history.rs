@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
+use super::media::{Download, Media, Uploaded};
+use super::rules::Rule;
 use super::{Invariant, Totals, Violation, closed};
 use crate::events::Faults;
 use crate::ledger::{Class, Consent, Kind, MessageNumber, Outcome, Record};
@@ -79,6 +81,8 @@ pub(super) struct History {
     pub(super) totals: Totals,
     pub(super) violated: BTreeMap<Invariant, u64>,
     pub(super) violations: Vec<Violation>,
+    pub(super) judged: BTreeMap<Rule, u64>,
+    pub(super) media: Media,
     pub(super) last: u64,
     pub(super) ended: bool,
     /// When somebody was told to slow down.
@@ -110,6 +114,13 @@ impl History {
     pub(super) fn is_disturbed(&self, from: u64, to: u64) -> bool {
         let first = self.disturbed.partition_point(|(_, end)| *end < from);
         self.disturbed.get(first).is_some_and(|(begin, _)| *begin <= to)
+    }
+
+    /// A rule had so much to judge.
+    pub(super) fn judged(&mut self, rule: Rule, count: u64) {
+        if count > 0 {
+            *self.judged.entry(rule).or_insert(0) += count;
+        }
     }
 
     pub(super) fn violate(
@@ -180,6 +191,9 @@ impl History {
             Record::Submit { t, m, a, q, c, to, .. } => {
                 self.last = t;
                 self.totals.submitted += 1;
+                let is_removed = |d: &&u32| self.devices.get(d).is_some_and(|device| device.removed.is_some());
+                let removed = to.iter().filter(is_removed).count() as u64;
+                self.judged(Rule::Removed, removed);
                 let message = Message {
                     account: a,
                     seq: q,
@@ -216,7 +230,10 @@ impl History {
                     }
                 }
             }
-            Record::WrongAck { .. } => self.totals.wrong_acks += 1,
+            Record::WrongAck { .. } => {
+                self.totals.wrong_acks += 1;
+                self.judged(Rule::WrongTag, 1);
+            }
             Record::WrongAckTaken { t, d, e } => {
                 let what = format!("device {d} acknowledged a tag that session {e} never had, and the session went on");
                 self.violate(Invariant::Acks, t, None, Some(d), what);
@@ -236,6 +253,7 @@ impl History {
                 self.totals.bundles += 1;
                 for (key, is_ec) in [(ec, true), (kyber, false)] {
                     let Some(key) = key else { continue };
+                    self.judged(Rule::PrekeyOnce, 1);
                     if !self.claimed.insert((a, id, reg, is_ec, key)) {
                         let kind = if is_ec { "EC" } else { "Kyber" };
                         let what = format!("one-time {kind} prekey {key} of account {a} device id {id} went out twice");
@@ -243,6 +261,16 @@ impl History {
                     }
                 }
             }
+            Record::Stopped { t, why, .. } => {
+                self.last = t;
+                *self.totals.stopped.entry(why).or_insert(0) += 1;
+            }
+            Record::Upload { t, x, .. } => self.upload(t, x),
+            Record::Uploaded { t, x, ok, refused, why } => self.uploaded(t, x, Uploaded { ok, refused, why }),
+            Record::Download { began, t, x, r, last, why, .. } => {
+                self.download(t, Download { began, x, r, last, why });
+            }
+            Record::Logs { lines, .. } => self.judged(Rule::Logs, lines),
             Record::Drain { t } => self.last = t,
             Record::Drained { t, d, w, open } => {
                 self.last = t;
@@ -251,6 +279,8 @@ impl History {
                 }
             }
             Record::Stores { t, mailbox, presence } => {
+                self.judged(Rule::Mailboxes, u64::from(mailbox.is_some()));
+                self.judged(Rule::Presence, u64::from(presence.is_some()));
                 for (what, left) in [("messages in mailboxes", mailbox), ("devices in presence", presence)] {
                     if let Some(left @ 1..) = left {
                         self.violate(Invariant::Progress, t, None, None, format!("{left} {what} after the drain"));
@@ -266,6 +296,7 @@ impl History {
 
     fn ack(&mut self, t: u64, m: MessageNumber, outcome: Outcome, reason: String) {
         self.last = t;
+        self.judged(Rule::OwnOutcome, 1);
         let Some(message) = self.messages.get_mut(&m) else {
             return self.violate(Invariant::Acks, t, Some(m), None, format!("an outcome of {m}, which nobody sent"));
         };
@@ -280,16 +311,19 @@ impl History {
             _ => message.outcome = Some((outcome, t)),
         }
         if outcome == Outcome::Delivered {
+            let counts = |d: &&u32| {
+                let device = self.devices.get(d);
+                device.is_some_and(|device| device.kind != Kind::Sdk && device.removing.is_none())
+            };
+            let judged = message.to.iter().filter(counts).count() as u64;
             let without: Vec<u32> = message
                 .to
                 .iter()
-                .filter(|d| {
-                    let device = self.devices.get(d);
-                    let counts = device.is_some_and(|device| device.kind != Kind::Sdk && device.removing.is_none());
-                    counts && !message.got.iter().any(|got| got.device == **d && got.acked.is_some())
-                })
+                .filter(counts)
+                .filter(|d| !message.got.iter().any(|got| got.device == **d && got.acked.is_some()))
                 .copied()
                 .collect();
+            self.judged(Rule::Delivered, judged);
             for d in without {
                 let what = format!("{m} is said to be delivered, but device {d} has not acknowledged it");
                 self.violate(Invariant::Acks, t, Some(m), Some(d), what);
@@ -300,6 +334,11 @@ impl History {
     fn wire(&mut self, t: u64, d: u32, e: u32, g: u64, m: MessageNumber, bad: Option<String>) {
         self.last = t;
         self.totals.wire += 1;
+        let is_light = self.devices.get(&d).is_some_and(|device| device.kind == Kind::Light);
+        self.totals.light_wire += u64::from(is_light);
+        for rule in [Rule::Opens, Rule::Tags, Rule::Addressed] {
+            self.judged(rule, 1);
+        }
         if let Some(bad) = bad {
             let is_tag = bad.starts_with("tag ");
             let rule = if is_tag { Invariant::Origin } else { Invariant::Account };
@@ -331,12 +370,15 @@ impl History {
         };
         if let Some((last, acked)) = repeats {
             self.totals.wire_repeats += 1;
+            self.totals.light_repeats += u64::from(is_light);
+            self.judged(Rule::RepeatHasReason, 1);
             self.totals.wire_repeats_acknowledged += u64::from(acked);
             if turned < last && sender_turned < last && !self.is_disturbed(at.min(last), t) {
                 let what = format!("device {d} was given {m} twice in one session with no fault near");
                 self.violate(Invariant::Once, t, Some(m), Some(d), what);
             }
         }
+        self.judged(Rule::OlderSession, u64::from(newest.0 > e));
         if newest.0 > e && newest.1 < at {
             let what = format!("{m} was sent after session {} of device {d} began, and came to session {e}", newest.0);
             self.violate(Invariant::Session, t, Some(m), Some(d), what);
@@ -350,6 +392,12 @@ impl History {
     fn app(&mut self, t: u64, d: u32, m: MessageNumber) {
         self.last = t;
         self.totals.shown += 1;
+        self.judged(Rule::ShownOnce, 1);
+        if self.devices.get(&d).is_some_and(|device| device.kind == Kind::Sdk) {
+            // Of those nothing else is seen.
+            self.judged(Rule::Opens, 1);
+            self.judged(Rule::Addressed, 1);
+        }
         let sdk = self.devices.get(&m.device()).is_some_and(|sender| sender.kind == Kind::Sdk);
         let Some(device) = self.devices.get_mut(&d) else { return };
         let Some(message) = self.messages.get_mut(&m).filter(|message| message.to.contains(&d)) else {
@@ -369,12 +417,13 @@ impl History {
         }
         let (account, seq, at, again) = (message.account, message.seq, message.at, message.again);
         let ephemeral = message.class == Class::Ephemeral;
-        let entry = device.shown.entry(m.device()).or_insert((seq, m));
-        if entry.0 <= seq {
-            *entry = (seq, m);
+        let before = device.shown.get(&m.device()).copied();
+        let Some(greatest) = before.filter(|(greatest, _)| *greatest > seq) else {
+            device.shown.insert(m.device(), (seq, m));
+            self.judged(Rule::InOrder, u64::from(before.is_some() && !sdk));
             return;
-        }
-        let greatest = *entry;
+        };
+        self.judged(Rule::InOrder, u64::from(!sdk));
         if sdk {
             self.totals.sdk_inversions += 1;
             return;

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::history::History;
-use super::{Invariant, Verdict, closed, recovery};
+use super::rules::Rule;
+use super::{Invariant, Verdict, closed, figures, recovery};
 use crate::events::Faults;
 use crate::ledger::{Class, MessageNumber, Outcome};
 
@@ -17,10 +18,13 @@ pub(super) fn judge(mut history: History, faults: &Faults) -> Verdict {
     rejected(&mut history);
     consent(&mut history);
     drained(&mut history);
+    history.media_kept();
+    history.judged(Rule::Alive, 1);
     for (t, text) in &faults.bad {
         history.violate(Invariant::Silence, *t, None, None, text.clone());
     }
     let kinds = recovery::by_kind(&history, faults);
+    history.judged(Rule::Recovered, kinds.values().map(|recovery| recovery.felt).sum());
     for (kind, recovery) in &kinds {
         if let Some((worst, t)) = recovery.worst_at.filter(|(worst, _)| *worst > RECOVERY) {
             let what = format!(
@@ -31,6 +35,8 @@ pub(super) fn judge(mut history: History, faults: &Faults) -> Verdict {
         }
     }
     let (latency, quiet_latency) = recovery::latencies(&history);
+    let figures = figures::figures(&history, faults);
+    history.totals.media = std::mem::take(&mut history.media.totals);
     history.violations.sort_by_key(|violation| violation.t);
     let (seed, variant, planted) = history.run.unwrap_or_default();
     Verdict {
@@ -39,6 +45,8 @@ pub(super) fn judge(mut history: History, faults: &Faults) -> Verdict {
         planted,
         lasted: history.last,
         totals: history.totals,
+        judged: history.judged,
+        figures,
         violated: history.violated,
         violations: history.violations,
         faults: kinds,
@@ -70,6 +78,7 @@ fn outcomes(history: &mut History) {
 /// I1.
 fn loss(history: &mut History) {
     let mut lost: Vec<(u64, MessageNumber, u32, Outcome)> = Vec::new();
+    let mut judged = 0;
     for (m, message) in &history.messages {
         let Some((outcome, t)) = message.outcome.filter(|(outcome, _)| outcome.is_ok()) else { continue };
         let kept = match message.class {
@@ -82,12 +91,14 @@ fn loss(history: &mut History) {
         for d in &message.to {
             let stayed = history.devices.get(d).is_some_and(|device| device.removing.is_none());
             let shown = message.got.iter().any(|got| got.device == *d && got.shown.is_some());
+            judged += u64::from(stayed);
             // A wild device that forgets acknowledges nothing, so what it has acknowledged is shown.
             if stayed && !shown {
                 lost.push((t, *m, *d, outcome));
             }
         }
     }
+    history.judged(Rule::Kept, judged);
     lost.sort_unstable_by_key(|(t, m, d, _)| (*t, *m, *d));
     let mut messages: Vec<_> = lost.iter().map(|(_, m, ..)| *m).collect();
     messages.sort_unstable();
@@ -121,16 +132,16 @@ fn later(history: &History) -> HashMap<(u32, u32), u32> {
 
 /// I2.
 fn rejected(history: &mut History) {
-    let mut wrong = Vec::new();
+    let (mut wrong, mut judged) = (Vec::new(), 0);
     for (m, message) in &history.messages {
         let Some((Outcome::Rejected, t)) = message.outcome else { continue };
-        if message.again == 0
-            && let Some(got) = message.got.first()
-            && !history.is_disturbed(message.at, t)
-        {
-            wrong.push((t, *m, got.device));
+        if message.again > 0 || history.is_disturbed(message.at, t) {
+            continue;
         }
+        judged += 1;
+        wrong.extend(message.got.first().map(|got| (t, *m, got.device)));
     }
+    history.judged(Rule::Nowhere, judged);
     wrong.sort_unstable();
     for (t, m, d) in wrong {
         history.violate(Invariant::Rejected, t, Some(m), Some(d), format!("{m} was rejected and came to device {d}"));
@@ -166,6 +177,7 @@ fn consent(history: &mut History) {
         }
     }
     history.totals.while_closed = tried;
+    history.judged(Rule::Closed, tried);
     wrong.sort_unstable();
     for (t, m, d, account) in wrong {
         let what = format!(
@@ -188,6 +200,8 @@ fn drained(history: &mut History) {
         history.violate(Invariant::Progress, t, None, None, "the run did not end in order".to_owned());
     }
     let mut stuck: Vec<(u32, String)> = Vec::new();
+    let staying = history.devices.values().filter(|device| device.removing.is_none()).count() as u64;
+    history.judged(Rule::Finished, staying);
     for (d, device) in &history.devices {
         if device.removing.is_some() {
             continue;

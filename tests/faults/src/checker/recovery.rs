@@ -16,9 +16,13 @@ const BEFORE: u64 = 30_000_000;
 /// How faults of one kind were recovered from. Times in milliseconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recovery {
-    /// How many there were.
+    /// How many were done as planned and met something.
     pub count: u64,
-    /// Of these, those that held up a message for a second or more.
+    /// Beside these: how many met nothing that they could do anything to.
+    pub idle: u64,
+    /// Beside these: how many did not go as planned.
+    pub failed: u64,
+    /// Of those that met something, those that held up a message for a second or more.
     pub felt: u64,
     /// From begin to heal.
     pub lasted: Spread,
@@ -106,8 +110,14 @@ pub(super) fn by_kind(history: &History, faults: &Faults) -> BTreeMap<String, Re
     let mut messages: Vec<(u64, MessageNumber, &Message)> =
         history.messages.iter().map(|(m, message)| (message.at, *m, message)).collect();
     messages.sort_unstable_by_key(|(at, m, _)| (*at, *m));
-    let mut kinds: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    let mut kinds: BTreeMap<String, (u64, u64, Vec<Felt>)> = BTreeMap::new();
     for fault in &faults.faults {
+        let (count, idle, felt) = kinds.entry(fault.kind.name()).or_default();
+        if fault.idle {
+            *idle += 1;
+            continue;
+        }
+        *count += u64::from(fault.did_something());
         let heal = fault.end.unwrap_or(history.last);
         let from = messages.partition_point(|(at, ..)| *at < fault.begin.saturating_sub(BEFORE));
         let to = messages.partition_point(|(at, ..)| *at < heal);
@@ -118,9 +128,13 @@ pub(super) fn by_kind(history: &History, faults: &Faults) -> BTreeMap<String, Re
         });
         let first = held_up.next();
         let (first, last) = held_up.fold((first, first), |(first, last), t| (first.min(Some(t)), last.max(Some(t))));
-        kinds.entry(fault.kind.name()).or_default().push((fault.begin, heal, first.zip(last)));
+        felt.push((fault.begin, heal, first.zip(last)));
     }
-    kinds.into_iter().map(|(kind, faults)| (kind, recovery(&faults))).collect()
+    let of = |(kind, (count, idle, faults)): (String, (u64, u64, Vec<Felt>))| {
+        let failed = faults.len() as u64 - count;
+        (kind, Recovery { count, idle, failed, ..recovery(&faults) })
+    };
+    kinds.into_iter().map(of).collect()
 }
 
 /// Begin, heal, and the first and the last outcome of what was held up.
@@ -130,18 +144,18 @@ fn recovery(faults: &[Felt]) -> Recovery {
     let felt =
         || faults.iter().filter_map(|(begin, heal, felt)| felt.map(|(first, last)| (*begin, *heal, first, last)));
     Recovery {
-        count: faults.len() as u64,
         felt: felt().count() as u64,
         lasted: Spread::of(faults.iter().map(|(begin, heal, _)| heal - begin).collect()),
         first_from_begin: Spread::of(felt().map(|(begin, _, first, _)| first - begin).collect()),
         first_from_heal: Spread::of(felt().map(|(_, heal, first, _)| first.saturating_sub(heal)).collect()),
         last_from_heal: Spread::of(felt().map(|(_, heal, _, last)| last.saturating_sub(heal)).collect()),
         worst_at: felt().map(|(_, heal, _, last)| (last.saturating_sub(heal), heal)).max(),
+        ..Recovery::default()
     }
 }
 
 /// Whether the sender left by itself between these times.
-fn has_left(history: &History, m: MessageNumber, from: u64, to: u64) -> bool {
+pub(super) fn has_left(history: &History, m: MessageNumber, from: u64, to: u64) -> bool {
     history.devices.get(&m.device()).is_some_and(|sender| {
         let next = sender.left.partition_point(|t| *t < from);
         sender.left.get(next).is_some_and(|t| *t <= to)

@@ -6,9 +6,9 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::{Invariant, Verdict, check};
+use super::{Invariant, Rule, Verdict, check};
 use crate::events::{Fault, FaultKind, Faults};
-use crate::ledger::{Class, Consent, Kind, MessageNumber, Outcome, Record};
+use crate::ledger::{Class, Consent, Fetched, Kind, MessageNumber, Outcome, Record};
 
 /// Accounts of a made-up run; account `n` has devices `2n` and `2n + 1`.
 const ACCOUNTS: u32 = 4;
@@ -290,7 +290,7 @@ fn what_was_rejected_must_not_arrive_unless_it_was_repeated_or_disturbed() {
 
 fn fault(begin: u64, end: u64) -> Fault {
     let (target, how, seen) = ("routing-1".to_owned(), String::new(), String::new());
-    Fault { number: 0, kind: FaultKind::Kill, target, how, begin, end: Some(end), failed: None, seen }
+    Fault { number: 0, kind: FaultKind::Kill, target, how, begin, end: Some(end), failed: None, seen, idle: false }
 }
 
 #[test]
@@ -450,6 +450,99 @@ fn a_fault_that_is_never_recovered_from_is_found() {
 }
 
 #[test]
+fn a_fault_that_met_nothing_is_counted_apart() {
+    let mut story = Story::good(7, 50);
+    story.faults.faults.push(fault(1, 2));
+    story.faults.faults.push(Fault { idle: true, ..fault(3, 4) });
+    story.faults.faults.push(Fault { failed: Some("it does not start".to_owned()), ..fault(5, 6) });
+    let verdict = story.judged();
+    let kill = &verdict.faults["kill"];
+    assert_eq!((kill.count, kill.idle, kill.failed), (1, 1, 1));
+    assert_eq!((verdict.fault_count(), verdict.idle_count(), verdict.is_good()), (1, 1, true));
+
+    let mut story = Story::good(7, 50);
+    story.faults.faults.push(Fault { idle: true, ..fault(3, 4) });
+    assert_eq!(story.judged().proves_nothing(), Some("no fault did what it should"));
+}
+
+#[test]
+fn a_rule_that_had_nothing_to_judge_says_so() {
+    let verdict = Story::good(7, 50).judged();
+    for rule in [Rule::Kept, Rule::ShownOnce, Rule::InOrder, Rule::Delivered, Rule::Finished, Rule::Mailboxes] {
+        assert!(verdict.judged[&rule] > 0, "{rule:?}");
+    }
+    for rule in [Rule::Closed, Rule::WrongTag, Rule::MediaBytes, Rule::OlderSession] {
+        assert!(!verdict.judged.contains_key(&rule), "{rule:?}");
+    }
+    let text = crate::report::markdown(&verdict, &crate::events::Faults::default(), &[]).unwrap();
+    assert!(text.contains(&format!("| {} | not judged |", Rule::WrongTag.what())), "{text}");
+}
+
+/// A file that is stored, and what comes of fetching it.
+fn file(fetched: &[(Fetched, bool)], refused: bool, fault_near: bool) -> Story {
+    let mut story = Story::good(7, 20);
+    let from = story.t;
+    story.push(|t| Record::Upload { t, x: 3, a: 1, size: 1_000 });
+    story.push(|t| Record::Uploaded { t, x: 3, ok: !refused, refused, why: String::new() });
+    for (r, last) in fetched.iter().copied() {
+        story.push(|t| Record::Download { began: t - 1, t, x: 3, a: 2, r, last, why: String::new() });
+    }
+    if fault_near {
+        story.faults.faults.push(fault(from, story.t));
+    }
+    story
+}
+
+#[test]
+fn a_file_that_is_stored_comes_whole_and_unchanged() {
+    use Fetched::{Failed, Refused, Right, Wrong};
+    let broken = [Invariant::Media];
+    assert_eq!(violates(file(&[(Failed, false), (Failed, true), (Right, true)], false, false)), []);
+    assert_eq!(violates(file(&[(Right, false), (Failed, true)], false, false)), broken);
+    assert_eq!(violates(file(&[(Right, false)], false, false)), broken);
+    assert_eq!(violates(file(&[(Wrong, false), (Right, true)], false, true)), broken);
+    assert_eq!(violates(file(&[(Refused, false), (Right, true)], false, false)), broken);
+    assert_eq!(violates(file(&[(Refused, false), (Right, true)], false, true)), []);
+    // An upload may be refused in a fault, and what is not stored need not be there.
+    assert_eq!(violates(file(&[], true, false)), broken);
+    assert_eq!(violates(file(&[], true, true)), []);
+}
+
+#[test]
+fn figures_are_asserted_if_that_is_asked_for() {
+    let mut story = Story::good(7, 50);
+    let late = story.message(0, None, &[2, 3]);
+    let heal = story.t + 10;
+    story.faults.faults.push(fault(heal - 5, heal));
+    story.t += 11_000_000;
+    story.push(|t| Record::Ack { t, m: late, e: 1, o: Outcome::Stored, r: String::new() });
+    // One that was sent while a process was away, and one before that came late.
+    let slow = story.message(1, None, &[2, 3]);
+    story.faults.faults.push(Fault { number: 1, ..fault(story.t - 100_000, story.t + 1) });
+    story.t += 6_000_000;
+    story.push(|t| Record::Ack { t, m: slow, e: 1, o: Outcome::Stored, r: String::new() });
+    story.push(|t| Record::Wire { t, d: 2, e: 1, g: 40_000, m: slow, bad: None });
+    let mut verdict = story.judged();
+    let figures = verdict.figures;
+    assert!(verdict.is_good(), "{:?}", verdict.violations);
+    assert_eq!((figures.repeats.part, figures.repeats_obedient.part), (1, 1));
+    assert_eq!((figures.after_clear_heal.part, figures.after_clear_heal.of), (1, 2));
+    assert!(figures.after_clear_heal_worst > 10_900.0);
+    assert_eq!((figures.one_away.part, figures.one_away.of), (0, 1));
+    verdict.be_strict();
+    assert_eq!(verdict.violated[&Invariant::Progress], 2);
+}
+
+#[test]
+fn why_a_client_stopped_is_in_the_report() {
+    let mut story = Story::good(7, 20);
+    story.push(|t| Record::Stopped { t, d: 3, why: "send a message: no route".to_owned() });
+    let verdict = story.judged();
+    let text = crate::report::markdown(&verdict, &crate::events::Faults::default(), &[]).unwrap();
+    assert!(text.contains("1 times: send a message: no route"), "{text}");
+}
+
+#[test]
 fn panics_and_names_in_logs_are_found() {
     let mut story = Story::begun();
     story.push(|t| Record::Log { t, file: "edge-1.log".to_owned(), line: "panicked at".to_owned() });
@@ -495,6 +588,7 @@ fn a_run_in_which_nothing_happened_is_not_good() {
             end: Some(2),
             failed: Some("it does not start".to_owned()),
             seen: String::new(),
+            idle: false,
         });
     }
     assert_eq!(vain.judged().proves_nothing(), Some("no fault did what it should"));

@@ -83,6 +83,7 @@ fn time(record: &Record) -> Option<u64> {
         | Record::WrongAck { t, .. }
         | Record::WrongAckTaken { t, .. }
         | Record::StrayAck { t, .. }
+        | Record::Stopped { t, .. }
         | Record::Device { t, .. } => Some(*t),
         _ => None,
     }
@@ -108,6 +109,7 @@ fn device(record: &Record) -> Option<u32> {
         | Record::WrongAck { d, .. }
         | Record::WrongAckTaken { d, .. }
         | Record::StrayAck { d, .. }
+        | Record::Stopped { d, .. }
         | Record::Device { d, .. } => Some(*d),
         _ => None,
     }

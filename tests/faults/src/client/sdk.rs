@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use causeway_client::{
     Client, ClientConfig, Content, EventKind, Events, MemoryStore, MessageId, RejectReason, SendResult, ServerAddress,
     Store as _,
@@ -102,7 +102,8 @@ impl Sdk {
                 Ok(Some(away)) => away,
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::warn!(device = self.me.number, error = format!("{error:#}"), "an SDK client stopped");
+                    let (d, why) = (self.me.number, format!("{error:#}"));
+                    self.world.ledger.write(|t| Record::Stopped { t, d, why });
                     Duration::from_millis(200)
                 }
             };
@@ -125,7 +126,8 @@ impl Sdk {
             let tokens = self.world.provider(account)?.tokens(&account.user);
             let edge = *self.world.net.edges.choose(&mut self.rng).context("an edge")?;
             self.config.server = edge.to_string().parse()?;
-            self.running = Some(Client::open(self.config.clone(), self.store.clone(), tokens).await?);
+            self.running =
+                Some(Client::open(self.config.clone(), self.store.clone(), tokens).await.context("open it again")?);
         }
         let (client, mut events) = self.running.take().context("a client")?;
         let over = self.serve(&client, &mut events).await;
@@ -140,13 +142,17 @@ impl Sdk {
         loop {
             tokio::select! {
                 event = events.next() => {
-                    let event = event.context("the client has ended")?;
+                    let Some(event) = event else {
+                        // Why is in its state.
+                        client.connected().await.context("there are no more events")?;
+                        bail!("there are no more events, but the client is connected");
+                    };
                     self.happened(&event.kind);
-                    event.done().await?;
+                    event.done().await.context("an event is done")?;
                 }
                 command = self.commands.recv() => match command {
                     Some(Command::Send { to, count, padding, .. }) => for _ in 0..count {
-                        self.send(client, to, padding).await?;
+                        self.send(client, to, padding).await.context("send a message")?;
                     },
                     Some(Command::Request { body, reply }) => {
                         let client = client.clone();

@@ -81,12 +81,14 @@ impl Builder {
 
     /// `causeway all`.
     pub(super) async fn one(&mut self) -> anyhow::Result<()> {
-        let place = self.all("all")?;
-        let edge = self.listener(&place, "edge.listen")?;
+        let mut place = self.all("all")?;
+        let (edge, media) = (place.address("edge.listen")?, place.address("media.listen")?);
+        let media = format!("http://{}", self.link("clients", "media", media).await?);
+        place.set("media.public_base", toml_text(&media));
         let all = self.add(place)?;
         all.start().await?;
         let link = self.link("clients", "all", edge).await?;
-        self.known = Some(known(&all, vec![link])?);
+        self.known = Some(Known { media, ..known(&all, vec![link])? });
         Ok(())
     }
 
@@ -121,7 +123,8 @@ impl Builder {
         let directory_targets = of(&directories, "server.directory_listen")?;
         let routing_targets = of(&routings, "server.routing_listen")?;
         let media_targets = of(&medias, "server.media_listen")?;
-        let media = format!("http://{}", medias[0].address("media.listen")?);
+        let media = format!("http://{}", self.balanced("media", &of(&medias, "media.listen")?).await?);
+        let blobs = toml_text(&self.work.path().join("media.blobs").to_string_lossy());
         let operator = format!("http://{}", directories[0].address("server.operator_listen")?);
 
         let mut clients = Vec::new();
@@ -134,6 +137,7 @@ impl Builder {
         for mut place in medias {
             self.on_redis(&mut place, "media").await?;
             place.set("media.public_base", toml_text(&media));
+            place.set("media.data_dir", blobs.clone());
             groups.push(place);
         }
         for mut place in routings {
@@ -226,15 +230,23 @@ impl Builder {
         Ok(address)
     }
 
-    fn listener(&self, place: &Place, field: &str) -> anyhow::Result<SocketAddr> {
-        place.address(field)
-    }
-
     async fn link(&mut self, from: &str, to: &str, target: SocketAddr) -> anyhow::Result<SocketAddr> {
         let name = format!("{from}>{to}");
         let link = Link::open(&name, target, self.options.seed).await.with_context(|| name.clone())?;
         let address = link.address();
         self.links.insert(name, Arc::new(link));
+        Ok(address)
+    }
+
+    /// A link from clients to several of a kind in turn, as through a load balancer: behind it each has a link of its own.
+    async fn balanced(&mut self, to: &str, targets: &[(String, SocketAddr)]) -> anyhow::Result<SocketAddr> {
+        let mut behind = Vec::new();
+        for (name, target) in targets {
+            behind.push(self.link("clients", name, *target).await?);
+        }
+        let first = *behind.first().context("somebody to go to")?;
+        let address = self.link("clients", to, first).await?;
+        self.links.get(&format!("clients>{to}")).context("it has just been made")?.balance(behind);
         Ok(address)
     }
 

@@ -89,11 +89,11 @@ impl Postgres {
         }
     }
 
-    /// Whether there is a standby that could take over.
-    pub fn has_standby(&mut self) -> bool {
+    /// The server that follows it, if there is one.
+    pub fn standby(&mut self) -> Option<&mut servers::Postgres> {
         match &mut self.servers {
-            PostgresServers::Single(_) => false,
-            PostgresServers::Pair(pair) => pair.standby().is_some(),
+            PostgresServers::Single(_) => None,
+            PostgresServers::Pair(pair) => pair.standby(),
         }
     }
 
@@ -226,6 +226,17 @@ impl Redis {
                 nodes.get_mut(pick % count.max(1)).context("a Cluster has nodes")
             }
         }
+    }
+
+    /// One of those that watch over the servers.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn sentinel(&mut self, pick: usize) -> anyhow::Result<&mut servers::Redis> {
+        let Self::Sentinel(sentinel) = self else { anyhow::bail!("there are no Sentinels") };
+        let sentinels = sentinel.sentinels();
+        let count = sentinels.len();
+        sentinels.get_mut(pick % count.max(1)).context("there are some")
     }
 
     /// Forgets everything, all of it.

@@ -127,6 +127,11 @@ impl Provider {
         self.tokens.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
+    /// Where its users get upload tickets; `None`: from the server, since they are the operator's own.
+    pub fn upload_url(&self) -> Option<String> {
+        (!self.home).then(|| self.inner.upload_url())
+    }
+
     /// Where the SDK gets a user's tokens.
     pub fn tokens(&self, user: &str) -> Arc<dyn TokenSource> {
         let (provider, user) = (self.inner.clone(), user.to_owned());

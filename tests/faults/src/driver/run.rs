@@ -45,6 +45,8 @@ pub struct Plan {
     pub folder: PathBuf,
     /// Planted bug of the servers.
     pub planted: Option<String>,
+    /// What a busy machine may miss is asserted, too.
+    pub strict: bool,
     /// Lines of progress are printed.
     pub progress: bool,
 }
@@ -104,8 +106,8 @@ where
         ledger.write(|t| Record::Stores { t, mailbox: Some(mailbox), presence: None });
         ledger.flush()?;
     }
-    let folder = plan.folder.clone();
-    let (verdict, faults) = tokio::task::spawn_blocking(move || checker::check_folder(&folder)).await??;
+    let (folder, strict) = (plan.folder.clone(), plan.strict);
+    let (verdict, faults) = tokio::task::spawn_blocking(move || checker::check_folder(&folder, strict)).await??;
     report::write(&plan.folder, &verdict, &faults)?;
     Ok(verdict)
 }
@@ -168,12 +170,18 @@ async fn drain(plan: &Plan, world: &Arc<World>, began: Instant) {
     let deadline = Instant::now() + plan.drain;
     let all = || world.accounts.iter().map(|account| account.devices().len() as u64).sum::<u64>();
     let (mut printed, mut before) = (Instant::now(), world.counts.acknowledged());
+    let fetcher = Arc::clone(world);
+    let mut fetching = tokio::spawn(async move { workload::media::fetch_all(&fetcher, deadline).await });
     while world.counts.drained.load(Ordering::Relaxed) < all() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(100)).await;
         if printed.elapsed() >= PROGRESS {
             before = progress(plan, &world.counts, began, (before, (0, 0)), printed.elapsed());
             printed = Instant::now();
         }
+    }
+    // Sessions are needed until then.
+    if tokio::time::timeout_at(deadline, &mut fetching).await.is_err() {
+        fetching.abort();
     }
     let finished = world.counts.drained.load(Ordering::Relaxed);
     say(plan, &format!("{:>5.0} s  {finished} of {} devices have finished", began.elapsed().as_secs_f64(), all()));
@@ -192,7 +200,9 @@ async fn look(plan: &Plan, environment: &mut impl Environment, world: &Arc<World
         tokio::time::sleep(Duration::from_millis(500)).await;
     };
     ledger_line(world, |t| Record::Stores { t, mailbox, presence });
-    for (file, line) in scan::logs(&environment.logs(), &[WORD, NONSENSE])? {
+    let (lines, found) = scan::logs(&environment.logs(), &[WORD, NONSENSE])?;
+    ledger_line(world, |t| Record::Logs { t, lines });
+    for (file, line) in found {
         ledger_line(world, |t| Record::Log { t, file, line });
     }
     ledger_line(world, |t| Record::End { t });
@@ -231,7 +241,7 @@ fn progress(
     say(
         plan,
         &format!(
-            "{:>5.0} s  {faults} faults ({ill} now); {acknowledged} acknowledged ({rate:.0}/s), {} open, {} rejected, {} dropped, {} again, {} shed; {} sessions, {} logins",
+            "{:>5.0} s  {faults} faults ({ill} now); {acknowledged} acknowledged ({rate:.0}/s), {} open, {} rejected, {} dropped, {} again, {} shed; {} sessions, {} logins; {} files up, {} down",
             began.elapsed().as_secs_f64(),
             submitted.saturating_sub(decided),
             get(&counts.rejected),
@@ -240,6 +250,8 @@ fn progress(
             get(&counts.shed),
             get(&counts.sessions),
             get(&counts.logins),
+            get(&counts.uploads),
+            get(&counts.downloads),
         ),
     );
     acknowledged

@@ -20,6 +20,13 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("routing.provider_refusal_burst", "10000000"),
     ("routing.recipient_queue", "8192"),
     ("routing.retry_ms", "200"),
+    ("media.ticket_burst", "10000"),
+    ("media.tickets_per_minute", "10000"),
+    ("media.max_transfers_per_account", "64"),
+    ("media.max_connections", "4096"),
+    ("media.max_connections_per_network", "4096"),
+    // A relay that waits for a host that stands still gives up, and the client asks the next.
+    ("media.idle_timeout_ms", "5000"),
     ("directory.enlist_burst", "1000"),
     ("directory.enlist_interval_ms", "100"),
     ("directory.enlist_provider_burst", "10000"),

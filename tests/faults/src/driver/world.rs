@@ -13,6 +13,7 @@ use crate::client::canary::Secret;
 use crate::client::dial::Deployment;
 use crate::client::light::Command;
 use crate::ledger::Ledger;
+use crate::workload::media::Stored;
 
 /// What the clients do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +46,7 @@ pub struct World {
     pub counts: Counts,
     devices: RwLock<Vec<Option<Arc<Enlisted>>>>,
     next_device: AtomicU32,
+    media: RwLock<Vec<Arc<Stored>>>,
 }
 
 /// An account.
@@ -108,6 +110,10 @@ pub struct Counts {
     pub logins: AtomicU64,
     /// Devices that have finished.
     pub drained: AtomicU64,
+    /// Media stored.
+    pub uploads: AtomicU64,
+    /// Media fetched, byte for byte.
+    pub downloads: AtomicU64,
 }
 
 impl Counts {
@@ -137,6 +143,7 @@ impl World {
             counts: Counts::default(),
             devices: RwLock::default(),
             next_device: AtomicU32::new(0),
+            media: RwLock::default(),
         })
     }
 
@@ -178,6 +185,16 @@ impl World {
             devices[place] = Some(Arc::clone(device));
         }
         account.devices.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(device));
+    }
+
+    /// A medium is stored: others fetch it from now on.
+    pub fn stored(&self, medium: Arc<Stored>) {
+        self.media.write().unwrap_or_else(PoisonError::into_inner).push(medium);
+    }
+
+    /// All that is stored.
+    pub fn media(&self) -> Vec<Arc<Stored>> {
+        self.media.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A device, also of the past.

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 
 use super::{Planned, Topology, service};
 use crate::cluster::{Cluster, Postgres, Redis, Store};
-use crate::events::FaultKind;
-use crate::preload::Control;
+use crate::events::{Done, FaultKind};
+use crate::preload::{Control, Hits};
 use crate::proxy::{Break, Direction, Flow, Link, Mode, Seen};
 
 /// How long and how much, for the reader.
@@ -19,6 +19,9 @@ pub(super) fn describe(planned: &Planned) -> String {
         FaultKind::Kill | FaultKind::PostgresKill | FaultKind::PostgresRestart | FaultKind::RedisKill => {
             format!("back after {lasts}")
         }
+        FaultKind::StandbyKill | FaultKind::SentinelKill => format!("back after {lasts}"),
+        FaultKind::StandbyLost => format!("promoted after {lasts}"),
+        FaultKind::SyncLies => format!("killed after {lasts}"),
         FaultKind::KillStarting => {
             format!("killed again {} ms into its start, back {lasts} after", starting(planned).as_millis())
         }
@@ -47,7 +50,7 @@ pub(super) async fn perform(
     cluster: &Cluster,
     planned: &Planned,
     stopped: watch::Receiver<bool>,
-) -> anyhow::Result<String> {
+) -> anyhow::Result<Done> {
     let target = planned.target.as_str();
     let hold = Hold { lasts: planned.lasts, stopped };
     match planned.kind {
@@ -74,7 +77,8 @@ pub(super) async fn perform(
             let service = service(cluster, target)?;
             let left = service.leave().await;
             service.start().await?;
-            return Ok(left.err().map(|error| format!("{error:#}")).unwrap_or_default());
+            let seen = left.err().map(|error| format!("{error:#}")).unwrap_or_default();
+            return Ok(Done { seen, idle: false });
         }
         FaultKind::Rolling => {
             let mut left = Vec::new();
@@ -84,20 +88,21 @@ pub(super) async fn perform(
                 }
                 service.start().await?;
             }
-            return Ok(left.join("; "));
+            return Ok(Done { seen: left.join("; "), idle: false });
         }
         FaultKind::Isolate => {
             let links = Topology::of(cluster).touching(target);
-            on_links(cluster, &links, Mode::CUT, hold).await?;
+            return on_links(cluster, &links, Mode::CUT, hold).await;
         }
         FaultKind::Cut | FaultKind::CutThere | FaultKind::CutBack | FaultKind::Delay | FaultKind::Slow => {
-            on_links(cluster, &[target.to_owned()], mode(planned), hold).await?;
+            return on_links(cluster, &[target.to_owned()], mode(planned), hold).await;
         }
         FaultKind::CutMidway => {
             let link = link(cluster, target)?;
             let before = link.seen().midway;
             on_links(cluster, &[target.to_owned()], mode(planned), hold).await?;
-            return Ok(format!("connections {}", link.seen().midway - before));
+            let cut = link.seen().midway - before;
+            return Ok(Done::met(cut, format!("connections {cut}")));
         }
         FaultKind::CommitCut => {
             let names = Topology::of(cluster).to_postgres(target);
@@ -108,36 +113,41 @@ pub(super) async fn perform(
             on_links(cluster, &names, mode(planned), hold).await?;
             let [undone, done, later] = counts();
             let [undone, done, later] = [undone - before[0], done - before[1], later - before[2]];
-            return Ok(format!("COMMITs undone {undone}, done {done}, done later {later}"));
+            let seen = format!("COMMITs undone {undone}, done {done}, done later {later}");
+            return Ok(Done::met(undone + done + later, seen));
         }
         FaultKind::Reset | FaultKind::Herd => {
             let link = link(cluster, target)?;
             let open = link.seen().open;
             link.reset();
-            return Ok(format!("connections {open}"));
+            return Ok(Done::met(open, format!("connections {open}")));
         }
         FaultKind::HalfClose => {
             let link = link(cluster, target)?;
             let open = link.seen().open;
             link.half_close(direction(planned));
-            return Ok(format!("connections {open}"));
+            return Ok(Done::met(open, format!("connections {open}")));
         }
-        FaultKind::DiskFull | FaultKind::SyncFails | FaultKind::SyncSlow | FaultKind::Clock => {
-            on_control(cluster, planned, hold).await?;
+        FaultKind::DiskFull | FaultKind::SyncFails | FaultKind::SyncSlow | FaultKind::SyncLies | FaultKind::Clock => {
+            return on_control(cluster, planned, hold).await;
         }
         FaultKind::RedisKill
         | FaultKind::RedisPause
         | FaultKind::RedisFlush
         | FaultKind::RedisSleep
-        | FaultKind::RedisFailover => return on_redis(cluster, planned, hold).await,
+        | FaultKind::RedisFailover
+        | FaultKind::SentinelKill => return on_redis(cluster, planned, hold).await,
         FaultKind::PostgresKill
         | FaultKind::PostgresRestart
         | FaultKind::PostgresPause
         | FaultKind::PostgresPromote
+        | FaultKind::StandbyKill
+        | FaultKind::StandbyPause
+        | FaultKind::StandbyLost
         | FaultKind::PostgresLock
         | FaultKind::PostgresTerminate => return on_postgres(cluster, planned, hold).await,
     }
-    Ok(String::new())
+    Ok(Done::plain())
 }
 
 /// How long a fault is left as it is.
@@ -154,8 +164,11 @@ impl Hold {
     }
 }
 
-async fn on_links(cluster: &Cluster, names: &[String], mode: Mode, hold: Hold) -> anyhow::Result<()> {
+/// It has met something if bytes or connections were kept from passing as they would have.
+async fn on_links(cluster: &Cluster, names: &[String], mode: Mode, hold: Hold) -> anyhow::Result<Done> {
     let links = names.iter().map(|name| link(cluster, name)).collect::<anyhow::Result<Vec<_>>>()?;
+    let touched = || links.iter().map(|link| link.seen().touched).sum::<u64>();
+    let before = touched();
     for link in &links {
         link.set(mode);
     }
@@ -163,19 +176,19 @@ async fn on_links(cluster: &Cluster, names: &[String], mode: Mode, hold: Hold) -
     for link in &links {
         link.set(Mode::default());
     }
-    Ok(())
+    Ok(Done::met(touched() - before, ""))
 }
 
-async fn on_redis(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow::Result<String> {
+async fn on_redis(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow::Result<Done> {
     let redis = cluster.redis().context("there is no Redis")?;
     let pick = pick(planned);
-    let mut seen = String::new();
+    let mut done = Done::plain();
     match planned.kind {
         FaultKind::RedisFlush => redis.run(Redis::flush).await?,
         FaultKind::RedisFailover => {
             // Servers of Redis that are out of each other's sight do not change places.
             if let Err(error) = redis.run(move |redis| redis.failover(pick)).await {
-                seen = format!("it did not happen: {error:#}");
+                done = Done::met(0, format!("it did not happen: {error:#}"));
             }
         }
         FaultKind::RedisSleep => {
@@ -184,7 +197,11 @@ async fn on_redis(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow::R
             redis.run(move |redis| Ok(redis.server(pick)?.call(&["DEBUG", "SLEEP", &seconds])?)).await?;
         }
         FaultKind::RedisKill => {
-            seen = redis.run(move |redis| killed(redis.server(pick)?)).await?;
+            done.seen = redis.run(move |redis| killed(redis.server(pick)?)).await?;
+            hold.wait().await;
+        }
+        FaultKind::SentinelKill => {
+            done.seen = redis.run(move |redis| killed(redis.sentinel(pick)?)).await?;
             hold.wait().await;
         }
         _ => {
@@ -193,7 +210,7 @@ async fn on_redis(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow::R
         }
     }
     redis.run(Redis::heal).await?;
-    Ok(seen)
+    Ok(done)
 }
 
 fn killed(server: &mut causeway_test_servers::Redis) -> anyhow::Result<String> {
@@ -202,7 +219,7 @@ fn killed(server: &mut causeway_test_servers::Redis) -> anyhow::Result<String> {
     Ok(format!("port {port}"))
 }
 
-async fn on_postgres(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow::Result<String> {
+async fn on_postgres(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow::Result<Done> {
     let postgres = postgres(cluster)?;
     let pick = pick(planned);
     match planned.kind {
@@ -226,21 +243,46 @@ async fn on_postgres(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow
             postgres.run(promote).await?;
             hold.wait().await;
         }
+        FaultKind::StandbyKill => {
+            postgres.run(|postgres| Ok(held_standby(postgres)?.kill()?)).await?;
+            hold.wait().await;
+        }
+        FaultKind::StandbyPause => {
+            postgres.run(|postgres| Ok(held_standby(postgres)?.pause()?)).await?;
+            hold.wait().await;
+        }
+        FaultKind::StandbyLost => {
+            postgres.run(|postgres| Ok(held_standby(postgres)?.pause()?)).await?;
+            hold.wait().await;
+            let take_over = |postgres: &mut Postgres| {
+                // Dead before the standby can hear more from it.
+                postgres.primary().kill()?;
+                held_standby(postgres)?.resume()?;
+                postgres.promote()
+            };
+            postgres.run(take_over).await?;
+        }
         FaultKind::PostgresLock => {
             // The table may be in use for too long; then nothing was done.
             let locked = postgres.run(move |postgres| postgres.lock(pick)).await;
-            let Ok((table, session)) = locked else { return Ok("not locked".to_owned()) };
+            let Ok((table, session)) = locked else { return Ok(Done::met(0, "not locked")) };
             hold.wait().await;
             drop(session);
-            return Ok(format!("table {table}"));
+            return Ok(Done { seen: format!("table {table}"), idle: false });
         }
         _ => {
             let count = postgres.run(Postgres::terminate).await?;
-            return Ok(format!("connections {count}"));
+            return Ok(Done::met(count as u64, format!("connections {count}")));
         }
     }
     postgres.run(Postgres::heal).await?;
-    Ok(String::new())
+    Ok(Done::plain())
+}
+
+/// The standby, which nobody starts again before it is healed.
+fn held_standby(postgres: &mut Postgres) -> anyhow::Result<&mut causeway_test_servers::Postgres> {
+    postgres.hold();
+    postgres.standby().context("there is no standby")
 }
 
 /// The primary, which nobody starts again before it is healed.
@@ -249,49 +291,73 @@ fn held(postgres: &mut Postgres) -> &mut causeway_test_servers::Postgres {
     postgres.primary()
 }
 
-/// Disks and clocks.
-async fn on_control(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow::Result<()> {
+/// Disks and clocks. They have met something if the process used them meanwhile.
+async fn on_control(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow::Result<Done> {
     let apply = {
         let planned = planned.clone();
         move |control: &Control, ill: bool| match planned.kind {
             FaultKind::DiskFull => control.disk_full(ill),
             FaultKind::SyncFails => control.sync_fails(ill),
+            FaultKind::SyncLies => control.sync_lies(ill),
             FaultKind::SyncSlow => control.sync_slow(if ill { sync_slow(&planned) } else { Duration::ZERO }),
             _ => control.clock(if ill { clock(&planned) } else { 0 }),
         }
     };
+    let may_end = matches!(planned.kind, FaultKind::DiskFull | FaultKind::SyncFails);
+    let is_killed = planned.kind == FaultKind::SyncLies;
     if planned.target == "postgres" {
         let postgres = postgres(cluster)?;
         let begin = apply.clone();
-        let may_end = matches!(planned.kind, FaultKind::DiskFull | FaultKind::SyncFails);
-        let begun = postgres.run(move |postgres| {
-            if may_end {
+        let begun = move |postgres: &mut Postgres| {
+            if may_end || is_killed {
                 postgres.hold();
             }
-            begin(postgres.control(), true)
-        });
-        begun.await?;
+            begin(postgres.control(), true)?;
+            postgres.control().hits()
+        };
+        let before = postgres.run(begun).await?;
         hold.wait().await;
-        postgres.run(move |postgres| apply(postgres.control(), false)).await?;
-        if may_end {
+        let ended = move |postgres: &mut Postgres| {
+            if is_killed {
+                postgres.primary().kill()?;
+            }
+            apply(postgres.control(), false)?;
+            postgres.control().hits()
+        };
+        let after = postgres.run(ended).await?;
+        if may_end || is_killed {
             // It may have stopped altogether, since it could not recover.
             postgres.run(Postgres::heal).await?;
         }
-        return Ok(());
+        return Ok(used(planned.kind, before, after));
     }
     let service = service(cluster, &planned.target)?;
-    let may_end = matches!(planned.kind, FaultKind::DiskFull | FaultKind::SyncFails);
     if may_end {
         service.excuse(true);
     }
+    let before = service.control().hits()?;
     let begun = apply(service.control(), true);
     hold.wait().await;
+    let killed = if is_killed { service.kill().await } else { Ok(()) };
     let ended = apply(service.control(), false);
+    let after = service.control().hits()?;
     let started = service.start().await;
     if may_end {
         service.excuse(false);
     }
-    begun.and(ended).and(started)
+    begun.and(killed).and(ended).and(started)?;
+    Ok(used(planned.kind, before, after))
+}
+
+/// How often a disk or a clock was wrong when the process used it.
+fn used(kind: FaultKind, before: Hits, after: Hits) -> Done {
+    let (what, before, after) = match kind {
+        FaultKind::DiskFull => ("writes", before.writes, after.writes),
+        FaultKind::Clock => ("looks", before.clocks, after.clocks),
+        _ => ("syncs", before.syncs, after.syncs),
+    };
+    let count = after.saturating_sub(before);
+    Done::met(count, format!("{what} {count}"))
 }
 
 fn postgres(cluster: &Cluster) -> anyhow::Result<&Store<Postgres>> {

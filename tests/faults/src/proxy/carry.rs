@@ -38,8 +38,12 @@ impl From<io::Error> for Over {
 pub(super) async fn carry(mut client: TcpStream, shared: &Shared, mut resets: watch::Receiver<u64>, mut rng: StdRng) {
     let connecting = async {
         // Who connects is heard only where bytes go there.
-        open(&mut shared.mode.subscribe(), Direction::There).await;
-        let target = *shared.target.borrow();
+        let mut mode = shared.mode.subscribe();
+        if flow(*mode.borrow(), Direction::There) == Flow::Stall {
+            shared.touched();
+        }
+        open(&mut mode, Direction::There).await;
+        let target = shared.next_target().ok_or(io::ErrorKind::NotFound)?;
         TcpStream::connect(target).await
     };
     let mut server = tokio::select! {
@@ -114,11 +118,21 @@ impl Side<'_> {
         let mut mode = self.shared.mode.subscribe();
         let mut frontend = Frontend::default();
         let mut buffer = vec![0; PIECE];
+        let mut first = [0];
         loop {
             let count = tokio::select! {
                 count = read.read(&mut buffer) => count,
                 // A side that is not to be heard must not be found dead either.
-                () = stalled(&mut mode, self.direction) => continue,
+                () = stalls(&mut mode, self.direction) => {
+                    tokio::select! {
+                        _held_up = read.peek(&mut first) => {
+                            self.shared.touched();
+                            open(&mut mode, self.direction).await;
+                        }
+                        () = open(&mut mode, self.direction) => {}
+                    }
+                    continue;
+                }
             };
             let count = match count {
                 Ok(count) => count,
@@ -134,6 +148,7 @@ impl Side<'_> {
             let mut due = Instant::now();
             if let Flow::Late { least, most } = flow(now, self.direction) {
                 due += self.rng.random_range(least..=most.max(least));
+                self.shared.touched();
             }
             let piece = &buffer[..count];
             let commit = if self.direction == Direction::There { frontend.read(piece) } else { None };
@@ -229,11 +244,15 @@ async fn writing(
         tokio::time::sleep_until(due).await;
         let mut rest = &bytes[..];
         while !rest.is_empty() {
+            if flow(*mode.borrow(), direction) == Flow::Stall {
+                shared.touched();
+            }
             open(&mut mode, direction).await;
             let Flow::Slow { bytes_per_s } = flow(*mode.borrow(), direction) else {
                 write.write_all(rest).await?;
                 break;
             };
+            shared.touched();
             let step = (bytes_per_s / SLOW_STEPS).max(1) as usize;
             let (now, later) = rest.split_at(step.min(rest.len()));
             write.write_all(now).await?;
@@ -266,10 +285,9 @@ async fn open(mode: &mut watch::Receiver<Mode>, direction: Direction) {
     drop(mode.wait_for(|mode| flow(*mode, direction) != Flow::Stall).await);
 }
 
-/// Waits until nothing passes in this direction, and then until something does again.
-async fn stalled(mode: &mut watch::Receiver<Mode>, direction: Direction) {
+/// Waits until nothing passes in this direction.
+async fn stalls(mode: &mut watch::Receiver<Mode>, direction: Direction) {
     drop(mode.wait_for(|mode| flow(*mode, direction) == Flow::Stall).await);
-    open(mode, direction).await;
 }
 
 async fn half_closed(half_closes: &mut watch::Receiver<(u64, Direction)>, direction: Direction) {

@@ -60,6 +60,42 @@ async fn bytes_and_ends_pass() {
 }
 
 #[tokio::test]
+async fn a_link_knows_whether_it_has_touched_anything() {
+    let link = echo().await;
+    let mut stream = TcpStream::connect(link.address()).await.unwrap();
+    say(&mut stream, "one").await;
+    hear(&mut stream, "one").await;
+    link.set(Mode::CUT);
+    silence(&mut stream).await;
+    assert_eq!(link.seen().touched, 0);
+    say(&mut stream, "two").await;
+    while link.seen().touched == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    link.set(Mode::both(Flow::Late { least: Duration::ZERO, most: Duration::ZERO }));
+    hear(&mut stream, "two").await;
+    let before = link.seen().touched;
+    say(&mut stream, "three").await;
+    hear(&mut stream, "three").await;
+    assert!(link.seen().touched > before);
+}
+
+#[tokio::test]
+async fn connections_go_to_several_in_turn() {
+    let (first, second) = (echo().await, echo().await);
+    let link = Link::open("clients>both", first.address(), 7).await.unwrap();
+    link.balance(vec![first.address(), second.address()]);
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(link.address()).await.unwrap();
+        say(&mut stream, "one").await;
+        hear(&mut stream, "one").await;
+        open.push(stream);
+    }
+    assert_eq!((first.seen().open, second.seen().open), (1, 1));
+}
+
+#[tokio::test]
 async fn a_cut_link_stalls_and_loses_nothing() {
     let link = echo().await;
     let mut stream = TcpStream::connect(link.address()).await.unwrap();
