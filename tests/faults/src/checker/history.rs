@@ -266,7 +266,7 @@ impl History {
                 *self.totals.stopped.entry(why).or_insert(0) += 1;
             }
             Record::Upload { t, x, .. } => self.upload(t, x),
-            Record::Uploaded { t, x, ok, refused, why } => self.uploaded(t, x, Uploaded { ok, refused, why }),
+            Record::Uploaded { t, x, ok, refused, why } => self.uploaded(t, x, &Uploaded { ok, refused, why }),
             Record::Download { began, t, x, r, last, why, .. } => {
                 self.download(t, Download { began, x, r, last, why });
             }

@@ -47,7 +47,7 @@ impl History {
         self.media.files.insert(x, File { began: t, ..File::default() });
     }
 
-    pub(super) fn uploaded(&mut self, t: u64, x: u32, uploaded: Uploaded) {
+    pub(super) fn uploaded(&mut self, t: u64, x: u32, uploaded: &Uploaded) {
         let Some(file) = self.media.files.get_mut(&x) else { return };
         let began = file.began;
         if uploaded.ok {

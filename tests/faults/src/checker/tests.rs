@@ -474,7 +474,7 @@ fn a_rule_that_had_nothing_to_judge_says_so() {
     for rule in [Rule::Closed, Rule::WrongTag, Rule::MediaBytes, Rule::OlderSession] {
         assert!(!verdict.judged.contains_key(&rule), "{rule:?}");
     }
-    let text = crate::report::markdown(&verdict, &crate::events::Faults::default(), &[]).unwrap();
+    let text = crate::report::markdown(&verdict, &Faults::default(), &[]).unwrap();
     assert!(text.contains(&format!("| {} | not judged |", Rule::WrongTag.what())), "{text}");
 }
 
@@ -538,7 +538,7 @@ fn why_a_client_stopped_is_in_the_report() {
     let mut story = Story::good(7, 20);
     story.push(|t| Record::Stopped { t, d: 3, why: "send a message: no route".to_owned() });
     let verdict = story.judged();
-    let text = crate::report::markdown(&verdict, &crate::events::Faults::default(), &[]).unwrap();
+    let text = crate::report::markdown(&verdict, &Faults::default(), &[]).unwrap();
     assert!(text.contains("1 times: send a message: no route"), "{text}");
 }
 
