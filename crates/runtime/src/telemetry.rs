@@ -7,6 +7,7 @@
 mod collector;
 mod config;
 mod exposition;
+pub mod instruments;
 mod logs;
 mod process;
 pub mod trace;

@@ -103,12 +103,12 @@ impl FromStr for TraceContext {
 
 /// What happens in a span.
 #[derive(Debug, Clone, Copy)]
-pub struct Hop {
-    name: &'static str,
+pub struct Hop<'a> {
+    name: &'a str,
     kind: &'static str,
 }
 
-impl Hop {
+impl<'a> Hop<'a> {
     /// The sender's edge has it: from reading it to the outcome.
     pub const ACCEPT: Self = Self::new("edge accept", "server");
     /// Routing decides what becomes of it: from its arrival there to the outcome.
@@ -117,7 +117,7 @@ impl Hop {
     pub const STORE: Self = Self::new("routing store", "internal");
     /// A copy is on its way to a device: from routing's queue to the device's acknowledgement.
     pub const DELIVER: Self = Self::new("routing deliver", "client");
-    /// A copy is at the recipient's edge: from its arrival there to the device's acknowledgement.
+    /// A copy is at the recipient's edge: from its arrival there until it has left for the device.
     pub const HAND_OVER: Self = Self::new("edge hand over", "server");
     /// The device has the copy, and has not acknowledged it.
     pub const ACKNOWLEDGE: Self = Self::new("device acknowledge", "client");
@@ -125,16 +125,16 @@ impl Hop {
     pub const WEBHOOK: Self = Self::new("routing webhook", "client");
 
     /// A unary call that is answered, by its name.
-    pub const fn serving(method: &'static str) -> Self {
+    pub const fn serving(method: &'a str) -> Self {
         Self::new(method, "server")
     }
 
     /// A client's request, by its name.
-    pub const fn request(name: &'static str) -> Self {
+    pub const fn request(name: &'a str) -> Self {
         Self::new(name, "server")
     }
 
-    const fn new(name: &'static str, kind: &'static str) -> Self {
+    const fn new(name: &'a str, kind: &'static str) -> Self {
         Self { name, kind }
     }
 }
@@ -149,17 +149,17 @@ pub struct Step {
 
 impl Step {
     /// Decides whether something that has just come in is traced, and begins its trace if so.
-    pub fn begin(hop: Hop) -> Option<Self> {
+    pub fn begin(hop: Hop<'_>) -> Option<Self> {
         if sampled() { Self::open(hop, None) } else { None }
     }
 
     /// The next hop of what is traced.
-    pub fn under(hop: Hop, parent: Option<TraceContext>) -> Option<Self> {
+    pub fn under(hop: Hop<'_>, parent: Option<TraceContext>) -> Option<Self> {
         let parent = parent?;
         Some(Self::open(hop, Some(parent)).unwrap_or(Self { span: Span::none(), context: parent }))
     }
 
-    fn open(hop: Hop, parent: Option<TraceContext>) -> Option<Self> {
+    fn open(hop: Hop<'_>, parent: Option<TraceContext>) -> Option<Self> {
         if !is_on() {
             return None;
         }
