@@ -10,6 +10,9 @@
 //! - When a place is lost, what was submitted there is submitted again, in order, before anything else of its lane.
 //! - A refusal counts only if nobody else can have accepted the message before. Otherwise the session ends, and the client
 //!   asks again.
+//! - A message that is refused for a while closes its lane ([`closing`]), so that nothing overtakes it.
+
+mod closing;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -22,6 +25,7 @@ use causeway_proto::wire::v1 as pb;
 use prost::Message as _;
 use tokio::time::Instant;
 
+use self::closing::Owed;
 use crate::limits::{Budget, Charge};
 use crate::rendezvous;
 
@@ -127,8 +131,14 @@ pub(crate) struct Dispatch {
     /// Where the session submits on each link.
     known: BTreeMap<LinkId, u32>,
     next_number: u32,
-    /// By recipient. What is empty has no entry.
+    /// By recipient. What is empty and open has no entry.
     lanes: BTreeMap<String, Lane>,
+    /// The greatest of all lanes, and that of each that comes to be.
+    generation: u32,
+    /// Messages that are owed in all lanes.
+    owed: usize,
+    /// Messages that the client has sent.
+    arrived: u64,
     messages: usize,
     own: Arc<Budget>,
     /// Links that have asked for a pause in submissions.
@@ -165,15 +175,20 @@ struct Lane {
     /// Where the first `sent` are.
     place: Option<Place>,
     sent: usize,
-    /// So many of the first were submitted before the client heard that an earlier one is to be sent again later. Where they
-    /// are, they are refused with it; anybody else would let them overtake it.
-    behind: usize,
+    /// Rises when one of its messages is refused for a while.
+    generation: u32,
+    /// What is to come again first, by its place among all that the client has sent.
+    owed: BTreeMap<u64, Owed>,
     queue: VecDeque<Kept>,
 }
 
 #[derive(Debug)]
 struct Kept {
     message: pb::Submit,
+    /// Its place among all that the client has sent; that of the first time if it was refused for a while.
+    order: u64,
+    /// Of its lane when it was sent.
+    generation: u32,
     /// A replica that was lost may have accepted it.
     tried: bool,
     _charges: [Charge; 2],
@@ -195,10 +210,12 @@ impl Lane {
         if index < self.sent {
             self.sent -= 1;
         }
-        if index < self.behind {
-            self.behind -= 1;
-        }
         self.queue.remove(index)
+    }
+
+    /// Nothing is known of it that would not be so of a new one.
+    fn is_like_new(&self) -> bool {
+        self.queue.is_empty() && self.owed.is_empty()
     }
 }
 
@@ -217,6 +234,10 @@ impl Dispatch {
             known: BTreeMap::new(),
             next_number: 0,
             lanes: BTreeMap::new(),
+            // 0 is what an edge says that does not count.
+            generation: 1,
+            owed: 0,
+            arrived: 0,
             messages: 0,
             own,
             pauses: BTreeMap::new(),
@@ -260,11 +281,19 @@ impl Dispatch {
 
     /// The client has sent a message.
     pub(crate) fn submit(&mut self, message: pb::Submit, now: Instant) {
+        self.arrived += 1;
+        let order = match self.admit(&message, now) {
+            Ok(order) => order,
+            Err(refused) => return self.tell(Told::Outcome(refused)),
+        };
         let size = message.encoded_len() + OVERHEAD;
         let charges = [self.own.charge_anyway(size), self.bounds.total.charge_anyway(size)];
         let to = message.to.clone();
         self.messages += 1;
-        self.lanes.entry(to.clone()).or_default().queue.push_back(Kept { message, tried: false, _charges: charges });
+        let newest = self.generation;
+        let lane = self.lanes.entry(to.clone()).or_insert_with(|| Lane { generation: newest, ..Lane::default() });
+        let kept = Kept { message, order, generation: lane.generation, tried: false, _charges: charges };
+        lane.queue.push_back(kept);
         self.pump(&to, now);
     }
 
@@ -289,7 +318,7 @@ impl Dispatch {
         let lanes = self.lanes.values_mut().filter(|lane| lane.place.as_ref().is_some_and(gone));
         let (mut lost, mut overtaking) = (0, false);
         for lane in lanes {
-            overtaking |= lane.behind > 0;
+            overtaking |= lane.is_closing();
             lost += lane.lose();
         }
         if overtaking {
@@ -452,7 +481,7 @@ impl Dispatch {
         }
         let mut overtaking = false;
         for lane in self.lanes.values_mut().filter(|lane| lane.place == Some(place)) {
-            overtaking |= lane.behind > 0;
+            overtaking |= lane.is_closing();
             lane.lose();
         }
         if overtaking {
@@ -493,41 +522,29 @@ impl Dispatch {
         }
         let to = outcome.to.clone();
         let again = pb::Rejection::try_from(outcome.reason) == Ok(pb::Rejection::RateLimited);
-        if accepted || !first.tried {
-            self.tell(Told::Outcome(outcome.clone()));
-            if !accepted && again {
-                self.refuse_behind(outcome);
-            }
-        } else {
+        if !accepted && first.tried {
             // The one before may have delivered it: nobody can say any more that it was refused.
             self.tell(Told::Lost);
+            return;
         }
-        if self.lanes.get(&to).is_some_and(|lane| lane.queue.is_empty()) {
+        self.tell(Told::Outcome(outcome.clone()));
+        if accepted {
+            self.settle(outcome);
+        } else if again {
+            self.close(outcome, &first, now);
+        }
+        if self.lanes.get(&to).is_some_and(Lane::is_like_new) {
             self.lanes.remove(&to);
         } else {
             self.pump(&to, now);
         }
     }
 
-    /// The client is told to send a message again later: nothing that came behind it may be accepted before.
-    fn refuse_behind(&mut self, outcome: &pb::Outcome) {
-        let Some(lane) = self.lanes.get_mut(&outcome.to) else { return };
-        lane.behind = lane.sent;
-        let unsent: Vec<Kept> = lane.queue.drain(lane.sent..).collect();
-        self.messages -= unsent.len();
-        for kept in unsent {
-            if kept.tried {
-                self.tell(Told::Lost);
-                return;
-            }
-            self.tell(Told::Outcome(pb::Outcome { id: kept.message.id, ..outcome.clone() }));
-        }
-    }
-
     /// Submits what is not submitted yet, to whoever is responsible now. Those that are with somebody else must be
     /// answered before.
     fn pump(&mut self, to: &str, now: Instant) {
-        if self.over {
+        let waits = self.lanes.get(to).is_some_and(|lane| lane.sent < lane.queue.len());
+        if self.over || !waits {
             return;
         }
         let Some(link) = self.link_for(to) else {
@@ -545,7 +562,7 @@ impl Dispatch {
         let Some(lane) = self.lanes.get_mut(to) else { return };
         lane.place = Some(place);
         for kept in lane.queue.iter().skip(lane.sent) {
-            let submitted = Submitted { message: Some(kept.message.clone()) };
+            let submitted = Submitted { message: Some(kept.message.clone()), generation: kept.generation };
             self.acts.push_back(Act::Send(place, ToRouting::Submit(submitted)));
         }
         lane.sent = lane.queue.len();

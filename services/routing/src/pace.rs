@@ -153,7 +153,8 @@ mod tests {
     }
 
     fn refuse(pace: &Pace, session: &Arc<Session>, since: Instant, n: u8) {
-        let reply = ReplyTo { session: Arc::clone(session), to: AsWritten("bo@home.example".to_owned()), since };
+        let reply =
+            ReplyTo { session: Arc::clone(session), to: AsWritten("bo@home.example".to_owned()), since, generation: 0 };
         pace.refuse(reply, MessageId::from_bytes([n; 16]), Rejection::NotAvailable);
     }
 

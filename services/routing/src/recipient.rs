@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::mailbox::StoreError;
-use crate::message::{AsWritten, Rejection, Submission};
+use crate::message::{AsWritten, Submission};
 use crate::records::Change;
 use crate::session::{Session, SessionKey};
 
@@ -30,8 +30,6 @@ use crate::session::{Session, SessionKey};
 pub(crate) struct Job {
     pub(crate) submission: Submission,
     pub(crate) reply: ReplyTo,
-    /// It came behind one that was refused for a while, and is refused with it.
-    pub(crate) refused: Option<Rejection>,
 }
 
 /// Whom to tell what became of a message.
@@ -43,6 +41,8 @@ pub(crate) struct ReplyTo {
     /// When the message came in: what is asked of the directory for it is asked later than that, and answered soon
     /// after; a refusal leaves at a fixed time after it.
     pub(crate) since: Instant,
+    /// Of the session's messages to this recipient; rises when the edge has heard of a refusal.
+    pub(crate) generation: u32,
 }
 
 /// What an actor is told beside messages. There is at most one of each kind under way per session, change or peer, so

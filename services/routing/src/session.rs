@@ -29,7 +29,7 @@ pub(crate) struct Voice {
     outbox: Arc<Outbox>,
     /// It has been told to end, or has left: what it still says counts for nothing.
     over: AtomicBool,
-    /// What it is refused for a while, whatever would be said by then.
+    /// What it is refused, whatever would be said otherwise.
     closed: Mutex<Closed>,
     metrics: Metrics,
 }
@@ -162,26 +162,21 @@ impl Session {
     /// Tells the sender what became of a message.
     pub(crate) fn answer(&self, outcome: Outcome, id: MessageId, to: AsWritten) {
         self.voice.metrics.decided(&outcome);
-        let now = Instant::now();
-        let until = |retry_after_ms| now + Duration::from_millis(retry_after_ms).min(MAX_CLOSED);
-        match outcome {
-            Outcome::Rejected(Rejection::RateLimited { retry_after_ms }) => {
-                self.closed().close(until(retry_after_ms), now);
-            }
-            Outcome::Rejected(Rejection::Full { retry_after_ms }) => {
-                self.closed().close_to(&to, until(retry_after_ms), now);
-            }
-            _ => {}
-        }
         if !self.is_over() {
             self.voice.outbox.push(self.id, Event::Outcome { outcome, id, to });
         }
     }
 
+    /// A message of this generation is refused for so long; to be said when that is decided, before anything behind it is.
+    pub(crate) fn close(&self, to: &Address, generation: u32, retry_after_ms: u64) {
+        let until = Instant::now() + Duration::from_millis(retry_after_ms).min(LONGEST);
+        self.closed().close(to, generation, until);
+    }
+
     /// What the session has under way behind a message that was refused for a while is refused with it, so that the sender
     /// can repeat all of it in its order. Were it let in as soon as there is room again, it would overtake.
-    pub(crate) fn refuses(&self, to: &AsWritten, since: Instant) -> Option<Rejection> {
-        self.closed().refusal(to, since, Instant::now())
+    pub(crate) fn refuses(&self, to: &Address, generation: u32) -> Option<Rejection> {
+        self.closed().refusal(to, generation, Instant::now())
     }
 
     fn closed(&self) -> MutexGuard<'_, Closed> {
@@ -224,8 +219,8 @@ impl Session {
     }
 }
 
-/// A full mailbox asks for more patience than is needed to keep the order of what is under way.
-const MAX_CLOSED: Duration = Duration::from_secs(1);
+/// Nobody is asked for more patience.
+const LONGEST: Duration = Duration::from_secs(3_600);
 
 /// What devices are told beside messages.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -52,7 +52,7 @@ async fn killed(victims: &[Process]) -> anyhow::Result<()> {
     }
     receivers[1].start().await?;
     for receiver in &mut receivers {
-        expect_all(receiver, &sent, !victims.contains(&Process::Routing)).await?;
+        expect_all(receiver, &sent).await?;
     }
     assert!(ada.send(&bo, "end").await?.is_accepted());
     for receiver in &mut receivers {
@@ -61,12 +61,8 @@ async fn killed(victims: &[Process]) -> anyhow::Result<()> {
     world.net.assert_alive()
 }
 
-/// Everything that each device sent, once, and in the order of sending if that is asked for.
-async fn expect_all(
-    receiver: &mut Device,
-    sent: &BTreeMap<&str, Vec<(MessageId, String)>>,
-    in_order: bool,
-) -> anyhow::Result<()> {
+/// Everything that each device sent, once, and in the order of sending.
+async fn expect_all(receiver: &mut Device, sent: &BTreeMap<&str, Vec<(MessageId, String)>>) -> anyhow::Result<()> {
     let total: usize = sent.values().map(Vec::len).sum();
     let mut got: BTreeMap<DeviceAddress, Vec<(MessageId, String)>> = BTreeMap::new();
     for _ in 0..total {
@@ -76,12 +72,6 @@ async fn expect_all(
     }
     assert_eq!(got.len(), sent.len());
     for (got, sent) in got.into_values().zip(sent.values()) {
-        let mut got = got;
-        if !in_order {
-            // A known defect (docs/faults.md, "Known defects"): what is asserted is that each arrives, and once.
-            let place = |id: &MessageId| sent.iter().position(|(other, _)| other == id);
-            got.sort_by_key(|(id, _)| place(id));
-        }
         assert_eq!(&got, sent);
     }
     Ok(())

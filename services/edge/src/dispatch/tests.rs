@@ -8,6 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod refused;
+
 const ADA: &str = "ada@birdy.example";
 const BO: &str = "bo@home.example";
 
@@ -444,59 +446,6 @@ fn each_repeat_has_a_refusal_of_its_own() {
     assert_eq!(rig.did(), ["outcome 1 Rejected"]);
     rig.event((1, 0), outcome(1, BO, pb::Status::Stored));
     assert_eq!(rig.did(), ["outcome 1 Stored"]);
-}
-
-fn later(id: u8, to: &str) -> FromRouting {
-    let id = Bytes::copy_from_slice(&[id; 16]);
-    FromRouting::Outcome(pb::Outcome {
-        id,
-        to: to.to_owned(),
-        status: pb::Status::Rejected.into(),
-        reason: pb::Rejection::RateLimited.into(),
-        retry_after_ms: 100,
-        ..pb::Outcome::default()
-    })
-}
-
-#[test]
-fn what_is_behind_a_message_that_is_to_come_again_overtakes_it_nowhere() {
-    let mut rig = Rig::attached();
-    for id in 1..=3 {
-        rig.submit(id, BO);
-    }
-    rig.did();
-    rig.event((1, 0), later(1, BO));
-    assert_eq!(rig.did(), ["outcome 1 Rejected"]);
-    // Where they are, 2 and 3 would be refused too; another replica would take them before 1 comes again.
-    rig.see(&[(2, "two", false)]);
-    assert_eq!(rig.did(), ["lost"], "and nothing is submitted any more");
-}
-
-#[test]
-fn what_is_not_submitted_yet_is_refused_with_what_it_is_behind() {
-    let mut rig = Rig::attached();
-    rig.submit(1, BO);
-    rig.did();
-    // The lane belongs elsewhere now: 2 waits for the answer to 1.
-    rig.see(&[(1, "one", true), (2, "two", false)]);
-    rig.submit(2, BO);
-    assert!(!rig.did().iter().any(|act| act.starts_with("submit")));
-    rig.event((1, 0), later(1, BO));
-    assert_eq!(rig.did(), ["outcome 1 Rejected", "outcome 2 Rejected"]);
-    assert!(rig.dispatch.is_idle());
-}
-
-#[test]
-fn once_everything_behind_a_refusal_is_answered_a_loss_is_a_loss_again() {
-    let mut rig = Rig::attached();
-    rig.submit(1, BO);
-    rig.submit(2, BO);
-    rig.event((1, 0), later(1, BO));
-    rig.event((1, 0), later(2, BO));
-    rig.submit(3, BO);
-    rig.did();
-    rig.see(&[(2, "two", false)]);
-    assert!(!rig.did().contains(&"lost".to_owned()));
 }
 
 proptest! {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use causeway_identity::SessionId;
+use causeway_identity::{MessageId, SessionId};
 use causeway_proto::routing::v1::edge_event::Event;
 use causeway_proto::routing::v1::routing_server::Routing;
-use causeway_proto::routing::v1::{Attach, EdgeEvent, FromEdge};
+use causeway_proto::routing::v1::{Attach, EdgeEvent, FromEdge, Submitted};
 use causeway_proto::wire::v1 as wire;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -144,7 +144,8 @@ impl Link {
             // What sessions say that have been ended counts for nothing.
             Some(Event::Submit(submitted)) => {
                 if let Some(session) = self.sessions.get(&id).filter(|session| !session.is_over()) {
-                    self.submit(Arc::clone(session), submitted.message.unwrap_or_default());
+                    let Submitted { message, generation } = submitted;
+                    self.submit(Arc::clone(session), message.unwrap_or_default(), generation);
                 }
             }
             Some(Event::Processed(tag)) => {
@@ -204,14 +205,17 @@ impl Link {
         self.outbox.push(id, crate::outbox::Event::End { reason, retry_after_ms });
     }
 
-    fn submit(&self, session: Arc<Session>, message: wire::Submit) {
+    fn submit(&self, session: Arc<Session>, message: wire::Submit, generation: u32) {
         self.shared.metrics.submitted();
+        let retry_after_ms = self.shared.retry_ms;
         let Some(charge) = self.shared.memory.charge(decode::weight(&message)) else {
-            let Ok(id) = causeway_identity::MessageId::try_from(&message.id[..]) else {
+            let (Ok(id), Ok(to)) = (MessageId::try_from(&message.id[..]), message.to.parse()) else {
                 session.end(Ending::BadStanza, 0);
                 return;
             };
-            session.answer(self.no_room(), id, AsWritten(message.to));
+            session.close(&to, generation, retry_after_ms);
+            let no_room = Rejection::RateLimited { retry_after_ms };
+            session.answer(Outcome::Rejected(no_room), id, AsWritten(message.to));
             return;
         };
         let (submission, to) = match decode::submission(message, Arc::clone(&session.device), charge) {
@@ -223,22 +227,19 @@ impl Link {
             }
         };
         let since = tokio::time::Instant::now();
-        let refused = session.refuses(&to, since);
-        let job = Job { submission, reply: ReplyTo { session, to, since }, refused };
+        let job = Job { submission, reply: ReplyTo { session, to, since, generation } };
         match self.shared.recipients.submit(job) {
             Ok(()) => {}
             Err(Refused::Full(job)) => {
-                let Job { submission, reply, .. } = *job;
-                let full = Rejection::Full { retry_after_ms: self.shared.retry_ms };
+                let Job { submission, reply } = *job;
+                // What waits in the queue is refused too: it may have been decided by then, or not.
+                reply.session.close(&submission.to, generation, retry_after_ms);
+                let full = Rejection::Full { retry_after_ms };
                 reply.session.answer(Outcome::Rejected(full), submission.id, reply.to);
             }
             // It gets no answer from here; its session ends with the link.
             Err(Refused::Draining) => {}
         }
-    }
-
-    fn no_room(&self) -> Outcome {
-        Outcome::Rejected(Rejection::RateLimited { retry_after_ms: self.shared.retry_ms })
     }
 }
 

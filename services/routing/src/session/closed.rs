@@ -1,83 +1,73 @@
-//! What a session is refused for a while, so that nothing overtakes what was refused before it.
+//! What a session is refused, so that nothing overtakes what was refused before it.
+//!
+//! A message that is refused for a while comes again later. What its sender has under way behind it was sent before the
+//! refusal was known; were any of that let in, it would overtake. By time alone the two cannot be told apart, since
+//! either side may stand still for as long as it likes. So the edge counts: each message names the *generation* of its
+//! session's messages to this recipient, which rises once the edge has heard of a refusal and of the end of everything
+//! that was under way (docs/replicas.md, "Messages that are refused for a while").
 
 use causeway_identity::Address;
 use tokio::time::Instant;
 
-use crate::message::{AsWritten, Rejection};
+use crate::message::Rejection;
 
-/// Recipients that are remembered as full; with more, everything is refused.
-const MAX_FULL: usize = 16;
+/// Recipients that are remembered; with more, all are closed.
+const MAX_RECIPIENTS: usize = 64;
 
-/// What of a session's messages is refused: what came in before the client could know of a refusal, however late it is
-/// decided, and what comes until the client has been given time.
+/// Up to which generation a session's messages are refused.
 #[derive(Debug, Default)]
 pub(super) struct Closed {
-    /// All of them.
     all: Option<Refusal>,
-    /// Those to one recipient, whose mailbox is full; others are none the worse for it.
-    full: Vec<(Address, Refusal)>,
+    to: Vec<(Address, Refusal)>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Refusal {
-    /// When the last was given.
-    at: Instant,
+    /// This generation and all before it.
+    upto: u32,
+    /// What the sender is told to wait for.
     until: Instant,
 }
 
 impl Refusal {
-    fn and(self, later: Self) -> Self {
-        Self { at: self.at.max(later.at), until: self.until.max(later.until) }
+    fn and(self, other: Self) -> Self {
+        Self { upto: self.upto.max(other.upto), until: self.until.max(other.until) }
     }
 
-    /// How many milliseconds a message that came in at `since` has to wait, if it has to.
-    fn wait_ms(self, since: Instant, now: Instant) -> Option<u64> {
+    fn of(self, generation: u32, now: Instant) -> Option<Rejection> {
         let left = self.until.saturating_duration_since(now);
-        if left.is_zero() && since > self.at {
-            return None;
-        }
-        Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).saturating_add(1))
+        let retry_after_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        // An edge that does not count yet says 0: time has to do.
+        let refused = if generation == 0 { !left.is_zero() } else { generation <= self.upto };
+        refused.then_some(Rejection::RateLimited { retry_after_ms })
     }
 }
 
 impl Closed {
-    /// Refuses all until then.
-    pub(super) fn close(&mut self, until: Instant, now: Instant) {
-        let refusal = Refusal { at: now, until };
-        self.all = Some(self.all.map_or(refusal, |before| before.and(refusal)));
-    }
-
-    /// Refuses what is for this recipient until then.
-    pub(super) fn close_to(&mut self, to: &AsWritten, until: Instant, now: Instant) {
-        // What is no address was never a message's.
-        let Ok(to) = to.0.parse::<Address>() else { return self.close(until, now) };
-        let refusal = Refusal { at: now, until };
-        if let Some((_, before)) = self.full.iter_mut().find(|(full, _)| *full == to) {
+    /// A message of this generation was refused until then.
+    pub(super) fn close(&mut self, to: &Address, generation: u32, until: Instant) {
+        let refusal = Refusal { upto: generation, until };
+        if let Some((_, before)) = self.to.iter_mut().find(|(closed, _)| closed == to) {
             *before = before.and(refusal);
-            return;
-        }
-        if self.full.len() >= MAX_FULL {
-            self.full.retain(|(_, refusal)| refusal.until > now);
-        }
-        if self.full.len() < MAX_FULL {
-            self.full.push((to, refusal));
+        } else if self.to.len() < MAX_RECIPIENTS {
+            self.to.push((to.clone(), refusal));
         } else {
-            self.close(until, now);
+            self.all = Some(self.all.map_or(refusal, |before| before.and(refusal)));
         }
     }
 
-    /// How a message to this recipient, which came in at `since`, is refused, if it is.
-    pub(super) fn refusal(&self, to: &AsWritten, since: Instant, now: Instant) -> Option<Rejection> {
-        if let Some(retry_after_ms) = self.all.and_then(|refusal| refusal.wait_ms(since, now)) {
-            return Some(Rejection::RateLimited { retry_after_ms });
+    /// How a message of this generation is refused, if it is. Asked in the order of the session's messages to the recipient.
+    pub(super) fn refusal(&mut self, to: &Address, generation: u32, now: Instant) -> Option<Rejection> {
+        if let Some(refused) = self.all.and_then(|refusal| refusal.of(generation, now)) {
+            return Some(refused);
         }
-        if self.full.is_empty() {
-            return None;
+        let index = self.to.iter().position(|(closed, _)| closed == to)?;
+        let refused = self.to[index].1.of(generation, now);
+        if refused.is_none() {
+            // Generations rise: nothing of an earlier one comes any more.
+            self.to.swap_remove(index);
         }
-        // The same address may be written in several ways.
-        let to = to.0.parse::<Address>().ok()?;
-        let (_, refusal) = self.full.iter().find(|(full, _)| *full == to)?;
-        refusal.wait_ms(since, now).map(|retry_after_ms| Rejection::Full { retry_after_ms })
+        refused
     }
 }
 
@@ -87,50 +77,47 @@ mod tests {
 
     use super::*;
 
-    fn to(number: usize) -> AsWritten {
-        AsWritten(format!("\u{e9}{number}@home.example"))
+    fn to(number: usize) -> Address {
+        format!("bo{number}@home.example").parse().unwrap()
     }
 
     #[test]
-    fn a_full_recipient_closes_itself_and_a_rate_closes_all() {
+    fn what_was_sent_before_a_refusal_was_known_is_refused_however_late_it_comes() {
         let now = Instant::now();
-        let (soon, later) = (now + Duration::from_millis(10), now + Duration::from_millis(20));
+        let (until, much_later) = (now + Duration::from_millis(10), now + Duration::from_secs(60));
         let mut closed = Closed::default();
-        closed.close_to(&to(1), soon, now);
-        assert_eq!(closed.refusal(&to(1), now, now), Some(Rejection::Full { retry_after_ms: 11 }));
-        let elsewise = AsWritten("e\u{301}1@home.example".to_owned());
-        assert_eq!(closed.refusal(&elsewise, now, now), Some(Rejection::Full { retry_after_ms: 11 }));
-        assert_eq!(closed.refusal(&to(2), now, now), None);
-        assert_eq!(closed.refusal(&to(1), soon, soon), None);
-        closed.close(later, now);
-        closed.close(soon, now);
-        assert_eq!(closed.refusal(&to(2), soon, soon), Some(Rejection::RateLimited { retry_after_ms: 11 }));
-        assert_eq!(closed.refusal(&to(2), later, later), None);
+        assert_eq!(closed.refusal(&to(1), 1, now), None);
+        closed.close(&to(1), 1, until);
+        assert_eq!(closed.refusal(&to(1), 1, now), Some(Rejection::RateLimited { retry_after_ms: 11 }));
+        assert_eq!(closed.refusal(&to(1), 1, much_later), Some(Rejection::RateLimited { retry_after_ms: 1 }));
+        // Others are none the worse for it.
+        assert_eq!(closed.refusal(&to(2), 1, now), None);
+        // What was sent after it is let in, at once.
+        assert_eq!(closed.refusal(&to(1), 2, now), None);
+        closed.close(&to(1), 2, until);
+        assert_eq!(closed.refusal(&to(1), 2, much_later), Some(Rejection::RateLimited { retry_after_ms: 1 }));
     }
 
     #[test]
-    fn more_full_recipients_than_are_remembered_close_all() {
+    fn an_edge_that_does_not_count_is_refused_for_a_time() {
         let now = Instant::now();
-        let (soon, later) = (now + Duration::from_millis(10), now + Duration::from_millis(20));
+        let until = now + Duration::from_millis(10);
         let mut closed = Closed::default();
-        for number in 0..MAX_FULL {
-            closed.close_to(&to(number), soon, now);
+        closed.close(&to(1), 0, until);
+        assert!(closed.refusal(&to(1), 0, now).is_some());
+        assert_eq!(closed.refusal(&to(1), 0, until), None);
+    }
+
+    #[test]
+    fn more_recipients_than_are_remembered_close_all() {
+        let now = Instant::now();
+        let mut closed = Closed::default();
+        for number in 0..MAX_RECIPIENTS {
+            closed.close(&to(number), 3, now);
         }
-        closed.close_to(&to(MAX_FULL), soon, now);
-        assert_eq!(closed.refusal(&to(99), now, now), Some(Rejection::RateLimited { retry_after_ms: 11 }));
-        // Those that are over make room.
-        closed.close_to(&to(MAX_FULL), later, soon);
-        assert_eq!(closed.refusal(&to(99), soon, soon), None);
-        assert_eq!(closed.refusal(&to(MAX_FULL), soon, soon), Some(Rejection::Full { retry_after_ms: 11 }));
-    }
-
-    #[test]
-    fn what_came_in_before_a_refusal_is_refused_however_late_it_is_decided() {
-        let now = Instant::now();
-        let (refused, much_later) = (now + Duration::from_millis(10), now + Duration::from_secs(60));
-        let mut closed = Closed::default();
-        closed.close(refused, refused);
-        assert_eq!(closed.refusal(&to(1), now, much_later), Some(Rejection::RateLimited { retry_after_ms: 1 }));
-        assert_eq!(closed.refusal(&to(1), much_later, much_later), None);
+        assert_eq!(closed.refusal(&to(99), 3, now), None);
+        closed.close(&to(MAX_RECIPIENTS), 3, now);
+        assert!(closed.refusal(&to(99), 3, now).is_some());
+        assert_eq!(closed.refusal(&to(99), 4, now), None);
     }
 }

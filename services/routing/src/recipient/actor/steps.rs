@@ -41,20 +41,21 @@ impl Actor {
         if job.reply.session.is_over() {
             return Tried::Done;
         }
-        let Job { submission, reply, refused } = job;
+        let Job { submission, reply } = job;
         let reply = match self.machine.repeat(&submission.key(), reply, &mut self.out) {
             Ok(()) => return Tried::Done,
             Err(reply) => reply,
         };
         // Also after a look-up, for what others of this sender were refused meanwhile.
         if let Err(retry_after_ms) = self.shared.strangers.may_ask(&submission.from, &self.address) {
+            reply.session.close(&self.address, reply.generation, retry_after_ms);
             let outcome = Outcome::Rejected(Rejection::RateLimited { retry_after_ms });
             reply.session.answer(outcome, submission.id, reply.to);
             return Tried::Done;
         }
         let (address, sender) = (self.address.clone(), submission.from.address.clone());
         let records = self.shared.records.clone();
-        let mut job = Some(Box::new(Job { submission, reply, refused }));
+        let mut job = Some(Box::new(Job { submission, reply }));
         let tried = records.decide(&address, &sender, |recipient, sender| {
             job.take().map_or(Tried::Done, |job| self.decide(job, recipient, sender))
         });
@@ -82,10 +83,15 @@ impl Actor {
             }
         }
         let now = self.now();
-        let Job { submission, reply, refused } = *job;
-        let refused = refused.or_else(|| reply.session.refuses(&reply.to, reply.since));
+        let Job { submission, reply } = *job;
+        let (session, generation) = (Arc::clone(&reply.session), reply.generation);
+        let refused = session.refuses(&self.address, generation);
         let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused };
-        self.machine.submit(submission, reply, (recipient, sender), now, &mut world, &mut self.out);
+        let records = (recipient, sender);
+        let come_again = self.machine.submit(submission, reply, records, now, &mut world, &mut self.out);
+        if let Some(retry_after_ms) = come_again {
+            session.close(&self.address, generation, retry_after_ms);
+        }
         Tried::Done
     }
 

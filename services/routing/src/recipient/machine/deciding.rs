@@ -35,7 +35,8 @@ impl<R> Machine<R> {
     }
 
     /// Decides about a message. If `recipient` permits it, its account must have been loaded. The order of the checks is
-    /// part of the protocol; a repeat comes before all, since it is told the truth about its first submission.
+    /// part of the protocol; a repeat comes before all, since it is told the truth about its first submission. Gives how
+    /// many milliseconds the sender is to wait if the message is refused for a while: nothing behind it may be accepted before.
     pub(crate) fn submit(
         &mut self,
         submission: Submission,
@@ -44,9 +45,9 @@ impl<R> Machine<R> {
         now: Now,
         world: &mut impl World,
         out: &mut Vec<Output<R>>,
-    ) {
+    ) -> Option<u64> {
         self.last_submission = Some(now.instant);
-        let Err(reply) = self.repeat(&submission.key(), reply, out) else { return };
+        let Err(reply) = self.repeat(&submission.key(), reply, out) else { return None };
         let key = submission.key();
         let decided = match (recipient, sender) {
             (Some(recipient), Some(sender)) if rules::permits(recipient, sender, &submission.from) => {
@@ -55,22 +56,29 @@ impl<R> Machine<R> {
             }
             _ => Err(Rejection::NotAvailable),
         };
-        match decided {
-            Ok((recipient, sender)) => self.accept(submission, reply, (recipient, sender), now, world, out),
-            // Before this process, or before what it remembers, the same message may have been accepted; a repeat gets
-            // the first outcome, also from whom the account has shut out since. Whoever is not let in, this machine need
-            // not have loaded the account; so that nobody learns from it who exists, it is also asked after nobody.
-            Err(rejection) => {
-                let asked = recipient.as_ref().map(|recipient| recipient.account);
-                let remembers_all = asked.is_some() && asked == self.account && !self.forgetful;
-                if remembers_all {
-                    out.push(Output::Answer { reply, id: key.id, outcome: Outcome::Rejected(rejection) });
-                } else {
-                    let account = asked.unwrap_or(NOBODY);
-                    out.push(Output::Verify { account, key, reply, rejection });
-                }
+        let rejection = match decided {
+            Ok((recipient, sender)) => {
+                self.accept(submission, reply, (recipient, sender), now, world, out);
+                return None;
             }
+            Err(rejection) => rejection,
+        };
+        let come_again = match rejection {
+            Rejection::RateLimited { retry_after_ms } | Rejection::Full { retry_after_ms } => Some(retry_after_ms),
+            Rejection::Devices(_) | Rejection::NotAvailable | Rejection::TooLarge => None,
+        };
+        // Before this process, or before what it remembers, the same message may have been accepted; a repeat gets the
+        // first outcome, also from whom the account has shut out since. Whoever is not let in, this machine need not have
+        // loaded the account; so that nobody learns from it who exists, it is also asked after nobody.
+        let asked = recipient.as_ref().map(|recipient| recipient.account);
+        let remembers_all = asked.is_some() && asked == self.account && !self.forgetful;
+        if remembers_all {
+            out.push(Output::Answer { reply, id: key.id, outcome: Outcome::Rejected(rejection) });
+        } else {
+            let account = asked.unwrap_or(NOBODY);
+            out.push(Output::Verify { account, key, reply, rejection });
         }
+        come_again
     }
 
     /// What was asked for by [`Output::Verify`]; `None` when the mailbox did not answer. What a mailbox holds had been
@@ -157,6 +165,7 @@ impl<R> Machine<R> {
             expires_ms: ts_ms.saturating_add(lives_ms),
             origin: rules::origin(recipient, sender),
             charge: submission.charge,
+            trace: submission.trace,
         });
         let mut parts = Vec::with_capacity(submission.enc.len());
         for enc in submission.enc {

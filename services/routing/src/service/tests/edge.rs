@@ -130,7 +130,7 @@ impl Phone {
     }
 
     pub(super) async fn submit(&self, message: Submit) {
-        self.send(ToRouting::Submit(Submitted { message: Some(message) })).await;
+        self.send(ToRouting::Submit(Submitted { message: Some(message), generation: 0 })).await;
     }
 
     pub(super) async fn processed(&self, tag: u64) {
