@@ -21,31 +21,35 @@ test: ## every check and every test
 	@tools/setup.sh test
 	@tools/check.sh
 
-# Minutes of load and faults on many processes and on one, messages a second, and seconds between faults.
+# Minutes of load and faults on many processes and on one, messages and files a second, and seconds between faults.
+# STRICT=1 asserts what a busy machine may miss, too.
 VARIANT ?= scaled-standby-sentinel
 MINUTES ?= 22
 MINUTES_ONE ?= 6
 RATE ?= 800
 RATE_ONE ?= 1200
 PACE ?= 1.1
+MEDIA ?= 1
+STRICT ?=
 
 faults: ## the long ledger test: load, hundreds of faults, and a report (VARIANT, MINUTES, RATE, PACE, SEED, ...)
 	@tools/setup.sh test
 	@echo "building with optimisation (the first time takes some minutes) ..."
 	@cargo build --locked --release -p causeway -p causeway-faults
 	@target/release/causeway-faults run --variant $(VARIANT) --minutes $(MINUTES) --rate $(RATE) --pace $(PACE) \
-		$(if $(SEED),--seed $(SEED))
+		--media $(MEDIA) $(if $(STRICT),--strict) $(if $(SEED),--seed $(SEED))
 	@target/release/causeway-faults run --variant one --minutes $(MINUTES_ONE) --rate $(RATE_ONE) --pace $(PACE) \
-		$(if $(SEED),--seed $(SEED))
+		--media $(MEDIA) $(if $(STRICT),--strict) $(if $(SEED),--seed $(SEED))
 
-planted: ## plant bugs in the servers and see that the ledger test finds each
+planted: ## plant bugs in the servers, see each found, and keep the table in target/faults/planted.md (BUGS=a,b: only these)
 	@tools/setup.sh test
-	@cargo build --locked -p causeway --features planted-bugs
-	@mkdir -p target/planted && cp target/debug/causeway target/planted/
-	@cargo build --locked -p causeway -p causeway-faults
-	@target/debug/causeway-faults planted --binary target/planted/causeway --variant scaled --minutes 1.5 --rate 150 \
-		--accounts 40 --sdk-accounts 4 --pace 2 --quiet \
-		--faults kill,pause,reset,herd,isolate,sync-slow,sync-fails,disk-full,postgres-kill
+	@cargo build --locked -p causeway -p causeway-simulation \
+		--features causeway/planted-bugs,causeway-simulation/planted-bugs
+	@mkdir -p target/planted && cp target/debug/causeway target/debug/causeway-simulation target/planted/
+	@cargo build --locked -p causeway -p causeway-simulation -p causeway-faults
+	@target/debug/causeway-faults planted --binary target/planted/causeway \
+		--simulation target/planted/causeway-simulation $(if $(BUGS),--bugs $(BUGS)) \
+		--minutes 1.5 --rate 150 --accounts 40 --sdk-accounts 4 --pace 2 --drain 60 --quiet
 
 build: ## build all binaries in the profile of the tests
 	@tools/setup.sh build
