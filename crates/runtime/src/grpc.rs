@@ -1,6 +1,9 @@
 //! gRPC between services. In one process the same clients talk over an in-memory pipe, so that there is one interface.
 
 mod endpoints;
+mod guard;
+mod observe;
+mod transport;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,12 +12,16 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::transport::server::Router;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tower::layer::util::{Identity, Stack};
 
 pub use self::endpoints::{Endpoints, check_addresses, connect_any};
+pub use self::guard::{Guard, Guarded};
+pub use self::observe::{Observe, Observed};
+pub use self::transport::{Transport, check_scheme};
 use crate::lifecycle::Lifecycle;
+use crate::telemetry::trace::{TRACEPARENT, TraceContext};
 
 /// Largest gRPC message; a batch of stanzas stays well below it.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -27,9 +34,14 @@ const KEEPALIVE: Duration = Duration::from_secs(1);
 /// Long enough for a busy machine, short enough for those who wait.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
+/// What is around the services of all of Causeway's gRPC servers.
+pub type Layers = Stack<Guard, Stack<Observe, Identity>>;
+/// The services of one gRPC server.
+pub type Router = tonic::transport::server::Router<Layers>;
+
 /// A server with the bounds that all of Causeway's gRPC servers have. Streams live as long as their connection; unary
 /// handlers set their own deadlines by way of [`CALL_TIMEOUT`] in the client.
-pub fn server() -> Server {
+pub fn server() -> Server<Layers> {
     Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(PATIENCE))
@@ -37,6 +49,8 @@ pub fn server() -> Server {
         .max_concurrent_streams(Some(4_096))
         .initial_stream_window_size(Some(1024 * 1024))
         .initial_connection_window_size(Some(8 * 1024 * 1024))
+        .layer(Observe)
+        .layer(Guard)
 }
 
 /// Why a peer cannot be used.
@@ -44,9 +58,16 @@ pub fn server() -> Server {
 pub enum GrpcError {
     /// Not a URI.
     #[error(
-        "{0} is no gRPC address: write it as http://host:port, or dns+http://name:port for all addresses of a name"
+        "{0} is no gRPC address: write it as http://host:port, or dns+http://name:port for all addresses of a name; with \
+         server.tls, with https instead of http"
     )]
     Address(String),
+    /// Plain text where services speak over TLS.
+    #[error("{0} is plain text, and there is server.tls: write it as https://host:port or dns+https://name:port")]
+    Unencrypted(String),
+    /// TLS where services speak in plain text.
+    #[error("{0} is TLS, and there is no server.tls: set it, or write the address as http:// or dns+http://")]
+    NoTls(String),
     /// A service without addresses.
     #[error("no address is given: write one as http://host:port")]
     NoAddress,
@@ -60,13 +81,15 @@ pub enum GrpcError {
 /// # Errors
 /// [`GrpcError::Address`].
 pub fn connect(address: &str) -> Result<Channel, GrpcError> {
+    check_scheme(false, address)?;
     Ok(tune(endpoint(address)?).connect_lazy())
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, GrpcError> {
     let wrong = || GrpcError::Address(address.to_owned());
     let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|_| wrong())?;
-    let whole = endpoint.uri().scheme().is_some() && endpoint.uri().host().is_some();
+    let known = matches!(endpoint.uri().scheme_str(), Some("http" | "https"));
+    let whole = known && endpoint.uri().host().is_some();
     if whole { Ok(endpoint) } else { Err(wrong()) }
 }
 
@@ -86,8 +109,7 @@ fn tune(endpoint: Endpoint) -> Endpoint {
 /// # Errors
 /// [`GrpcError::Serve`].
 pub async fn serve(router: Router, listener: TcpListener, life: &Lifecycle) -> Result<(), GrpcError> {
-    let serving = router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), life.draining());
-    Ok(until(life.last_call(), serving).await?)
+    Transport::Plain.serve(router, listener, life).await
 }
 
 /// Serves `router` inside this process and gives the channel to it.
@@ -133,10 +155,13 @@ where
     tune(Endpoint::from_static("http://causeway")).connect_with_connector_lazy(connector)
 }
 
-/// A request with the deadline of unary calls.
+/// A request with the deadline of unary calls, and the place in a trace that it is made at, if it is in one.
 pub fn call<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(CALL_TIMEOUT);
+    if let Some(value) = TraceContext::current().and_then(|context| context.to_string().parse().ok()) {
+        request.metadata_mut().insert(TRACEPARENT, value);
+    }
     request
 }
 

@@ -7,7 +7,8 @@
 //! - [`grpc`]: gRPC over TCP or, in one process, over an in-memory pipe, with the same client type;
 //! - [`secret_file`]: secrets come from files that only their owner reads;
 //! - [`sentence`]: failures as one sentence for a person;
-//! - [`telemetry`]: logs to standard error.
+//! - [`telemetry`]: logs to standard error;
+//! - [`tls`]: who a process is, and what that lets it do.
 
 pub mod clock;
 pub mod config;
@@ -17,3 +18,4 @@ pub mod lifecycle;
 pub mod secret_file;
 pub mod sentence;
 pub mod telemetry;
+pub mod tls;

@@ -10,12 +10,13 @@ use causeway_key_directory::KeyDirectory;
 use causeway_media_relay::MediaRelay;
 use causeway_routing::Routing;
 use causeway_runtime::clock::{SharedClock, SystemClock};
-use causeway_runtime::grpc::{self, Endpoints};
+use causeway_runtime::grpc::{self, Endpoints, Transport};
 use causeway_runtime::lifecycle::{Ended, Lifecycle, stop_signal};
+use causeway_runtime::tls::Role;
 use tokio::net::TcpListener;
 
 use crate::config::Config;
-use crate::{first_start, health};
+use crate::{first_start, health, transport};
 
 /// Runs until a stop signal or a failure. Stops from the outside in, so that what is open can finish: edge, routing,
 /// then the rest.
@@ -35,6 +36,9 @@ pub(crate) async fn run(config: Config, data: &Path) -> anyhow::Result<Ended> {
     let back = front.later_stage();
     health::serve(&config.server, &front).await?;
 
+    // The services speak inside the process; the operator API is what a key-directory has outside.
+    let transport = transport::open(&config, Role::KeyDirectory, &back)?;
+    let scheme = if matches!(transport, Transport::Plain) { "http" } else { "https" };
     let directory = KeyDirectory::build(config.directory, Arc::clone(&clock)).await?;
     let directory_channel = grpc::in_process(directory.internal_router(), &back);
     let operator = TcpListener::bind(config.server.operator_listen)
@@ -58,7 +62,7 @@ pub(crate) async fn run(config: Config, data: &Path) -> anyhow::Result<Ended> {
     back.spawn_vital("key-directory", directory.serve(back.clone()));
     back.spawn_vital("media-relay", media.serve(back.clone()));
     let back_of_operator = back.clone();
-    back.spawn_vital("operator API", async move { grpc::serve(operator_router, operator, &back_of_operator).await });
+    back.spawn_vital("operator API", async move { transport.serve(operator_router, operator, &back_of_operator).await });
     middle.spawn_vital("routing", routing.serve(middle.clone()));
     health::tell_when_ready(&front, edge.ready());
     front.spawn_vital("edge", edge.serve(front.clone()));
@@ -68,7 +72,7 @@ pub(crate) async fn run(config: Config, data: &Path) -> anyhow::Result<Ended> {
     writeln!(
         std::io::stdout(),
         "causeway: ready edge={edge_address} websocket={websocket} media=http://{media_address} \
-         operator=http://{operator_address} deployment={deployment} root={root}"
+         operator={scheme}://{operator_address} deployment={deployment} root={root}"
     )
     .context("write to standard output")?;
 

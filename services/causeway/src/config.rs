@@ -13,7 +13,10 @@ use causeway_routing::RoutingConfig;
 use causeway_runtime::config::{Check, ConfigError, ensure, within};
 use causeway_runtime::grpc;
 use causeway_runtime::telemetry::{self, LogFormat, TelemetryConfig};
+use causeway_runtime::tls::TlsConfig;
 use serde::{Deserialize, Serialize};
+
+use crate::transport;
 
 /// What a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -66,6 +69,8 @@ pub(crate) struct ServerConfig {
     /// The services' own interfaces are plain text: off this machine they are refused unless this says so, for networks
     /// that encrypt by themselves. Default false.
     pub(crate) allow_plaintext_grpc: bool,
+    /// Mutual TLS on these interfaces and on the operator API. Default none.
+    pub(crate) tls: Option<TlsConfig>,
 }
 
 /// What is logged, and how.
@@ -92,6 +97,7 @@ impl Default for ServerConfig {
             routing_urls: vec!["http://127.0.0.1:7451".to_owned()],
             media_urls: vec!["http://127.0.0.1:7452".to_owned()],
             allow_plaintext_grpc: false,
+            tls: None,
         }
     }
 }
@@ -159,8 +165,9 @@ impl ServerConfig {
             ("server.routing_listen", self.routing_listen, &[Role::Routing]),
             ("server.media_listen", self.media_listen, &[Role::MediaRelay]),
         ] {
-            let allowed = !uses(users) || self.allow_plaintext_grpc || grpc::is_local(&address);
-            let fix = "give a loopback address, or set server.allow_plaintext_grpc where the network itself encrypts";
+            let local = self.allow_plaintext_grpc || grpc::is_local(&address);
+            let allowed = !uses(users) || self.tls.is_some() || local;
+            let fix = "give a loopback address, set server.tls, or set server.allow_plaintext_grpc where the network itself encrypts";
             ensure(field, allowed, address, fix)?;
         }
         Ok(())
@@ -178,6 +185,7 @@ impl Config {
         within("server.shutdown_grace_ms", self.server.shutdown_grace_ms, 100..=600_000)?;
         self.server.check_plaintext(uses)?;
         self.server.check_urls(uses)?;
+        transport::check(self, role)?;
         let readable = telemetry::is_filter(&self.log.filter);
         ensure("log.filter", readable, &self.log.filter, "give a filter such as info, or info,causeway_edge=debug")?;
         self.telemetry.check()?;

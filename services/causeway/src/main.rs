@@ -9,6 +9,7 @@ mod config;
 mod first_start;
 mod health;
 mod single;
+mod transport;
 
 use std::io::Write as _;
 use std::path::PathBuf;

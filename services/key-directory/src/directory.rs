@@ -15,13 +15,12 @@ use causeway_proto::directory::v1::token_keys_server::TokenKeysServer;
 use causeway_redis::{Holds, Redis, counters};
 use causeway_runtime::clock::SharedClock;
 use causeway_runtime::config::Check as _;
-use causeway_runtime::grpc;
+use causeway_runtime::grpc::{self, Router};
 use causeway_runtime::health::{Health, Part};
 use causeway_runtime::lifecycle::Lifecycle;
 use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Router;
 
 use crate::changes::{Changes, Followers};
 use crate::config::{DirectoryConfig, StoreKind};

@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::relay::Relay;
 
 /// The service over both roles.
-pub(crate) fn router(host: Host, relay: Relay) -> tonic::transport::server::Router {
+pub(crate) fn router(host: Host, relay: Relay) -> grpc::Router {
     let service = TicketsServer::new(Service { host, relay }).max_decoding_message_size(64 * 1024);
     grpc::server().add_service(service)
 }

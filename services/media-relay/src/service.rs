@@ -111,7 +111,7 @@ impl MediaRelay {
     }
 
     /// The gRPC service `causeway.media.v1.Tickets`.
-    pub fn router(&self) -> tonic::transport::server::Router {
+    pub fn router(&self) -> causeway_runtime::grpc::Router {
         rpc::router(self.roles.host.clone(), self.roles.relay.clone())
     }
 

@@ -31,8 +31,7 @@ impl Peers {
         Self { channels: Mutex::default(), connect: OnceLock::new(), timeout }
     }
 
-    /// Peers are reached in another way than by TCP. To be called before they are.
-    #[cfg(any(test, feature = "simulation"))]
+    /// Peers are reached in another way than in plain text over TCP. To be called before they are.
     pub(crate) fn connect_by(&self, connect: Connect) {
         let _set_before = self.connect.set(connect);
     }

@@ -10,7 +10,7 @@ use causeway_proto::routing::v1::routing_server::RoutingServer;
 use causeway_redis::{Health, Holds, Redis};
 use causeway_runtime::clock::SharedClock;
 use causeway_runtime::config::Check as _;
-use causeway_runtime::grpc;
+use causeway_runtime::grpc::{self, Router};
 use causeway_runtime::lifecycle::Lifecycle;
 use rand::TryRngCore as _;
 use tokio::sync::mpsc;
@@ -18,7 +18,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
-use tonic::transport::server::Router;
 
 use crate::config::{RoutingConfig, StoreKind};
 use crate::error::RoutingError;
@@ -101,8 +100,7 @@ impl Routing {
         Self::with_mailbox(&config, Arc::new(mailbox), lease, directory, clock, Metrics::new())
     }
 
-    /// For simulations: how a peer is reached by its URL, instead of over TCP.
-    #[cfg(any(test, feature = "simulation"))]
+    /// How a peer is reached by its URL, instead of in plain text over TCP. To be said before it serves.
     #[must_use]
     pub fn reach_peers_by(self, connect: impl Fn(&str) -> Option<Channel> + Send + Sync + 'static) -> Self {
         self.shared.peers.connect_by(Box::new(connect));

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use causeway_proto::directory::v1 as dir;
 use causeway_proto::directory::v1::followed_message::Change as Followed;
 use causeway_proto::wire::v1 as pb;
+use causeway_runtime::grpc::Router;
 use futures::{Stream, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Router;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::clock::BEGIN_S;

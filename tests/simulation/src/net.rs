@@ -7,8 +7,9 @@ use std::task::{Context, Poll};
 
 use futures::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use causeway_runtime::grpc::Router;
 use tonic::transport::Channel;
-use tonic::transport::server::{Connected, Router};
+use tonic::transport::server::Connected;
 use turmoil::net::{TcpListener, TcpStream};
 
 /// A simulated connection, as tonic wants it.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tonic::transport::{Channel, Uri};
+use tonic::transport::Channel;
 
-use super::{GrpcError, connect, connect_with, endpoint};
+use super::transport::{Connection, Dialer, Target};
+use super::{GrpcError, connect_with, endpoint};
 use crate::lifecycle::Lifecycle;
 
 /// How often DNS names are looked up.
@@ -42,16 +42,16 @@ impl Resolver {
 /// One configured address: a replica, or a name that stands for several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Address {
-    /// `http://host:port`.
-    One(String),
-    /// `dns+http://name:port`: each of the name's addresses is a replica.
+    /// `http://host:port`, or with https.
+    One(Target),
+    /// `dns+http://name:port`, or with https: each of the name's addresses is a replica.
     Name { scheme: String, host: String, port: u16 },
 }
 
 impl Address {
     fn parse(address: &str) -> Result<Self, GrpcError> {
         let Some(url) = address.strip_prefix(DNS_SCHEME) else {
-            return endpoint(address).map(|_| Self::One(address.to_owned()));
+            return Target::of(address).map(Self::One);
         };
         let uri = endpoint(url).map_err(|_| GrpcError::Address(address.to_owned()))?.uri().clone();
         match (uri.scheme_str(), uri.host(), uri.port_u16()) {
@@ -62,14 +62,17 @@ impl Address {
         }
     }
 
-    /// The URLs of the replicas now; `None` when the name cannot be looked up.
-    async fn resolve(&self, resolver: &Resolver) -> Option<BTreeSet<String>> {
+    /// The replicas now; `None` when the name cannot be looked up.
+    async fn resolve(&self, resolver: &Resolver) -> Option<BTreeSet<Target>> {
         match self {
-            Self::One(url) => Some(BTreeSet::from([url.clone()])),
+            Self::One(target) => Some(BTreeSet::from([target.clone()])),
             Self::Name { scheme, host, port } => {
                 let looked_up = tokio::time::timeout(LOOK_UP_TIMEOUT, (resolver.0)(host.clone(), *port));
                 match looked_up.await {
-                    Ok(Ok(found)) => Some(found.into_iter().map(|address| format!("{scheme}://{address}")).collect()),
+                    Ok(Ok(found)) => {
+                        let target = |address| Target { url: format!("{scheme}://{address}"), name: host.clone() };
+                        Some(found.into_iter().map(target).collect())
+                    }
                     Ok(Err(error)) => {
                         tracing::debug!(%error, "a service's name could not be looked up");
                         None
@@ -86,7 +89,7 @@ fn parse_all(addresses: &[String]) -> Result<Vec<Address>, GrpcError> {
 }
 
 /// Checks the form of the configured addresses of a service: at least one, each `http://host:port` or
-/// `dns+http://name:port`.
+/// `dns+http://name:port`, or the same with `https`.
 ///
 /// # Errors
 /// [`GrpcError::Address`], [`GrpcError::NoAddress`].
@@ -122,25 +125,7 @@ impl Endpoints {
     /// # Errors
     /// [`GrpcError::Address`], [`GrpcError::NoAddress`].
     pub fn discover(addresses: &[String], life: &Lifecycle) -> Result<Self, GrpcError> {
-        Self::discover_by(Resolver::of_system(), addresses, life)
-    }
-
-    fn discover_by(resolver: Resolver, addresses: &[String], life: &Lifecycle) -> Result<Self, GrpcError> {
-        check_addresses(addresses)?;
-        let addresses = parse_all(addresses)?;
-        let fixed: BTreeSet<String> = addresses
-            .iter()
-            .filter_map(|address| match address {
-                Address::One(url) => Some(url.clone()),
-                Address::Name { .. } => None,
-            })
-            .collect();
-        let first = with_channels(&fixed, &BTreeMap::new());
-        let (sender, current) = watch::channel(Arc::new(first));
-        if addresses.iter().any(|address| matches!(address, Address::Name { .. })) {
-            life.spawn_until_drained(look_up(resolver, addresses, sender));
-        }
-        Ok(Self { current })
+        discover_by(&Dialer::Plain, addresses, life)
     }
 
     /// The replicas now.
@@ -156,19 +141,57 @@ impl Endpoints {
     }
 }
 
-async fn look_up(resolver: Resolver, addresses: Vec<Address>, sender: watch::Sender<Arc<BTreeMap<String, Channel>>>) {
-    let mut known: Vec<BTreeSet<String>> = vec![BTreeSet::new(); addresses.len()];
+fn checked(dialer: &Dialer, addresses: &[String]) -> Result<Vec<Address>, GrpcError> {
+    check_addresses(addresses)?;
+    addresses.iter().try_for_each(|address| dialer.check(address))?;
+    parse_all(addresses)
+}
+
+pub(super) fn discover_by(dialer: &Dialer, addresses: &[String], life: &Lifecycle) -> Result<Endpoints, GrpcError> {
+    discover_with(dialer, Resolver::of_system(), addresses, life)
+}
+
+fn discover_with(
+    dialer: &Dialer,
+    resolver: Resolver,
+    addresses: &[String],
+    life: &Lifecycle,
+) -> Result<Endpoints, GrpcError> {
+    let addresses = checked(dialer, addresses)?;
+    let fixed: BTreeMap<String, Target> = addresses
+        .iter()
+        .filter_map(|address| match address {
+            Address::One(target) => Some((target.url.clone(), target.clone())),
+            Address::Name { .. } => None,
+        })
+        .collect();
+    let first = with_channels(dialer, &fixed, &BTreeMap::new());
+    let (sender, current) = watch::channel(Arc::new(first));
+    if addresses.iter().any(|address| matches!(address, Address::Name { .. })) {
+        life.spawn_until_drained(look_up(dialer.clone(), resolver, addresses, sender));
+    }
+    Ok(Endpoints { current })
+}
+
+async fn look_up(
+    dialer: Dialer,
+    resolver: Resolver,
+    addresses: Vec<Address>,
+    sender: watch::Sender<Arc<BTreeMap<String, Channel>>>,
+) {
+    let mut known: Vec<BTreeSet<Target>> = vec![BTreeSet::new(); addresses.len()];
     loop {
         for (address, known) in addresses.iter().zip(&mut known) {
             if let Some(found) = address.resolve(&resolver).await {
                 *known = found;
             }
         }
-        let urls: BTreeSet<String> = known.iter().flatten().take(MAX_REPLICAS).cloned().collect();
+        let targets = known.iter().flatten().take(MAX_REPLICAS);
+        let targets: BTreeMap<String, Target> = targets.map(|target| (target.url.clone(), target.clone())).collect();
         sender.send_if_modified(|current| {
-            let same = current.keys().eq(urls.iter());
+            let same = current.keys().eq(targets.keys());
             if !same {
-                *current = Arc::new(with_channels(&urls, current));
+                *current = Arc::new(with_channels(&dialer, &targets, current));
             }
             !same
         });
@@ -177,13 +200,17 @@ async fn look_up(resolver: Resolver, addresses: Vec<Address>, sender: watch::Sen
 }
 
 /// A channel for each URL, the one there was where there was one.
-fn with_channels(urls: &BTreeSet<String>, before: &BTreeMap<String, Channel>) -> BTreeMap<String, Channel> {
-    let channel = |url: &String| match before.get(url) {
+fn with_channels(
+    dialer: &Dialer,
+    targets: &BTreeMap<String, Target>,
+    before: &BTreeMap<String, Channel>,
+) -> BTreeMap<String, Channel> {
+    let channel = |target: &Target| match before.get(&target.url) {
         Some(channel) => Some(channel.clone()),
         // Each has the form of an address: it was checked, or made from one that was.
-        None => connect(url).ok(),
+        None => dialer.channel(target).ok(),
     };
-    urls.iter().filter_map(|url| Some((url.clone(), channel(url)?))).collect()
+    targets.iter().filter_map(|(url, target)| Some((url.clone(), channel(target)?))).collect()
 }
 
 /// A channel to whichever replica is there: it stays with one while that answers, and goes on to the next when the
@@ -192,13 +219,16 @@ fn with_channels(urls: &BTreeSet<String>, before: &BTreeMap<String, Channel>) ->
 /// # Errors
 /// [`GrpcError::Address`], [`GrpcError::NoAddress`].
 pub fn connect_any(addresses: &[String]) -> Result<Channel, GrpcError> {
-    connect_any_by(Resolver::of_system(), addresses)
+    connect_any_by(Dialer::Plain, addresses)
 }
 
-fn connect_any_by(resolver: Resolver, addresses: &[String]) -> Result<Channel, GrpcError> {
-    check_addresses(addresses)?;
-    let replicas =
-        Arc::new(AnyOf { resolver, addresses: parse_all(addresses)?, next: AtomicUsize::new(first_choice()) });
+pub(super) fn connect_any_by(dialer: Dialer, addresses: &[String]) -> Result<Channel, GrpcError> {
+    connect_any_with(dialer, Resolver::of_system(), addresses)
+}
+
+fn connect_any_with(dialer: Dialer, resolver: Resolver, addresses: &[String]) -> Result<Channel, GrpcError> {
+    let addresses = checked(&dialer, addresses)?;
+    let replicas = Arc::new(AnyOf { dialer, resolver, addresses, next: AtomicUsize::new(first_choice()) });
     Ok(connect_with(move || {
         let replicas = Arc::clone(&replicas);
         async move { replicas.connect().await }
@@ -206,6 +236,7 @@ fn connect_any_by(resolver: Resolver, addresses: &[String]) -> Result<Channel, G
 }
 
 struct AnyOf {
+    dialer: Dialer,
     resolver: Resolver,
     addresses: Vec<Address>,
     /// Where to begin: behind the replica that was used last, which has just failed or stopped.
@@ -213,35 +244,22 @@ struct AnyOf {
 }
 
 impl AnyOf {
-    async fn connect(&self) -> std::io::Result<TcpStream> {
-        let mut urls = BTreeSet::new();
+    async fn connect(&self) -> std::io::Result<Connection> {
+        let mut targets = BTreeSet::new();
         for address in &self.addresses {
-            urls.extend(address.resolve(&self.resolver).await.unwrap_or_default());
+            targets.extend(address.resolve(&self.resolver).await.unwrap_or_default());
         }
-        let urls: Vec<String> = urls.into_iter().take(MAX_REPLICAS).collect();
+        let targets: Vec<Target> = targets.into_iter().take(MAX_REPLICAS).collect();
         let mut failed = std::io::Error::new(std::io::ErrorKind::NotFound, "no replica is known");
-        for _ in 0..urls.len() {
-            let chosen = &urls[self.next.fetch_add(1, Ordering::Relaxed) % urls.len()];
-            match dial(chosen).await {
+        for _ in 0..targets.len() {
+            let chosen = &targets[self.next.fetch_add(1, Ordering::Relaxed) % targets.len()];
+            match self.dialer.dial(chosen, CONNECT_TIMEOUT).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => failed = error,
             }
         }
         Err(failed)
     }
-}
-
-async fn dial(url: &str) -> std::io::Result<TcpStream> {
-    let wrong = || std::io::Error::new(std::io::ErrorKind::InvalidInput, "no host and port in a replica's address");
-    let uri: Uri = url.parse().map_err(|_| wrong())?;
-    let authority = uri.authority().ok_or_else(wrong)?;
-    let port = authority.port_u16().unwrap_or(80);
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port)))
-        .await
-        .map_err(|_elapsed| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }
 
 /// Spreads the processes of a deployment over the replicas.
@@ -270,10 +288,25 @@ mod tests {
 
     #[test]
     fn addresses_have_one_of_two_forms() {
-        for good in ["http://10.0.0.1:7450", "http://[::1]:7450", "dns+http://routing.causeway.svc:7451"] {
+        for good in [
+            "http://10.0.0.1:7450",
+            "http://[::1]:7450",
+            "dns+http://routing.causeway.svc:7451",
+            "https://routing-1.causeway.svc:7451",
+            "dns+https://routing.causeway.svc:7451",
+        ] {
             check_addresses(&list(&[good])).unwrap();
         }
-        for bad in ["", "routing:7451", "dns+routing:7451", "dns+http://routing", "dns+", "x y"] {
+        for bad in [
+            "",
+            "routing:7451",
+            "ftp://routing:7451",
+            "dns+ftp://routing:7451",
+            "dns+routing:7451",
+            "dns+http://routing",
+            "dns+",
+            "x y",
+        ] {
             let error = check_addresses(&list(&["http://127.0.0.1:1", bad])).unwrap_err().to_string();
             assert!(error.contains("http://host:port"), "{bad}: {error}");
         }
@@ -313,7 +346,7 @@ mod tests {
     async fn replicas_that_appear_in_a_name_are_used_and_those_that_vanish_are_dropped() {
         let (names, life) = (Names::default(), Lifecycle::new());
         let addresses = list(&["dns+http://routing.example:7451", "http://10.0.0.9:7451"]);
-        let mut endpoints = Endpoints::discover_by(names.resolver(), &addresses, &life).unwrap();
+        let mut endpoints = discover_with(&Dialer::Plain, names.resolver(), &addresses, &life).unwrap();
         let urls = |endpoints: &Endpoints| endpoints.current().keys().cloned().collect::<Vec<_>>();
         let of = |last: &[u8]| last.iter().map(|last| format!("http://10.0.0.{last}:7451")).collect::<Vec<_>>();
         assert_eq!(urls(&endpoints), of(&[9]), "nobody knows the name yet");
@@ -344,7 +377,7 @@ mod tests {
         let names = Names::default();
         names.set(&["127.0.0.1"]);
         let name = list(&[&format!("dns+http://routing.example:{port}")]);
-        let channel = connect_any_by(names.resolver(), &name).unwrap();
+        let channel = connect_any_with(Dialer::Plain, names.resolver(), &name).unwrap();
         assert_eq!(answers(&channel).await, Code::Unimplemented);
         names.set(&["127.0.0.2"]);
         first.drain();

@@ -349,7 +349,7 @@ impl Directory {
     }
 }
 
-fn directory_router(directory: &Arc<Directory>) -> tonic::transport::server::Router {
+fn directory_router(directory: &Arc<Directory>) -> grpc::Router {
     grpc::server()
         .add_service(dir::token_keys_server::TokenKeysServer::from_arc(Arc::clone(directory)))
         .add_service(dir::accounts_server::AccountsServer::from_arc(Arc::clone(directory)))
