@@ -6,23 +6,31 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::FetchError;
+use crate::network::Network;
+
+/// Most networks in a configuration.
+const MAX_NETWORKS: usize = 16;
 
 /// Bounds of everything that is fetched from providers.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FetchConfig {
-    /// Lets in `http://` to loopback literals and `localhost`. For demos and tests on one machine only; default false.
+    /// Lets in `http://` to loopback literals and `localhost`. For demos and tests on one machine only. Default false.
     pub allow_loopback_http: bool,
-    /// Resolving and connecting take at most this long. Milliseconds, 100 to 60 000, default 5 000.
+    /// Resolving and connecting take at most this long (100 to 60 000). Default 5 000.
     pub connect_timeout_ms: u64,
-    /// Longest silence while an answer is awaited or read. Milliseconds, 100 to 120 000, default 10 000.
+    /// Longest silence while an answer is awaited or read (100 to 120 000). Default 10 000.
     pub idle_timeout_ms: u64,
-    /// A document or a webhook takes at most this long. Milliseconds, 100 to 120 000, default 30 000.
+    /// A document or a webhook takes at most this long (100 to 120 000). Default 30 000.
     pub total_timeout_ms: u64,
-    /// A stream takes at most this long. Milliseconds, 1 000 to 86 400 000, default 600 000.
+    /// A stream takes at most this long (1 000 to 86 400 000). Default 600 000.
     pub stream_timeout_ms: u64,
-    /// Largest stream in bytes, 1 to 2^40, default 4 GiB.
+    /// Largest stream in bytes (1 to 2^40). Default 4 294 967 296.
     pub max_stream_bytes: u64,
+    /// Networks of the operator's own, as `address/length`, which registered hosts may be in although they are private, for
+    /// instance the home provider's: at most 16. Providers' hosts are checked by whoever registers them, so none of a third
+    /// party should resolve there. https is needed as everywhere. Default none.
+    pub private_networks: Vec<String>,
 }
 
 impl Default for FetchConfig {
@@ -34,6 +42,7 @@ impl Default for FetchConfig {
             total_timeout_ms: 30_000,
             stream_timeout_ms: 600_000,
             max_stream_bytes: 4 * 1024 * 1024 * 1024,
+            private_networks: Vec::new(),
         }
     }
 }
@@ -48,7 +57,14 @@ impl FetchConfig {
         within("idle_timeout_ms", self.idle_timeout_ms, 100..=120_000)?;
         within("total_timeout_ms", self.total_timeout_ms, 100..=120_000)?;
         within("stream_timeout_ms", self.stream_timeout_ms, 1_000..=86_400_000)?;
-        within("max_stream_bytes", self.max_stream_bytes, 1..=1 << 40)
+        within("max_stream_bytes", self.max_stream_bytes, 1..=1 << 40)?;
+        let readable = self.private_networks.iter().all(|network| network.parse::<Network>().is_ok());
+        if readable && self.private_networks.len() <= MAX_NETWORKS { Ok(()) } else { Err(FetchError::Networks) }
+    }
+
+    /// The networks, once they were checked.
+    pub(crate) fn private_networks(&self) -> Vec<Network> {
+        self.private_networks.iter().filter_map(|network| network.parse().ok()).collect()
     }
 
     pub(crate) const fn connect_timeout(&self) -> Duration {

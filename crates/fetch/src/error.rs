@@ -52,6 +52,9 @@ pub enum FetchError {
         /// Largest allowed value.
         most: u64,
     },
+    /// A network in the settings is none.
+    #[error("fetch.private_networks must be up to 16 private blocks as address/length, such as 10.1.0.0/16")]
+    Networks,
 }
 
 impl FetchError {
@@ -71,7 +74,7 @@ impl FetchError {
             Self::Connect => "FETCH_CONNECT",
             Self::Broken => "FETCH_BROKEN",
             Self::Setup => "FETCH_SETUP",
-            Self::Config { .. } => "FETCH_CONFIG",
+            Self::Config { .. } | Self::Networks => "FETCH_CONFIG",
         }
     }
 }

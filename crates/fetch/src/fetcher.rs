@@ -61,7 +61,11 @@ impl Fetcher {
 
     pub(crate) fn with_lookup(config: FetchConfig, lookup: Arc<dyn Lookup>) -> Result<Self, FetchError> {
         config.check()?;
-        let resolver = Arc::new(Guarded { lookup, allow_loopback: config.allow_loopback_http });
+        let resolver = Arc::new(Guarded {
+            lookup,
+            allow_loopback: config.allow_loopback_http,
+            private: config.private_networks(),
+        });
         let builder = || {
             Client::builder()
                 .user_agent(USER_AGENT)

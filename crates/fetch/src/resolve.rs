@@ -10,6 +10,7 @@ use std::sync::Arc;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::address::is_public;
+use crate::network::Network;
 
 /// A host that resolves to more is cut off here.
 const MAX_ADDRESSES: usize = 16;
@@ -41,17 +42,22 @@ impl Lookup for System {
 pub(crate) struct Guarded {
     pub(crate) lookup: Arc<dyn Lookup>,
     pub(crate) allow_loopback: bool,
+    pub(crate) private: Vec<Network>,
 }
 
 impl Resolve for Guarded {
     fn resolve(&self, name: Name) -> Resolving {
         let name = name.as_str().to_owned();
+        let private = self.private.clone();
         let local = self.allow_loopback && name == "localhost";
         let found = self.lookup.lookup(name);
         Box::pin(async move {
             let found = found.await?;
             // One bad answer among good ones is an attempt, not an accident.
-            let fit = found.iter().all(|address| if local { address.is_loopback() } else { is_public(*address) });
+            let own = |address: IpAddr| private.iter().any(|network| network.contains(address));
+            let fit = found
+                .iter()
+                .all(|address| if local { address.is_loopback() } else { is_public(*address) || own(*address) });
             if !fit {
                 return Err(ForbiddenAddress.into());
             }

@@ -27,6 +27,7 @@ fn impatient() -> Fetcher {
         total_timeout_ms: 900,
         stream_timeout_ms: 1_000,
         max_stream_bytes: 100_000,
+        ..FetchConfig::default()
     };
     Fetcher::new(config).unwrap()
 }

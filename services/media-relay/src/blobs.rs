@@ -1,8 +1,8 @@
 //! Ciphertext in an object store: written whole and checked, or not at all.
 //!
-//! Another backend of `object_store` is one more way to make a [`Blobs`]; those whose parts must be large set their own
-//! part size there.
+//! A folder or a bucket; another backend of `object_store` is one more way to make a [`Blobs`].
 
+mod bucket;
 mod id;
 mod put;
 mod sweep;
@@ -17,6 +17,9 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
 
+pub use self::bucket::BucketConfig;
+#[cfg(test)]
+pub(crate) use self::bucket::PART_BYTES;
 pub use self::id::{BlobId, BlobIdError};
 pub use self::put::{Put, PutError};
 pub use self::sweep::Swept;
@@ -28,6 +31,8 @@ pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     /// The folder, when the store is one: unfinished uploads of killed processes are looked for in it.
     folder: Option<PathBuf>,
+    /// Bytes of a part of an upload, all but the last one; 0 if they may be as small as they come.
+    parts: usize,
 }
 
 /// A blob that is being read.
@@ -55,7 +60,7 @@ impl Blobs {
         let probe = folder.join(".writable");
         std::fs::write(&probe, []).and_then(|()| remove(&probe)).map_err(failed)?;
         let store = LocalFileSystem::new_with_prefix(folder)?.with_fsync(true);
-        Ok(Self { store: Arc::new(store), folder: Some(folder.to_owned()) })
+        Ok(Self { store: Arc::new(store), folder: Some(folder.to_owned()), parts: 0 })
     }
 
     /// Bytes of the blob; `None` if there is none.

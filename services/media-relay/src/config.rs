@@ -10,51 +10,57 @@ use causeway_runtime::config::{Check, ConfigError, ensure, in_section, within};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::blobs::BucketConfig;
+
 /// Settings of one media-relay.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MediaConfig {
-    /// Address of the HTTP listener; port 0 takes a free one. Default 127.0.0.1:7446.
+    /// Address of the HTTP listener; port 0 takes a free one. Default `127.0.0.1:7446`.
     pub listen: SocketAddr,
     /// URL under which clients and other operators' relays reach the listener, `http` or `https`, without query. Absent:
     /// `http://` and the bound address, which is accepted only when `listen` is a loopback address.
     pub public_base: Option<String>,
-    /// Folder of the blobs; made if it is absent. Default `causeway-data/media`.
+    /// Where the blobs are: `folder`, or `s3`, an object store over the network. Default `folder`.
+    pub store: StoreKind,
+    /// Folder of the blobs if `store` is `folder`; made if it is absent. Default `causeway-data/media`.
     pub data_dir: PathBuf,
+    /// The bucket of the blobs if `store` is `s3`.
+    pub s3: BucketConfig,
     /// File with the key that seals tickets, 32 bytes; made with mode 0600 if it is absent. Default: `ticket.key` in
     /// `data_dir`. Replicas that serve one another's tickets share it.
     pub ticket_key_file: Option<PathBuf>,
-    /// How long a ticket is good for, in seconds: 600 (10 to 86 400).
+    /// How long a ticket is good for, in seconds (10 to 86 400). Default 600.
     pub ticket_ttl_s: u64,
-    /// How often one ticket may be presented: 64 (1 to 10 000). Resumed downloads need some.
+    /// How often one ticket may be presented (1 to 10 000). Default 64. Resumed downloads need some.
     pub max_ticket_uses: u32,
-    /// How many tickets, of both kinds together, one account gets at once: 60 (1 to 10 000).
+    /// How many tickets, of both kinds together, one account gets at once (1 to 10 000). Default 60.
     pub ticket_burst: u32,
-    /// How many more it gets in a minute: 60 (1 to 10 000).
+    /// How many more it gets in a minute (1 to 10 000). Default 60.
     pub tickets_per_minute: u32,
-    /// Largest ciphertext in bytes, both roles: 100 MiB (1 KiB to 4 GiB).
+    /// Largest ciphertext in bytes, both roles (1 024 to 4 294 967 296). Default 104 857 600.
     pub max_blob_bytes: u64,
-    /// Transfers at one time; further ones get 503: 256 (1 to 100 000). Fetches without a ticket get half of them.
+    /// Transfers at one time; further ones get 503 (1 to 100 000). Default 256. Fetches without a ticket get half of them.
     pub max_transfers: u32,
-    /// Uploads and relayed downloads of one account at one time; further ones get 503: 8 (1 to 100 000).
+    /// Uploads and relayed downloads of one account at one time; further ones get 503 (1 to 100 000). Default 8.
     pub max_transfers_per_account: u32,
-    /// A transfer that is slower, on average over 30 s of waiting for the peer, is cut off, in bytes a second: 1 024 (0 to
-    /// 1 048 576; 0 demands nothing).
+    /// A transfer that is slower, on average over 30 s of waiting for the peer, is cut off, in bytes a second; 0 demands
+    /// nothing (0 to 1 048 576). Default 1 024.
     pub min_bytes_per_s: u32,
-    /// Open HTTP connections; further ones are closed at once: 1 024 (1 to 100 000).
+    /// Open HTTP connections; further ones are closed at once (1 to 100 000). Default 1 024.
     pub max_connections: u32,
-    /// Open HTTP connections of one network (IPv4 /24, IPv6 /64); further ones are closed at once: 256 (1 to 100 000).
-    /// Behind a proxy all connections are of its network: set it to `max_connections` there.
+    /// Open HTTP connections of one network (IPv4 /24, IPv6 /64); further ones are closed at once (1 to 100 000). Default
+    /// 256. Behind a proxy all connections are of its network: set it to `max_connections` there.
     pub max_connections_per_network: u32,
-    /// A transfer in which nothing moves for this long is cut off, in milliseconds: 15 000 (100 to 600 000).
+    /// A transfer in which nothing moves for this long is cut off (100 to 600 000). Default 15 000.
     pub idle_timeout_ms: u64,
-    /// A transfer that takes longer is cut off, in milliseconds: 900 000 (1 000 to 86 400 000).
+    /// A transfer that takes longer is cut off (1 000 to 86 400 000). Default 900 000.
     pub transfer_timeout_ms: u64,
-    /// Bytes for which one account gets upload tickets in a day (UTC): 2 GiB (1 KiB to 1 TiB).
+    /// Bytes for which one account gets upload tickets in a day (UTC) (1 024 to 2^40). Default 2 147 483 648.
     pub daily_upload_bytes: u64,
-    /// Blobs older than this are deleted, in days: 35 (1 to 3 650). Messages wait for at most 30 days.
+    /// Blobs older than this are deleted (1 to 3 650). Default 35. Messages wait for at most 30 days.
     pub retention_days: u32,
-    /// How often orphans and old blobs are looked for, in seconds: 3 600 (1 to 86 400).
+    /// How often orphans and old blobs are looked for (1 to 86 400). Default 3 600.
     pub sweep_interval_s: u64,
     /// Where replicas count the uses of upload tickets together: section `[media.redis]`. Default: nowhere, which is right
     /// for one replica only. Without an answer from it uploads get 503 (docs/redis.md).
@@ -63,12 +69,24 @@ pub struct MediaConfig {
     pub fetch: FetchConfig,
 }
 
+/// Where blobs are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoreKind {
+    /// A folder.
+    Folder,
+    /// An object store that speaks S3.
+    S3,
+}
+
 impl Default for MediaConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7446)),
             public_base: None,
+            store: StoreKind::Folder,
             data_dir: PathBuf::from("causeway-data/media"),
+            s3: BucketConfig::default(),
             ticket_key_file: None,
             ticket_ttl_s: 600,
             max_ticket_uses: 64,
@@ -108,6 +126,9 @@ impl Check for MediaConfig {
         within("media.daily_upload_bytes", self.daily_upload_bytes, 1024..=1024 * 1024 * 1024 * 1024)?;
         within("media.retention_days", self.retention_days, 1..=3_650)?;
         within("media.sweep_interval_s", self.sweep_interval_s, 1..=86_400)?;
+        if self.store == StoreKind::S3 {
+            in_section("media", self.s3.check())?;
+        }
         if let Some(redis) = &self.redis {
             in_section("media", redis.check())?;
         }

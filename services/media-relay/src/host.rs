@@ -35,7 +35,7 @@ use rand::TryRngCore as _;
 use rand::rngs::OsRng;
 use url::Url;
 
-use crate::blobs::{BlobId, Blobs, Swept};
+use crate::blobs::{BlobId, Blobs, BucketConfig, Swept};
 use crate::error::{MediaError, RequestError};
 use crate::http::answer::Refusal;
 use crate::http::transfers::{TransferLimits, Transfers};
@@ -53,6 +53,8 @@ pub struct HostConfig {
     pub public_base: Url,
     /// Folder of the blobs; made if it is absent.
     pub data_dir: PathBuf,
+    /// The bucket that holds them instead.
+    pub bucket: Option<BucketConfig>,
     /// How long an upload ticket is good for.
     pub ticket_ttl: Duration,
     /// Largest ciphertext in bytes.
@@ -81,6 +83,7 @@ impl Default for HostConfig {
         Self {
             public_base: Url::parse("http://127.0.0.1:7446").expect("a constant URL parses"),
             data_dir: PathBuf::from("media"),
+            bucket: None,
             ticket_ttl: Duration::from_secs(service.ticket_ttl_s),
             max_blob_bytes: service.max_blob_bytes,
             max_transfers: service.max_transfers,
@@ -144,7 +147,7 @@ impl Host {
     /// Opens the blobs.
     ///
     /// # Errors
-    /// [`MediaError::File`] and [`MediaError::Store`] when the folder cannot be used.
+    /// [`MediaError::File`], [`MediaError::Secret`] and [`MediaError::Store`] when the folder or bucket cannot be used.
     pub async fn build(config: HostConfig, tickets: Arc<Tickets>, clock: SharedClock) -> Result<Self, MediaError> {
         let transfers = Transfers::new(config.transfers());
         Self::sharing(config, tickets, clock, transfers).await
@@ -157,10 +160,15 @@ impl Host {
         clock: SharedClock,
         transfers: Transfers,
     ) -> Result<Self, MediaError> {
-        let folder = config.data_dir.clone();
-        let blobs = tokio::task::spawn_blocking(move || Blobs::in_folder(&folder)).await.map_err(|error| {
-            MediaError::File { path: config.data_dir.clone(), source: std::io::Error::other(error) }
-        })??;
+        let blobs = match &config.bucket {
+            Some(bucket) => Blobs::in_bucket(bucket).await?,
+            None => {
+                let folder = config.data_dir.clone();
+                tokio::task::spawn_blocking(move || Blobs::in_folder(&folder)).await.map_err(|error| {
+                    MediaError::File { path: config.data_dir.clone(), source: std::io::Error::other(error) }
+                })??
+            }
+        };
         let prefix = format!("{}{PATH}", config.public_base.as_str().trim_end_matches('/'));
         let quota = Quota::new(config.daily_upload_bytes);
         Ok(Self(Arc::new(Inner { blobs, tickets, transfers, quota, clock, config, prefix })))

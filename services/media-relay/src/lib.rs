@@ -24,7 +24,7 @@ mod service;
 mod shares;
 pub mod tickets;
 
-pub use config::MediaConfig;
+pub use config::{MediaConfig, StoreKind};
 pub use error::{MediaError, RequestError};
 pub use service::MediaRelay;
 

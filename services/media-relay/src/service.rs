@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::config::MediaConfig;
+use crate::config::{MediaConfig, StoreKind};
 use crate::error::MediaError;
 use crate::host::{self, Host, HostConfig};
 use crate::http::answer::Refusal;
@@ -65,6 +65,7 @@ impl MediaRelay {
         let host = HostConfig {
             public_base: public_base.clone(),
             data_dir: config.data_dir.clone(),
+            bucket: (config.store == StoreKind::S3).then(|| config.s3.clone()),
             ticket_ttl,
             max_blob_bytes: config.max_blob_bytes,
             max_transfers: config.max_transfers,

@@ -1,5 +1,6 @@
 //! The service over real sockets: a relay, a provider's host beside it, and hosts that misbehave.
 
+mod bucket;
 mod crowds;
 mod downloads;
 mod grpc;

@@ -1,4 +1,4 @@
-//! Real PostgreSQL and Redis servers for tests, each in a folder and on a port of its own.
+//! Real PostgreSQL, Redis and S3 servers for tests, each in a folder and on a port of its own.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), causeway_test_servers::ServerError> {
@@ -12,6 +12,7 @@
 //! temporary files is swept away by the next one that starts a server. Nothing is shared between servers but the template
 //! of a new PostgreSQL cluster (`target/test-servers`), so any number of test processes may start theirs at once.
 
+mod bucket;
 mod error;
 mod folder;
 mod port;
@@ -19,6 +20,7 @@ mod postgres;
 mod process;
 mod redis;
 
+pub use bucket::Bucket;
 pub use error::ServerError;
 pub use folder::Folder;
 pub use port::Port;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use causeway_identity::Domain;
 use causeway_identity::token::Algorithm;
+use url::Url;
 
 /// Settings of one stand-in provider.
 #[derive(Debug, Clone)]
@@ -13,8 +14,10 @@ pub struct SandboxConfig {
     pub data_dir: PathBuf,
     /// The domain that its users' addresses end with.
     pub domain: Domain,
-    /// Where to listen: a loopback address; port 0 takes a free one.
+    /// Where to listen: a loopback address, unless there is a `public_base`; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Its `https` URL, if a TLS proxy that others reach is before it: in a network for demonstrations only.
+    pub public_base: Option<Url>,
     /// Audience of its tokens: the name of the deployment whose network its users join.
     pub audience: String,
     /// Algorithm of new signing keys. Keys that are there already keep theirs.
@@ -28,6 +31,7 @@ impl SandboxConfig {
             data_dir,
             domain,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            public_base: None,
             audience: "causeway.local".to_owned(),
             alg: Algorithm::EdDsa,
         }

@@ -16,6 +16,7 @@ use causeway_runtime::sentence;
 use causeway_runtime::telemetry::{self, LogFormat};
 use causeway_sandbox::{Provider, Sandbox, SandboxConfig};
 use clap::{Parser, ValueEnum};
+use url::Url;
 
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -33,6 +34,9 @@ struct Arguments {
     /// Loopback address to listen on; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// Its https URL, if a TLS proxy is before it in a network for demonstrations; it may listen anywhere then
+    #[arg(long, value_name = "URL")]
+    public_url: Option<Url>,
     /// Algorithm of new signing keys
     #[arg(long, value_enum, default_value_t = Alg::EdDsa)]
     alg: Alg,
@@ -64,7 +68,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { data, domain, listen, alg, audience } = arguments;
+    let Arguments { data, domain, listen, public_url, alg, audience } = arguments;
     if !(1..=255).contains(&audience.len()) {
         bail!("--audience must be 1 to 255 bytes: give the name of the deployment");
     }
@@ -73,7 +77,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Alg::Es256 => Algorithm::Es256,
         Alg::Rs256 => Algorithm::Rs256,
     };
-    let config = SandboxConfig { data_dir: data, domain, listen, audience, alg };
+    let config = SandboxConfig { data_dir: data, domain, listen, public_base: public_url, audience, alg };
     let sandbox = Sandbox::build(config, Arc::new(SystemClock)).await?;
     // From before the ready line on: whoever reads it may send a signal at once.
     let stop = stop_signal();

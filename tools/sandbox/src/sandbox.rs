@@ -40,7 +40,8 @@ impl Sandbox {
     /// # Errors
     /// [`SandboxError`], one sentence that says what to mend.
     pub async fn build(config: SandboxConfig, clock: SharedClock) -> Result<Self, SandboxError> {
-        if !config.listen.ip().is_loopback() {
+        let behind_tls = config.public_base.as_ref().is_some_and(|base| base.scheme() == "https");
+        if !config.listen.ip().is_loopback() && !behind_tls {
             return Err(SandboxError::NotLoopback(config.listen));
         }
         let bind = |source| SandboxError::Bind { address: config.listen, source };
@@ -57,7 +58,13 @@ impl Sandbox {
         let pushes =
             Pushes::new(&webhook_secret).ok_or_else(|| SandboxError::WebhookSecret(webhook_secret_file.clone()))?;
 
-        let base = format!("http://{local}");
+        let (base, authority) = match &config.public_base {
+            Some(base) => {
+                let authority = base.as_str().trim_start_matches("https://").trim_end_matches('/').to_owned();
+                (format!("{}://{authority}", base.scheme()), authority)
+            }
+            None => (format!("http://{local}"), local.to_string()),
+        };
         let media = HostConfig {
             public_base: base.parse().map_err(|_| SandboxError::NotLoopback(local))?,
             data_dir: config.data_dir.join("media"),
@@ -66,7 +73,7 @@ impl Sandbox {
         let tickets = Arc::new(Tickets::open(&config.data_dir.join("ticket.key"), clock.clone())?);
         let provider = Provider(Arc::new(Inner {
             domain: config.domain,
-            authority: local.to_string(),
+            authority,
             base,
             audience: config.audience,
             alg,

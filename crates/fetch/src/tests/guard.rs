@@ -213,7 +213,7 @@ async fn every_answer_of_the_resolver_is_checked() {
         &["8.8.8.8", "2606:4700::1"],
         &[],
     ]);
-    let guarded = Guarded { lookup, allow_loopback: true };
+    let guarded = Guarded { lookup, allow_loopback: true, private: Vec::new() };
     let resolve = async || guarded.resolve("media.birdy.example".parse().unwrap()).await;
     let forbidden = |result: Result<_, Box<dyn std::error::Error + Send + Sync>>| {
         result.err().is_some_and(|error| error.is::<ForbiddenAddress>())
@@ -226,10 +226,24 @@ async fn every_answer_of_the_resolver_is_checked() {
     assert_eq!(resolve().await.unwrap().count(), 2);
     assert!(resolve().await.is_err());
 
-    let guarded = Guarded { lookup: Script::new([&["127.0.0.1"], &["8.8.8.8"]]), allow_loopback: true };
+    let lookup = Script::new([&["127.0.0.1"], &["8.8.8.8"]]);
+    let guarded = Guarded { lookup, allow_loopback: true, private: Vec::new() };
     let resolve = async || guarded.resolve("localhost".parse().unwrap()).await;
     assert!(resolve().await.is_ok());
     assert!(forbidden(resolve().await.map(drop)));
+
+    // The operator's own network, where a setting says so, and no other.
+    let lookup = Script::new([&["172.28.0.9"], &["172.28.1.9"], &["127.0.0.1"], &["172.28.0.9", "10.0.0.1"]]);
+    let config = FetchConfig { private_networks: vec!["172.28.0.0/24".to_owned()], ..FetchConfig::default() };
+    config.check().unwrap();
+    let guarded = Guarded { lookup, allow_loopback: false, private: config.private_networks() };
+    let resolve = async || guarded.resolve("home.example".parse().unwrap()).await;
+    assert!(resolve().await.is_ok());
+    for _ in 0..3 {
+        assert!(forbidden(resolve().await.map(drop)));
+    }
+    let loopback = FetchConfig { private_networks: vec!["127.0.0.0/8".to_owned()], ..FetchConfig::default() };
+    assert_eq!(loopback.check(), Err(FetchError::Networks));
 }
 
 #[tokio::test]

@@ -32,6 +32,38 @@ impl Host {
 
 /// The store's failure, for the client and the log.
 pub(super) fn away(error: &MediaError) -> Refusal {
-    tracing::warn!(%error, "the object store failed");
+    tracing::warn!(error = without_names(&error.to_string()), "the object store failed");
     Refusal::Busy
+}
+
+/// The text without names of blobs, each of which is the right to read one.
+fn without_names(text: &str) -> String {
+    let mut told = String::with_capacity(text.len());
+    let mut digits = String::new();
+    // A space at the end, so that the last run of digits ends too.
+    for character in text.chars().chain([' ']) {
+        if character.is_ascii_hexdigit() {
+            digits.push(character);
+            continue;
+        }
+        told.push_str(if digits.len() >= 32 { "<blob>" } else { &digits });
+        digits.clear();
+        told.push(character);
+    }
+    told.truncate(told.len() - 1);
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_names;
+
+    #[test]
+    fn a_log_names_no_blob() {
+        let name = "0123456789abcdef".repeat(2);
+        let told = without_names(&format!("Error performing GET http://s3/b/blobs/01/{name} in 10ms: 503"));
+        assert_eq!(told, "Error performing GET http://s3/b/blobs/01/<blob> in 10ms: 503");
+        assert_eq!(without_names(&name), "<blob>");
+        assert_eq!(without_names("dead"), "dead");
+    }
 }
