@@ -38,9 +38,16 @@ use crate::consent::Consent;
 use crate::keys::VerifiedPrekeys;
 use crate::providers::{Provider, ProviderSettings, ProviderStatus, TokenKeySet};
 
-/// For each connection. All statements go by an index to a few rows of one account, so one plan is as good as another, and
-/// to make a plan each time costs more than to run it.
-const SETTINGS: &[(&str, &str)] = &[("plan_cache_mode", "force_generic_plan"), ("jit", "off")];
+/// For each connection. All statements go by an index to a few rows of some accounts, so one plan is as good as another,
+/// and to make a plan each time costs more than to run it. A plan that was made while the tables were small or unknown
+/// must not be another one.
+const SETTINGS: &[(&str, &str)] = &[
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+];
 
 /// The directory's state in PostgreSQL.
 ///

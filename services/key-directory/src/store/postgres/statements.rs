@@ -33,8 +33,12 @@ statements! {
     FREE_ADDRESS = "DELETE FROM addresses WHERE account_id = $1 AND address = $2";
     /// Who changes an account, or takes keys from it, holds this row until the end of the transaction.
     LOCK_ACCOUNT = "SELECT address FROM accounts WHERE account_id = $1 FOR UPDATE";
-    /// The same, but gives nothing if somebody else holds the row.
-    LOCK_ACCOUNT_IF_FREE = "SELECT address FROM accounts WHERE account_id = $1 FOR UPDATE SKIP LOCKED";
+    /// The same for several, in an order, so that nobody waits in a circle.
+    LOCK_ACCOUNTS = "
+        SELECT account_id, address FROM accounts WHERE account_id = ANY($1::bytea[]) ORDER BY account_id FOR UPDATE";
+    /// The same, but gives nothing for those that somebody else holds.
+    LOCK_ACCOUNTS_IF_FREE = "
+        SELECT account_id, address FROM accounts WHERE account_id = ANY($1::bytea[]) FOR UPDATE SKIP LOCKED";
     CREATE_ACCOUNT = "
         INSERT INTO accounts (account_id, address, provider_id, created_ms, interop, inbox, reach)
         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (account_id) DO NOTHING";
@@ -148,45 +152,52 @@ statements! {
             (SELECT count(*) FROM one_time_prekeys k
              WHERE k.account_id = $1 AND k.device_id = d.device_id AND k.kind = 2 AND k.public_key IS NOT NULL)
         FROM devices d WHERE d.account_id = $1 AND d.device_id = ANY($2::integer[])";
-    /// Takes from each of the devices the key of each kind that was uploaded first: its row stays, without the key, for as
-    /// long as it is remembered. Keys leave in the order of their places, so what is $3 behind was handed out long ago.
-    /// Gives what bundles are made of; the counts are those from before.
+    /// Takes from each of the devices as many keys of each kind as it has claims, those that were uploaded first: their rows
+    /// stay, without the keys, for as long as they are remembered. Keys leave in the order of their places, so what is $4
+    /// behind was handed out long ago. Devices are named by their accounts, ids and numbers of claims; each once.
     ///
-    /// Sound only under the lock of the account, taken by a statement before: this one reads what is there when it
+    /// Gives for the n-th of them a row without a place (what a bundle is made of, but for the one-time keys, and the counts
+    /// from before), if it is there, and a row with its place for each key.
+    ///
+    /// Sound only under the locks of the accounts, taken by a statement before: this one reads what is there when it
     /// begins. Were it not so, `taken` finds the key gone and gives nothing, rather than giving it twice.
     TAKE_PREKEYS = "
-        WITH first AS MATERIALIZED (
-            SELECT f.device_id, f.kind, f.place, f.key_id, f.public_key, f.signature
-            FROM unnest($2::integer[]) AS device (id)
+        WITH asked AS MATERIALIZED (
+            SELECT * FROM unnest($1::bytea[], $2::integer[], $3::bigint[]) WITH ORDINALITY
+                AS asked (account_id, device_id, claims, n)
+        ), first AS MATERIALIZED (
+            SELECT asked.n, asked.account_id, f.device_id, f.kind, f.place, f.key_id, f.public_key, f.signature
+            FROM asked
             CROSS JOIN (VALUES (1::smallint), (2::smallint)) AS kind (number)
             CROSS JOIN LATERAL (
                 SELECT k.* FROM one_time_prekeys k
-                WHERE k.account_id = $1 AND k.device_id = device.id AND k.kind = kind.number
+                WHERE k.account_id = asked.account_id AND k.device_id = asked.device_id AND k.kind = kind.number
                     AND k.public_key IS NOT NULL
-                ORDER BY k.place LIMIT 1) AS f
+                ORDER BY k.place LIMIT asked.claims) AS f
         ), taken AS (
             UPDATE one_time_prekeys k SET public_key = NULL, signature = NULL FROM first
-            WHERE k.account_id = $1 AND k.device_id = first.device_id AND k.kind = first.kind
+            WHERE k.account_id = first.account_id AND k.device_id = first.device_id AND k.kind = first.kind
                 AND k.place = first.place AND k.public_key IS NOT NULL
-            RETURNING k.device_id, k.kind
+            RETURNING first.n, first.place, first.kind, first.key_id, first.public_key, first.signature
         ), forgotten AS (
             DELETE FROM one_time_prekeys k USING first
-            WHERE k.account_id = $1 AND k.device_id = first.device_id AND k.kind = first.kind
-                AND k.place <= first.place - $3::bigint AND k.public_key IS NULL
-        ), given AS (
-            SELECT * FROM first JOIN taken USING (device_id, kind)
+            WHERE k.account_id = first.account_id AND k.device_id = first.device_id AND k.kind = first.kind
+                AND k.place <= first.place - $4::bigint AND k.public_key IS NULL
         )
-        SELECT d.device_id, d.registration_id, d.identity_key, d.signed_id, d.signed_key, d.signed_signature,
-            d.last_resort_id, CASE WHEN kyber.kind IS NULL THEN d.last_resort_key END, d.last_resort_signature,
+        SELECT asked.n, NULL::bigint, d.device_id, d.registration_id, d.identity_key,
+            d.signed_id, d.signed_key, d.signed_signature,
+            d.last_resort_id, d.last_resort_key, d.last_resort_signature,
             (SELECT count(*) FROM one_time_prekeys k
-             WHERE k.account_id = $1 AND k.device_id = d.device_id AND k.kind = 1 AND k.public_key IS NOT NULL),
+             WHERE k.account_id = asked.account_id AND k.device_id = d.device_id AND k.kind = 1
+                AND k.public_key IS NOT NULL),
             (SELECT count(*) FROM one_time_prekeys k
-             WHERE k.account_id = $1 AND k.device_id = d.device_id AND k.kind = 2 AND k.public_key IS NOT NULL),
-            ec.key_id, ec.public_key, ec.signature, kyber.key_id, kyber.public_key, kyber.signature
-        FROM devices d
-        LEFT JOIN given ec ON ec.device_id = d.device_id AND ec.kind = 1
-        LEFT JOIN given kyber ON kyber.device_id = d.device_id AND kyber.kind = 2
-        WHERE d.account_id = $1 AND d.device_id = ANY($2::integer[])";
+             WHERE k.account_id = asked.account_id AND k.device_id = d.device_id AND k.kind = 2
+                AND k.public_key IS NOT NULL)
+        FROM asked JOIN devices d ON d.account_id = asked.account_id AND d.device_id = asked.device_id
+        UNION ALL
+        SELECT taken.n, taken.place, taken.kind::integer, NULL, NULL, taken.key_id, taken.public_key, taken.signature,
+            NULL, NULL, NULL, NULL, NULL
+        FROM taken";
 
     // Providers
 
@@ -259,7 +270,8 @@ mod tests {
         found
     }
 
-    /// Tables of accounts that the statement touches without naming the account in them as `$1`.
+    /// Tables of accounts that the statement touches without naming the account in them as `$1`, or as one of the accounts
+    /// in `$1` where it is for several.
     fn unbound(sql: Sql) -> Vec<String> {
         let words = words(sql);
         let tables = tables(&words);
@@ -270,11 +282,24 @@ mod tests {
         let is_bound = |alias: &String| {
             let column = if alias.is_empty() { "account_id".to_owned() } else { format!("{alias}.account_id") };
             let touched = tables.iter().filter(|(table, other)| other == alias && of_accounts(table)).count();
+            let one = joined.matches(&format!(" {column} = $1")).count();
+            let any = joined.matches(&format!(" {column} = ANY ( $1")).count();
+            let listed =
+                ["asked", "first"].map(|list| joined.matches(&format!(" {column} = {list}.account_id")).count());
+            let listed: usize = if lists_accounts(&joined) { listed.iter().sum() } else { 0 };
             let inserted = if alias.is_empty() { inserted } else { 0 };
-            joined.matches(&format!(" {column} = $1")).count() + inserted >= touched
+            one + any + listed + inserted >= touched
         };
         let unbound = tables.iter().filter(|(table, alias)| of_accounts(table) && !is_bound(alias));
         unbound.map(|(table, _)| table.clone()).collect()
+    }
+
+    /// `asked` holds accounts of `$1`, and `first`, if there is one, accounts of `asked`.
+    fn lists_accounts(joined: &str) -> bool {
+        let asked = joined.contains("WITH asked AS MATERIALIZED ( SELECT * FROM unnest ( $1 : : bytea")
+            && joined.contains("AS asked ( account_id ,");
+        let first = "first AS MATERIALIZED ( SELECT asked.n , asked.account_id , ";
+        asked && (!joined.contains(" first AS ") || joined.contains(first))
     }
 
     #[test]
@@ -308,6 +333,8 @@ mod tests {
         assert_eq!(wrong("SELECT 1 FROM devices WHERE account_id = $2"), ["devices"]);
         let joined = "SELECT 1 FROM accounts a JOIN devices d ON d.account_id = a.account_id WHERE a.account_id = $1";
         assert_eq!(wrong(joined), ["devices"]);
+        let list = "SELECT 1 FROM devices d JOIN asked ON d.account_id = asked.account_id";
+        assert_eq!(wrong(list), ["devices"]);
         let inner = "DELETE FROM devices WHERE account_id = $1 AND device_id = (SELECT max(device_id) FROM devices)";
         assert_eq!(wrong(inner), ["devices", "devices"]);
         assert_eq!(
