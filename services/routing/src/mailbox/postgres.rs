@@ -55,7 +55,8 @@ struct Reader {
     postgres: Postgres,
     timeout: Duration,
     pages: Semaphore,
-    /// For what strangers can make happen, so that it does not hold up devices that read their messages.
+    /// For what strangers can make happen: a few, so that one that is slow does not delay the others, and no more, so that
+    /// they do not hold up devices that read their messages. Writers have connections of their own.
     checks: Semaphore,
     leases: Semaphore,
     sweeps: Semaphore,
@@ -97,7 +98,7 @@ impl PostgresMailbox {
             postgres,
             timeout: config.write_timeout(),
             pages: Semaphore::new(config.page_readers()),
-            checks: Semaphore::new(1),
+            checks: Semaphore::new(config.checkers()),
             leases: Semaphore::new(1),
             sweeps: Semaphore::new(1),
             registered: Mutex::default(),

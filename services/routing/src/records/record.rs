@@ -47,7 +47,9 @@ impl Record {
         let mut devices = Vec::with_capacity(record.devices.len());
         for device in record.devices {
             let id = DeviceId::new(device.id).map_err(|_| "devices")?;
-            devices.push(RecordDevice { id, registration: device.registration_id, push_token: device.push_token });
+            // A slice would keep the whole answer in memory for as long as the record is known.
+            let push_token = Bytes::copy_from_slice(&device.push_token);
+            devices.push(RecordDevice { id, registration: device.registration_id, push_token });
         }
         devices.sort_by_key(|device| device.id);
         if devices.len() > DeviceId::MAX_PER_ACCOUNT || devices.windows(2).any(|pair| pair[0].id == pair[1].id) {
@@ -81,5 +83,30 @@ impl Record {
 
     pub(crate) fn device(&self, id: DeviceId) -> Option<&RecordDevice> {
         self.devices.iter().find(|device| device.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn a_record_keeps_nothing_of_the_answer_that_it_came_in() {
+        let device = pb::RecordDevice { id: 1, registration_id: 101, push_token: Bytes::from_static(b"wake me") };
+        let record = pb::Record {
+            account_id: Bytes::from_static(&[2; 16]),
+            address: "ada@home.example".to_owned(),
+            provider_domain: "home.example".to_owned(),
+            provider_kind: wire::ProviderKind::Home.into(),
+            devices: vec![device],
+            ..pb::Record::default()
+        };
+        let received = Bytes::from(record.encode_to_vec());
+        let record = pb::Record::decode(received.clone()).unwrap();
+        let kept = Record::parse(record, &"ada@home.example".parse().unwrap()).unwrap();
+        assert!(received.is_unique());
+        assert_eq!(kept.devices[0].push_token, Bytes::from_static(b"wake me"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use causeway_identity::{AccountId, Address, DeviceId, MessageId};
 use causeway_proto::routing::v1 as pb;
 use causeway_proto::wire::v1 as wire;
@@ -59,7 +60,9 @@ pub(crate) fn submission(
             Ok(wire::EncType::Unspecified) | Err(_) => return Err(BadField("enc.type")),
         };
         let device = DeviceId::new(part.device).map_err(|_| BadField("enc.device"))?;
-        enc.push(Enc { device, registration: part.reg, kind, ciphertext: part.ciphertext });
+        // The bytes of a message that was received are slices of the whole batch, and would keep all of it in memory.
+        let ciphertext = Bytes::copy_from_slice(&part.ciphertext);
+        enc.push(Enc { device, registration: part.reg, kind, ciphertext });
     }
     Ok((Submission { id, from, to, class, enc, charge: Some(charge) }, AsWritten(submit.to)))
 }
@@ -68,4 +71,56 @@ pub(crate) fn submission(
 pub(crate) fn weight(submit: &wire::Submit) -> usize {
     let copies: usize = submit.enc.iter().map(|enc| enc.ciphertext.len() + 64).sum();
     copies + 512
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::limits::Budget;
+
+    #[test]
+    fn a_submission_keeps_nothing_of_the_batch_that_it_came_in() {
+        let submit = |size: usize| wire::Submit {
+            id: Bytes::from_static(&[7; 16]),
+            to: "bo@home.example".to_owned(),
+            class: wire::MessageClass::Chat.into(),
+            enc: vec![wire::Enc {
+                device: 1,
+                reg: 101,
+                r#type: wire::EncType::Whisper.into(),
+                ciphertext: vec![1; size].into(),
+            }],
+        };
+        let event = |size| pb::EdgeEvent {
+            session_id: Bytes::from_static(&[1; 16]),
+            event: Some(pb::edge_event::Event::Submit(pb::Submitted {
+                message: Some(submit(size)),
+                ..pb::Submitted::default()
+            })),
+        };
+        let batch = pb::FromEdge { events: vec![event(10), event(200_000)], ..pb::FromEdge::default() };
+        let received = Bytes::from(batch.encode_to_vec());
+        let batch = pb::FromEdge::decode(received.clone()).unwrap();
+        assert!(!received.is_unique());
+        let from = Arc::new(
+            attach(&pb::Attach {
+                account_id: Bytes::from_static(&[2; 16]),
+                device_id: 1,
+                address: "ada@home.example".to_owned(),
+                provider_domain: "home.example".to_owned(),
+                ..pb::Attach::default()
+            })
+            .unwrap(),
+        );
+        let small = batch.events.into_iter().find_map(|event| match event.event? {
+            pb::edge_event::Event::Submit(submitted) => submitted.message,
+            _ => None,
+        });
+        let charge = Budget::new(1_000).charge(10).unwrap();
+        let (kept, _) = submission(small.unwrap(), from, charge).unwrap();
+        assert!(received.is_unique(), "200 kB are held by 10 bytes");
+        assert_eq!(kept.enc[0].ciphertext.len(), 10);
+    }
 }

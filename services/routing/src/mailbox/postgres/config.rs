@@ -5,8 +5,12 @@ use causeway_runtime::config::{Check, ConfigError, ensure, in_section, within};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Connections beside the writers': one that looks for single messages, one for leases, one for sweeps, one for pages.
-const OTHERS: usize = 4;
+/// Connections beside the writers': one for leases, one for sweeps,
+const SINGLE: usize = 2;
+/// and at least one each for pages and for looking for single messages.
+const OTHERS: usize = SINGLE + 2;
+/// Single messages that are looked for at a time, at most: strangers can make it happen.
+const CHECKS: usize = 4;
 
 /// Settings of the mailbox in PostgreSQL; section `[routing.postgres]`, together with all of [`PostgresConfig`].
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -45,10 +49,19 @@ impl PostgresMailboxConfig {
         Duration::from_millis(self.write_timeout_ms)
     }
 
+    /// Single messages that are looked for at a time. All that is done at a time has a connection each, so that nobody
+    /// waits for one that others hold.
+    pub(super) fn checkers(&self) -> usize {
+        (self.readers() / 2).clamp(1, CHECKS)
+    }
+
     /// Pages that are read at a time.
-    pub(super) const fn page_readers(&self) -> usize {
-        let rest = self.postgres.max_connections.saturating_sub(self.writers + OTHERS - 1);
-        if rest == 0 { 1 } else { rest }
+    pub(super) fn page_readers(&self) -> usize {
+        self.readers().saturating_sub(self.checkers()).max(1)
+    }
+
+    const fn readers(&self) -> usize {
+        self.postgres.max_connections.saturating_sub(self.writers + SINGLE)
     }
 }
 

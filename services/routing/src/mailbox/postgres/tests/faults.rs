@@ -321,6 +321,26 @@ async fn a_lease_is_renewed_or_replaced_and_never_both() {
     println!("renewed {renewed}, replaced {replaced}");
 }
 
+#[tokio::test]
+async fn a_look_up_that_hangs_delays_neither_others_nor_writers() {
+    let server = Server::start().unwrap();
+    let config = config(server.create_database().unwrap());
+    let mailbox = owned(open(&config).await).await;
+    let mut session = server.session(config.postgres.url.rsplit('/').next().unwrap()).unwrap();
+    session.execute("BEGIN; LOCK TABLE mailbox_entries IN ACCESS EXCLUSIVE MODE").unwrap();
+    let looking =
+        tokio::spawn(futures::future::join_all((0..20).map(|_| mailbox.holds(account(1), header(1, 9, 1).key))));
+    let hang = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%EXISTS%'";
+    while server.execute("postgres", hang).unwrap()[0][0].as_deref() != Some("4") {
+        tokio::task::yield_now().await;
+    }
+    // Nobody else has become slower: each writer has a connection of its own.
+    let written = (1..10).map(|of| mailbox.release(ONE, account(of)));
+    assert!(futures::future::join_all(written).await.into_iter().all(|released| released == Ok(())));
+    session.execute("ROLLBACK").unwrap();
+    assert!(looking.await.unwrap().into_iter().all(|held| held == Ok(false)));
+}
+
 async fn replicas(mailbox: &PostgresMailbox) -> Vec<ReplicaId> {
     mailbox.replicas().await.unwrap().into_iter().map(|replica| replica.id).collect()
 }
