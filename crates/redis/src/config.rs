@@ -29,9 +29,9 @@ pub struct RedisConfig {
     /// `host:port`, IPv6 in brackets, 1 to 32 of them: the server; the Sentinels; or some of the Cluster's nodes. Default
     /// `["127.0.0.1:6379"]`.
     pub addresses: Vec<String>,
-    /// The name that the Sentinels know the primary by. Up to 128 bytes, default `causeway`.
+    /// The name that the Sentinels know the primary by. Up to 128 bytes. Default `causeway`.
     pub sentinel_master: String,
-    /// The user of the access control list; empty is the default user. Up to 128 bytes, default empty.
+    /// The user of the access control list; empty is the default user. Up to 128 bytes. Default empty.
     pub username: String,
     /// File with the password, readable by its owner only; empty for none. Default empty.
     pub password_file: PathBuf,
@@ -44,15 +44,14 @@ pub struct RedisConfig {
     /// Lets a connection without TLS leave the machine. What Redis holds tells who is where: for networks that nobody else
     /// reads. Default false.
     pub allow_plaintext: bool,
-    /// The number of the database; 0 with a Cluster. 0 to 1 000, default 0.
+    /// The number of the database (0 to 1 000). Default 0. A Cluster has that one only.
     pub database: u16,
     /// What all keys and channels begin with: 1 to 64 of `a-z 0-9 - _ .`. All replicas of a deployment need the same one.
     /// Default `causeway`.
     pub key_prefix: String,
-    /// An attempt to connect, look-ups by Sentinels included, takes at most this long. Milliseconds, 50 to 30 000,
-    /// default 2 000.
+    /// An attempt to connect, look-ups by Sentinels included, takes at most this long (50 to 30 000). Default 2 000.
     pub connect_timeout_ms: u64,
-    /// A command takes at most this long. Milliseconds, 10 to 10 000, default 500.
+    /// A command takes at most this long (10 to 10 000). Default 500.
     pub command_timeout_ms: u64,
 }
 

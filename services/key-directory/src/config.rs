@@ -29,78 +29,78 @@ pub struct DirectoryConfig {
     pub deployment: String,
     /// How providers' documents are fetched.
     pub fetch: FetchConfig,
-    /// Most providers that can be registered (1 to 10 000; default 1 000).
+    /// Most providers that can be registered (1 to 10 000). Default 1 000.
     pub max_providers: u32,
-    /// Providers' token keys are fetched again this often, give or take a tenth (100 to 86 400 000 ms; default 5 min).
+    /// Providers' token keys are fetched again this often, give or take a tenth (100 to 86 400 000). Default 300 000.
     pub keys_refresh_ms: u64,
-    /// A token with an unknown key makes a provider's keys be fetched at most once in this time (100 to 3 600 000 ms;
-    /// default 60 s).
+    /// A token with an unknown key makes a provider's keys be fetched at most once in this time (100 to 3 600 000). Default
+    /// 60 000.
     pub keys_cooldown_ms: u64,
     /// Token keys of a provider that cannot be reached are used for this long after they were last fetched (1 000 to
-    /// 604 800 000 ms; default 24 h).
+    /// 604 800 000). Default 86 400 000.
     pub keys_stale_ms: u64,
-    /// Devices are told to publish prekeys when fewer one-time keys of a kind than this are left (1 to 100; default 10).
+    /// Devices are told to publish prekeys when fewer one-time keys of a kind than this are left (1 to 100). Default 10.
     pub prekeys_low: u32,
-    /// Claims of one account's prekey bundles by all devices of another at once (1 to 10 000; default 16: each of its
-    /// devices once). What is more is refused. A claim takes one one-time key of a kind from each device, so at the
+    /// Claims of one account's prekey bundles by all devices of another at once (1 to 10 000). Default 16. So each of its
+    /// devices can once. What is more is refused. A claim takes one one-time key of a kind from each device, so at the
     /// defaults one account needs 84 x 5 min = 7 h for the 100 of a full supply, without what is published meanwhile.
     pub claim_burst: u32,
-    /// After these, one more in each of these (1 to 86 400 000 ms; default 5 min).
+    /// After these, one more in each of these (1 to 86 400 000). Default 300 000.
     pub claim_interval_ms: u64,
-    /// Claims of one account by all users of one provider at once that get one-time keys; what is more gets bundles
-    /// without them, so that conversations still start (1 to 100 000; default 60). At the defaults all users of a
-    /// provider together need 40 x 3 min = 2 h for 100 keys.
+    /// Claims of one account by all users of one provider at once that get one-time keys; what is more gets bundles without
+    /// them, so that conversations still start (1 to 100 000). Default 60. At the defaults all users of a provider together
+    /// need 40 x 3 min = 2 h for 100 keys.
     pub claim_provider_burst: u32,
-    /// After these, one more in each of these (1 to 86 400 000 ms; default 3 min).
+    /// After these, one more in each of these (1 to 86 400 000). Default 180 000.
     pub claim_provider_interval_ms: u64,
-    /// The same for claims of one account by everybody (1 to 100 000; default 200, which is the most that are stored).
+    /// The same for claims of one account by everybody (1 to 100 000). Default 200. It is the most that are stored.
     pub claim_target_burst: u32,
-    /// After these, one more in each of these (1 to 86 400 000 ms; default 30 s).
+    /// After these, one more in each of these (1 to 86 400 000). Default 30 000.
     pub claim_target_interval_ms: u64,
     /// Addresses that are not available which one account may ask about at once, by discover and by claiming; then
-    /// questions about others are refused too (1 to 100 000; default 200).
+    /// questions about others are refused too (1 to 100 000). Default 200.
     pub miss_burst: u32,
-    /// After these, one more in each of these (1 to 86 400 000 ms; default 18 s, which is 200 an hour).
+    /// After these, one more in each of these (1 to 86 400 000). Default 18 000. That is 200 an hour.
     pub miss_interval_ms: u64,
-    /// The same for all users of a provider together (1 to 10 000 000; default 5 000).
+    /// The same for all users of a provider together (1 to 10 000 000). Default 5 000.
     pub miss_provider_burst: u32,
-    /// After these, one more in each of these (1 to 86 400 000 ms; default 720 ms, which is 5 000 an hour).
+    /// After these, one more in each of these (1 to 86 400 000). Default 720. That is 5 000 an hour.
     pub miss_provider_interval_ms: u64,
-    /// Publications that one device may make at once (1 to 10 000; default 20).
+    /// Publications that one device may make at once (1 to 10 000). Default 20.
     pub publish_burst: u32,
-    /// After these, one more in each of these (1 to 86 400 000 ms; default 10 s).
+    /// After these, one more in each of these (1 to 86 400 000). Default 10 000.
     pub publish_interval_ms: u64,
     /// Changes that the devices of one address may make at once to what the directory keeps of them: consent, push tokens,
-    /// removals of devices, and withdrawing (1 to 10 000; default 20).
+    /// removals of devices, and withdrawing (1 to 10 000). Default 20.
     pub settings_burst: u32,
-    /// After these, one more in each of these (1 to 86 400 000 ms; default 1 s).
+    /// After these, one more in each of these (1 to 86 400 000). Default 1 000.
     pub settings_interval_ms: u64,
-    /// The same for all users of one provider together (1 to 1 000 000; default 1 000).
+    /// The same for all users of one provider together (1 to 1 000 000). Default 1 000.
     pub settings_provider_burst: u32,
-    /// After these, one more in each of these (1 to 60 000 ms; default 20 ms, which is 50 a second: replicas that share a
-    /// database write some hundreds of changes a second, of all providers).
+    /// After these, one more in each of these (1 to 60 000). Default 20. That is 50 a second: replicas that share a
+    /// database write some hundreds of changes a second, of all providers.
     pub settings_provider_interval_ms: u64,
-    /// Enlistments of one address at once (1 to 10 000; default 6).
+    /// Enlistments of one address at once (1 to 10 000). Default 6.
     pub enlist_burst: u32,
-    /// After these, one more in each of these (1 to 86 400 000 ms; default 20 s, which is 6 in 2 min).
+    /// After these, one more in each of these (1 to 86 400 000). Default 20 000. That is 6 in 2 min.
     pub enlist_interval_ms: u64,
-    /// Enlistments of one provider at once (1 to 1 000 000; default 600).
+    /// Enlistments of one provider at once (1 to 1 000 000). Default 600.
     pub enlist_provider_burst: u32,
-    /// After these, one more in each of these (1 to 60 000 ms; default 100 ms, which is 600 a minute).
+    /// After these, one more in each of these (1 to 60 000). Default 100. That is 600 a minute.
     pub enlist_provider_interval_ms: u64,
     /// Users of one provider that each rate limit keeps apart at a time; when there are more, new ones of this provider
-    /// wait, and those of others do not (1 000 to 10 000 000; default 100 000, about 10 MB if all are in use).
+    /// wait, and those of others do not (1 000 to 10 000 000). Default 100 000. About 10 MB if all are in use.
     pub limiter_states: usize,
-    /// For this long a follower of records may trust what it cached without hearing from the directory (500 to 4 000 ms;
-    /// default 3 s). A narrower consent waits at most twice this long, and a second, for a follower that is silent.
+    /// For this long a follower of records may trust what it cached without hearing from the directory (500 to 4 000).
+    /// Default 3 000. A narrower consent waits at most twice this long, and a second, for a follower that is silent.
     pub lease_ms: u32,
-    /// Changes that a follower may leave unacknowledged before it is cut off (16 to 1 000 000; default 4 096).
+    /// Changes that a follower may leave unacknowledged before it is cut off (16 to 1 000 000). Default 4 096.
     pub follower_queue: usize,
-    /// With `postgres`: changes that other replicas have made are looked for at least this often (10 to 2 000 ms; default
-    /// 200 ms). So long may a narrower consent wait besides, if Redis does not tell of it sooner.
+    /// With `postgres`: changes that other replicas have made are looked for at least this often (10 to 2 000). Default
+    /// 200. So long may a narrower consent wait besides, if Redis does not tell of it sooner.
     pub poll_ms: u64,
     /// With `postgres`: other replicas wait for this one to confirm changes until they have heard nothing of it for this
-    /// long (1 000 to 8 000 ms, at least 500 ms more than `lease_ms` and four times `poll_ms`; default 5 s). So long may a
+    /// long (1 000 to 8 000). Default 5 000. At least 500 more than `lease_ms`, and four times `poll_ms`. So long may a
     /// narrower consent wait for a replica that has died.
     pub replica_lease_ms: u64,
     /// With `postgres`: where replicas tell each other to look for changes at once, and count what is limited together:

@@ -29,7 +29,7 @@ use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::operator::OperatorGuard;
 use crate::peers::{Peers, Task};
-use crate::rpc::Rpc;
+use crate::rpc::{Complaints, Rpc};
 use crate::store::{PostgresLog, PostgresStore, SqliteStore, Store};
 use crate::token_keys::TokenKeys;
 
@@ -57,6 +57,7 @@ pub(crate) struct Directory {
     pub(crate) metrics: Metrics,
     /// Cancelled when the long streams must end.
     pub(crate) closing: CancellationToken,
+    pub(crate) complaints: Complaints,
     verifications: Arc<Semaphore>,
 }
 
@@ -101,6 +102,7 @@ impl KeyDirectory {
         let directory = Directory {
             changes,
             limits: Limits::new(&config),
+            complaints: Complaints::default(),
             verifications: Arc::new(Semaphore::new(VERIFICATIONS)),
             token_keys,
             config,
@@ -177,7 +179,7 @@ async fn tidy(directory: Arc<Directory>) {
 
 /// Tells how Redis is.
 async fn watch_redis(redis: Redis, health: Health) {
-    const PART: &str = "directory-redis";
+    const PART: &str = "directory.redis";
     let mut state = redis.health();
     loop {
         let is_up = state.borrow_and_update().is_up();

@@ -57,8 +57,11 @@ const KEEP_MOST: u64 = 100_000;
 const TRIM_EVERY: Duration = Duration::from_secs(60);
 /// A directory that closes stays for at least this long, for calls that are about to commit a change.
 const LINGER: Duration = Duration::from_millis(250);
+/// A directory that closes waits no longer for an answer of the store, and after a first one that fails for no other: whoever
+/// waits for a confirmation then is not told of it, and the registration runs out by itself.
+const HURRY: Duration = Duration::from_secs(1);
 /// In the health of the process.
-const PART: &str = "directory-replicas";
+const PART: &str = "directory.replicas";
 const CHANNEL: &str = "directory-changes";
 
 /// How a directory takes part.
@@ -108,9 +111,44 @@ struct Reign {
     seen: HashMap<ReplicaId, (u64, Instant)>,
     /// Tells the observer that anything may have changed.
     catching_up: Option<Task>,
+    closing: CancellationToken,
+    /// The store has failed, which the log says, and not worked since.
+    troubled: bool,
 }
 
 impl Reign {
+    /// Has the store asked something: it has half of the lease for it, and less time when the directory closes.
+    async fn ask<T>(
+        &self,
+        lease: Duration,
+        asked: impl Future<Output = Result<T, LogError>> + Send,
+    ) -> Result<T, LogError> {
+        let hurry = async {
+            self.closing.cancelled().await;
+            tokio::time::sleep(HURRY).await;
+        };
+        tokio::select! {
+            biased;
+            answer = timeout(lease / 2, asked) => answer.unwrap_or_else(|_| Err(too_slow())),
+            () = hurry => Err(too_slow()),
+        }
+    }
+
+    /// What fails each few milliseconds is logged once.
+    fn failed(&mut self, what: &'static str, error: &LogError) {
+        if std::mem::replace(&mut self.troubled, true) {
+            tracing::debug!(what, %error, "the store still does not answer");
+        } else {
+            tracing::warn!(what, %error, "the store does not answer; it is asked again until it does");
+        }
+    }
+
+    fn worked(&mut self) {
+        if std::mem::take(&mut self.troubled) {
+            tracing::info!("the store answers again");
+        }
+    }
+
     fn is_catching_up(&self) -> bool {
         self.catching_up.as_ref().is_some_and(|task| !task.0.is_finished())
     }
@@ -187,6 +225,8 @@ impl Peers {
                         looked: asked.at,
                         seen: HashMap::new(),
                         catching_up: None,
+                        closing: closing.clone(),
+                        troubled: false,
                     });
                 }
                 Err(error) => {
@@ -220,11 +260,17 @@ impl Peers {
             tokio::pin!(progress);
             progress.as_mut().enable();
 
+            let mut failed = false;
+            let mut asked = false;
             if read_at <= Instant::now() {
+                asked = true;
                 match self.read(reign).await {
                     Ok(ControlFlow::Continue(())) => {}
                     Ok(ControlFlow::Break(Over)) => return false,
-                    Err(error) => tracing::warn!(%error, "the log of changes cannot be read"),
+                    Err(error) => {
+                        failed = true;
+                        reign.failed("the log of changes", &error);
+                    }
                 }
                 read_at = Instant::now() + self.settings.poll;
             }
@@ -232,10 +278,20 @@ impl Peers {
             match self.renew(reign, settled.number, hints).await {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(Over)) => return false,
-                Err(error) => tracing::warn!(%error, "the lease of this directory cannot be renewed"),
+                Err(error) => {
+                    failed = true;
+                    reign.failed("the lease of this directory", &error);
+                }
             }
             if let Err(error) = self.confirm(reign, settled.number).await {
-                tracing::warn!(%error, "the other directories cannot be seen");
+                failed = true;
+                reign.failed("the other directories", &error);
+            }
+            if failed && closing.is_cancelled() {
+                return true;
+            }
+            if asked && !failed {
+                reign.worked();
             }
 
             let holds = reign.renewed.at.elapsed() < self.settings.lease;
@@ -276,8 +332,8 @@ impl Peers {
     async fn read(&self, reign: &mut Reign) -> Result<ControlFlow<Over>, LogError> {
         let (came, began) = (self.waiting.came(), Instant::now());
         loop {
-            let reading = timeout(self.settings.lease / 2, self.log.read(reign.place, BATCH)).await;
-            let Read::Entries(entries) = reading.unwrap_or_else(|_| Err(too_slow()))? else {
+            let reading = reign.ask(self.settings.lease, self.log.read(reign.place, BATCH)).await;
+            let Read::Entries(entries) = reading? else {
                 tracing::warn!(number = reign.place.number, "the log of changes has a gap here");
                 return Ok(ControlFlow::Break(Over));
             };
@@ -337,8 +393,7 @@ impl Peers {
             return Ok(ControlFlow::Continue(()));
         }
         let asked = self.followers.now();
-        let renewal = timeout(lease / 2, self.log.renew(reign.id, lease, settled)).await;
-        if !renewal.unwrap_or_else(|_| Err(too_slow()))? {
+        if !reign.ask(lease, self.log.renew(reign.id, lease, settled)).await? {
             return Ok(ControlFlow::Break(Over));
         }
         reign.renewed = asked;
@@ -356,8 +411,7 @@ impl Peers {
         if wanted.is_none() && reign.looked.elapsed() < self.settings.lease / RENEWALS {
             return Ok(());
         }
-        let looking = timeout(self.settings.lease / 2, self.log.peers()).await;
-        let peers = looking.unwrap_or_else(|_| Err(too_slow()))?;
+        let peers = reign.ask(self.settings.lease, self.log.peers()).await?;
         let now = Instant::now();
         reign.looked = now;
         reign.seen.retain(|id, _| peers.iter().any(|peer| peer.id == *id));
@@ -367,7 +421,9 @@ impl Peers {
             if seen.0 != peer.renewals {
                 *seen = (peer.renewals, now);
             }
-            if seen.1 + peer.lasts <= now && self.log.end(peer).await? {
+            let unchanged_since = seen.1;
+            let ended = unchanged_since + peer.lasts <= now;
+            if ended && reign.ask(self.settings.lease, self.log.end(peer)).await? {
                 tracing::warn!(replica = ?peer.id, "another directory's lease has ended");
                 continue;
             }
@@ -388,7 +444,7 @@ impl Peers {
         self.followers.end();
         let trusted = self.followers.trusted_until().map(|until| until.saturating_duration_since(Instant::now()));
         let left = self.log.leave(reign.id, trusted.unwrap_or_default());
-        if !matches!(timeout(self.settings.lease / 4, left).await, Ok(Ok(()))) {
+        if !matches!(timeout(HURRY.min(self.settings.lease / 4), left).await, Ok(Ok(()))) {
             tracing::debug!("the registration was not ended; it runs out by itself");
         }
     }
@@ -433,8 +489,11 @@ impl Hints {
 }
 
 async fn anything_changed(observer: Arc<dyn Observer>, pause: Duration) {
+    let mut said = false;
     while let Err(error) = observer.anything_changed().await {
-        tracing::warn!(%error, "providers could not be read anew");
+        if !std::mem::replace(&mut said, true) {
+            tracing::warn!(%error, "providers could not be read anew; it is tried again until they can");
+        }
         tokio::time::sleep(pause).await;
     }
 }

@@ -4,6 +4,7 @@
 //! A client's mistake is a refusal in the answer; a status is for callers that break the contract, and for failures.
 
 mod claim;
+mod complaints;
 mod consent;
 mod count;
 mod devices;
@@ -34,6 +35,7 @@ use causeway_runtime::grpc::CALL_TIMEOUT;
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
+pub(crate) use complaints::Complaints;
 pub(crate) use refusal::{Outcome, Refused};
 
 use crate::directory::Directory;
@@ -86,7 +88,9 @@ impl Rpc {
         outcome.map(Response::new).map_err(|error| {
             // The texts of our own failures name no user; those of callers' mistakes are for the callers.
             if error.is_ours() {
-                tracing::warn!(method, reason = error.reason(), %error, "a call failed");
+                if let Some(unsaid) = self.0.complaints.next() {
+                    tracing::warn!(method, reason = error.reason(), %error, unsaid, "a call failed");
+                }
             } else {
                 tracing::debug!(method, reason = error.reason(), "a call broke its contract");
             }

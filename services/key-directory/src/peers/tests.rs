@@ -8,6 +8,7 @@ use causeway_proto::directory::v1::token_keys_update::Update;
 use causeway_proto::wire::v1 as wire;
 use causeway_redis::RedisConfig;
 use causeway_runtime::grpc;
+use causeway_runtime::lifecycle::Ended;
 use causeway_test_servers as servers;
 use futures::FutureExt as _;
 use tokio::time::Instant;
@@ -167,6 +168,21 @@ async fn a_directory_that_stops_is_not_waited_for() {
     let start = Instant::now();
     one.set_consent(&ada, |settings| settings.interop = false).await.unwrap();
     assert!(start.elapsed() < Duration::from_millis(800), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_database_that_stands_still_holds_no_stop_up() {
+    let mut server = server().await;
+    let database = database(&server);
+    let one = directory(&database, |config| {
+        config.lease_ms = 4_000;
+        config.replica_lease_ms = 8_000;
+    })
+    .await;
+    server.pause().unwrap();
+    // Less than its lease, for which it would wait for a database that answers.
+    assert_eq!(one.stop_within(Duration::from_secs(6)).await, Ended::Clean);
+    server.resume().unwrap();
 }
 
 #[tokio::test]

@@ -88,7 +88,11 @@ impl Deployment {
 
     /// Stops it while clients hold their channels.
     pub(crate) async fn stop(&self) -> Ended {
-        self.life.finish(Duration::from_secs(10)).await
+        self.stop_within(Duration::from_secs(10)).await
+    }
+
+    pub(crate) async fn stop_within(&self, grace: Duration) -> Ended {
+        self.life.finish(grace).await
     }
 
     pub(crate) fn accounts(&self) -> AccountsClient<Channel> {
