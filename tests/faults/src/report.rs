@@ -29,13 +29,18 @@ pub fn write(folder: &Path, verdict: &Verdict, faults: &Faults) -> anyhow::Resul
     Ok(text)
 }
 
-/// The verdict in one line.
+/// The verdict of a good run in one line.
 pub fn line(verdict: &Verdict) -> String {
+    format!("{}; every invariant holds", summary(verdict))
+}
+
+/// What happened, in one line.
+fn summary(verdict: &Verdict) -> String {
     let (totals, media) = (&verdict.totals, &verdict.totals.media);
     let minutes = minutes(verdict);
     format!(
         "{}: {} faults of {} kinds in {minutes:.1} min ({} more met nothing, {} failed); {} messages, {} acknowledged, {} lost, {} \
-         shown twice, {} out of order; {} files stored, {} lost; every invariant holds",
+         shown twice, {} out of order; {} files stored, {} lost",
         verdict.variant,
         verdict.fault_count(),
         verdict.kind_count(),
@@ -67,12 +72,12 @@ pub fn markdown(verdict: &Verdict, faults: &Faults, timelines: &[Vec<String>]) -
     let planted = verdict.planted.as_ref().map(|bug| format!(", planted bug `{bug}`")).unwrap_or_default();
     writeln!(out, "# Ledger test: variant {}, seed {}{planted}\n", verdict.variant, verdict.seed)?;
     if verdict.is_good() {
-        writeln!(out, "**Every invariant holds.** {}.\n", line(verdict))?;
+        writeln!(out, "**Every invariant holds.** {}.\n", summary(verdict))?;
     } else if let (true, Some(why)) = (verdict.violated.is_empty(), verdict.proves_nothing()) {
         writeln!(out, "**This run proves nothing**: {why}.\n")?;
     } else {
         let rules: Vec<_> = verdict.violated.iter().map(|(rule, count)| format!("{rule:?} ({count})")).collect();
-        writeln!(out, "**VIOLATED: {}**, over {} faults.\n", rules.join(", "), verdict.fault_count())?;
+        writeln!(out, "**VIOLATED: {}.** {}.\n", rules.join(", "), summary(verdict))?;
     }
     writeln!(out, "| messages | |\n|---|---|")?;
     let rows = [

@@ -25,6 +25,9 @@ const PROGRESS: Duration = Duration::from_secs(5);
 /// After the last device has finished and before the stores are looked at: presence is renewed and erased in bulk.
 const SETTLE: Duration = Duration::from_secs(3);
 
+/// The stores are looked at for so long until they are empty: a lease of presence (60 s) and some more.
+const PRESENCE: Duration = Duration::from_secs(75);
+
 /// What an edge says when it ends a session because a routing contradicts itself.
 const NONSENSE: &str = "routing sent what is no stanza";
 
@@ -190,8 +193,8 @@ async fn drain(plan: &Plan, world: &Arc<World>, began: Instant) {
 /// What is left in stores and logs.
 async fn look(plan: &Plan, environment: &mut impl Environment, world: &Arc<World>) -> anyhow::Result<()> {
     world.phase.send_replace(Phase::Stop);
-    // Sessions end and presence follows.
-    let deadline = Instant::now() + Duration::from_secs(20);
+    // Sessions end and presence follows; what a replica that has died has told of sessions ends with its lease.
+    let deadline = Instant::now() + PRESENCE;
     let (mailbox, presence) = loop {
         let (mailbox, presence) = environment.stores().await.context("look into the stores")?;
         if (mailbox.unwrap_or(0) == 0 && presence.unwrap_or(0) == 0) || Instant::now() > deadline {

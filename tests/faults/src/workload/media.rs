@@ -31,7 +31,9 @@ use crate::ledger::{Fetched, Record};
 pub(super) const AT_ONCE: usize = 12;
 /// Downloads at a time when all is healed.
 const AT_ONCE_HEALED: usize = 8;
-/// Between two attempts when all is healed.
+/// How often a device asks for a ticket.
+const TICKET_ATTEMPTS: u32 = 3;
+/// Between two attempts when all is healed, and to get a ticket.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A medium of which the host has said that it has all of it.
@@ -77,6 +79,8 @@ async fn upload(world: &World, account: &Account, x: u32, size: usize, rng: &mut
         Some(url) => {
             let mut key = [0; 32];
             rng.fill_bytes(&mut key);
+            // As X25519 writes them.
+            key[31] &= 0x7f;
             Box::new(ProviderHost::new(&url, provider.tokens(&account.user), key)?)
         }
     };
@@ -151,16 +155,26 @@ fn content(seed: u64, number: u32, size: usize) -> Vec<u8> {
 struct Asking(Arc<Enlisted>);
 
 impl Asking {
+    /// A ticket; a server that cannot give one now is asked again.
     async fn ticket(&self, body: RequestBody) -> Result<MediaTicket, MediaError> {
+        for _ in 1..TICKET_ATTEMPTS {
+            match self.once(body.clone()).await {
+                Err(MediaError::Provider(_)) => tokio::time::sleep(PAUSE).await,
+                over => return over,
+            }
+        }
+        self.once(body).await
+    }
+
+    async fn once(&self, body: RequestBody) -> Result<MediaTicket, MediaError> {
         match ask(&self.0, body).await {
             Some(ResponseBody::MediaTicket(ticket)) => Ok(ticket),
-            // There is no status; what counts is that this is no answer to a right question.
-            Some(ResponseBody::Error(error))
-                if matches!(error.code, ErrorCode::BadRequest | ErrorCode::NotAvailable | ErrorCode::TooLarge) =>
-            {
-                Err(MediaError::Refused(0))
-            }
-            Some(ResponseBody::Error(_)) => Err(MediaError::Provider("the server cannot give one now")),
+            Some(ResponseBody::Error(error)) => Err(match error.code {
+                ErrorCode::Unavailable => MediaError::Provider("unavailable"),
+                ErrorCode::RateLimited => MediaError::Provider("rate-limited"),
+                // There is no status; what counts is that this is no answer to a right question.
+                _ => MediaError::Refused(0),
+            }),
             Some(_) => Err(MediaError::Refused(1)),
             None => Err(MediaError::Provider("no answer to the request for one")),
         }
