@@ -4,6 +4,7 @@
 
 mod finish;
 mod socket;
+mod traced;
 
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use causeway_identity::{AccountId, DeviceId, SessionId};
 use causeway_proto::routing::v1::routing_event::Event as FromRouting;
 use causeway_runtime::clock::SharedClock;
+use causeway_runtime::telemetry::trace::Step;
 use causeway_stanza::{FailureReason, RequestBody};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -21,6 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::socket::{Event, Socket};
+use self::traced::Traced;
 use crate::dispatch::{Place, Told};
 use crate::limits::{Admission, Charge, Newcomer, Permit};
 use crate::links::{Links, Routed};
@@ -83,7 +86,9 @@ where
         written: Vec::new(),
         whose: Whose::default(),
         fault: None,
-        counted: Counted { metrics: shared.metrics.clone(), logged_in: false, end: None },
+        counted: Counted { metrics: shared.metrics.clone(), since, logged_in: false, end: None },
+        arriving: None,
+        traced: Traced::default(),
         shared,
     };
     let mut connection =
@@ -136,11 +141,16 @@ struct Effects {
     whose: Whose,
     fault: Option<Fault>,
     counted: Counted,
+    /// Of the delivery that is being taken in.
+    arriving: Option<Box<Step>>,
+    traced: Traced,
 }
 
 /// Keeps the gauges right on every way out.
 struct Counted {
     metrics: Metrics,
+    /// When the connection came.
+    since: Instant,
     logged_in: bool,
     end: Option<&'static str>,
 }
@@ -210,7 +220,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
     fn react(&mut self, happened: Happened, outbox: usize) -> Option<Left> {
         match happened {
             Happened::Socket(Event::Read(bytes)) => self.step(Input::Bytes(&bytes)),
-            Happened::Socket(Event::Wrote) => {}
+            Happened::Socket(Event::Wrote) => self.effects.traced.written(),
             Happened::Socket(Event::Closed) => return Some(Left::Gone),
             Happened::Verdict(verdict) => {
                 self.effects.login = None;
@@ -265,6 +275,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
 
     fn routed(&mut self, routed: Routed) {
         self.effects.queued.push(routed.charges);
+        self.effects.arriving = routed.step;
         self.urgent(routed.place, routed.event);
     }
 
@@ -281,14 +292,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
 
     fn hear(&mut self) {
         while let Some(told) = self.effects.routes.as_mut().and_then(|routes| routes.told()) {
-            self.step(match told {
+            let input = match told {
                 Told::Attached(waiting) => Input::Attached(waiting),
-                Told::Deliver(delivery) => Input::Deliver(delivery),
+                Told::Deliver(delivery) => {
+                    self.effects.delivering(delivery.tag);
+                    Input::Deliver(delivery)
+                }
                 Told::Outcome(outcome) => Input::Outcome(outcome),
                 Told::Notify(notification) => Input::Notify(notification),
                 Told::End(end) => Input::RoutingEnd(end),
                 Told::Lost => Input::RoutingLost,
-            });
+            };
+            self.step(input);
         }
     }
 
@@ -333,7 +348,7 @@ impl Effects {
             Output::LoggedIn => {
                 self.permit.logged_in();
                 self.counted.logged_in = true;
-                self.shared.metrics.logged_in();
+                self.shared.metrics.logged_in(self.counted.since.elapsed());
             }
             Output::Attach(attach) => {
                 self.whose.account = AccountId::try_from(&attach.account_id[..]).ok();
@@ -347,6 +362,7 @@ impl Effects {
                 }
             }
             Output::Processed(tag) => {
+                self.traced.acknowledged(tag);
                 if let Some(routes) = &mut self.routes {
                     routes.processed(tag);
                 }
@@ -357,6 +373,14 @@ impl Effects {
             }
             Output::BurnToken(user, token) => self.shared.login.burn(&user, &token),
             Output::Fault(fault) => self.fault = Some(fault),
+        }
+    }
+
+    /// A message is about to be handed to the client.
+    fn delivering(&mut self, tag: u64) {
+        self.shared.metrics.delivered();
+        if let Some(step) = self.arriving.take() {
+            self.traced.delivering(tag, *step);
         }
     }
 

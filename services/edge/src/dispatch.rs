@@ -27,7 +27,9 @@ use tokio::time::Instant;
 
 use self::closing::Owed;
 use crate::limits::{Budget, Charge};
+use crate::metrics::Metrics;
 use crate::rendezvous;
+use crate::trip::Trip;
 
 /// The session's place at a replica may be lost by an `End` that says no more than "not now": so long at least it is not
 /// used.
@@ -90,6 +92,7 @@ pub(crate) struct Bounds {
     pub(crate) bytes: usize,
     /// For all sessions.
     pub(crate) total: Arc<Budget>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// What is to be done.
@@ -191,6 +194,7 @@ struct Kept {
     generation: u32,
     /// A replica that was lost may have accepted it.
     tried: bool,
+    trip: Trip,
     _charges: [Charge; 2],
 }
 
@@ -282,9 +286,13 @@ impl Dispatch {
     /// The client has sent a message.
     pub(crate) fn submit(&mut self, message: pb::Submit, now: Instant) {
         self.arrived += 1;
+        let mut trip = Trip::begin(&message, &self.bounds.metrics, now);
         let order = match self.admit(&message, now) {
             Ok(order) => order,
-            Err(refused) => return self.tell(Told::Outcome(refused)),
+            Err(refused) => {
+                trip.ends(&refused, now);
+                return self.tell(Told::Outcome(refused));
+            }
         };
         let size = message.encoded_len() + OVERHEAD;
         let charges = [self.own.charge_anyway(size), self.bounds.total.charge_anyway(size)];
@@ -292,7 +300,7 @@ impl Dispatch {
         self.messages += 1;
         let newest = self.generation;
         let lane = self.lanes.entry(to.clone()).or_insert_with(|| Lane { generation: newest, ..Lane::default() });
-        let kept = Kept { message, order, generation: lane.generation, tried: false, _charges: charges };
+        let kept = Kept { message, order, generation: lane.generation, tried: false, trip, _charges: charges };
         lane.queue.push_back(kept);
         self.pump(&to, now);
     }
@@ -509,15 +517,17 @@ impl Dispatch {
             (false, true) => lane.sent,
             (false, false) => 0,
         };
-        let Some(first) = lane.take(&outcome.id, heard) else { return };
+        let Some(mut first) = lane.take(&outcome.id, heard) else { return };
         // What is accepted is accepted for all of its repeats, of which routing answers only some. To each submission there
         // is an outcome.
-        let repeats = if accepted { std::iter::from_fn(|| lane.take(&outcome.id, heard)).count() } else { 0 };
+        let repeats: Vec<Kept> =
+            if accepted { std::iter::from_fn(|| lane.take(&outcome.id, heard)).collect() } else { Vec::new() };
         if lane.sent == 0 {
             lane.place = None;
         }
-        self.messages -= 1 + repeats;
-        for _ in 0..repeats {
+        self.messages -= 1 + repeats.len();
+        for mut repeat in repeats {
+            repeat.trip.ends(outcome, now);
             self.tell(Told::Outcome(outcome.clone()));
         }
         let to = outcome.to.clone();
@@ -527,6 +537,7 @@ impl Dispatch {
             self.tell(Told::Lost);
             return;
         }
+        first.trip.ends(outcome, now);
         self.tell(Told::Outcome(outcome.clone()));
         if accepted {
             self.settle(outcome);
@@ -562,7 +573,11 @@ impl Dispatch {
         let Some(lane) = self.lanes.get_mut(to) else { return };
         lane.place = Some(place);
         for kept in lane.queue.iter().skip(lane.sent) {
-            let submitted = Submitted { message: Some(kept.message.clone()), generation: kept.generation };
+            let submitted = Submitted {
+                message: Some(kept.message.clone()),
+                generation: kept.generation,
+                traceparent: kept.trip.traceparent(),
+            };
             self.acts.push_back(Act::Send(place, ToRouting::Submit(submitted)));
         }
         lane.sent = lane.queue.len();

@@ -37,6 +37,7 @@ mod routes;
 mod session;
 #[cfg(test)]
 mod tests;
+mod trip;
 
 use std::io;
 use std::net::SocketAddr;

@@ -262,6 +262,11 @@ impl Budget {
         Charge { budget: Arc::clone(self), bytes }
     }
 
+    /// All of it.
+    pub(crate) fn limit(&self) -> usize {
+        self.most
+    }
+
     pub(crate) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }

@@ -13,6 +13,7 @@ use causeway_proto::wire::v1::End;
 use causeway_runtime::grpc::Endpoints;
 use causeway_runtime::health::{Health, Part};
 use prost::Message as _;
+use causeway_runtime::telemetry::trace::{Hop, Step, TraceContext};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -60,6 +61,14 @@ pub(crate) struct Table {
 }
 
 #[derive(Debug)]
+impl Table {
+    /// Links to replicas that take something new, and to those that drain.
+    fn count(&self) -> (usize, usize) {
+        let up = self.view.taking().count();
+        (up, self.view.0.len() - up)
+    }
+}
+
 struct Inbox {
     events: mpsc::Sender<Routed>,
     urgent: mpsc::Sender<(Place, Urgent)>,
@@ -89,6 +98,8 @@ pub(crate) struct Routed {
     pub(crate) place: Place,
     pub(crate) event: FromRouting,
     pub(crate) charges: [Charge; 2],
+    /// Of a delivery that is traced: from here until it has left for its device.
+    pub(crate) step: Option<Box<Step>>,
 }
 
 impl Links {
@@ -99,17 +110,23 @@ impl Links {
             bytes: config.pending_bytes,
             total: Budget::new(config.total_pending_bytes),
         };
-        Self(Arc::new(Shared {
+            metrics: Arc::new(metrics.clone()),
+        let total = Budget::new(config.total_queue_bytes);
+        metrics.observe_budgets(&bounds.total, &total);
+        let links = Self(Arc::new(Shared {
             queue_messages: config.queue_messages,
             queue_bytes: config.queue_bytes,
-            total: Budget::new(config.total_queue_bytes),
+            total,
             bounds,
             metrics,
             random,
             last: AtomicU64::new(0),
             table: watch::Sender::new(Arc::default()),
             sessions: Mutex::default(),
-        }))
+        }));
+        let seen = Arc::downgrade(&links.0);
+        links.0.metrics.observe_links(move || seen.upgrade().map_or((0, 0), |shared| shared.table.borrow().count()));
+        links
     }
 
     /// A session that deals with routing from now on. The last four bytes of `id` must be zero.
@@ -241,6 +258,7 @@ impl Links {
     pub(crate) fn hand_over(&self, link: LinkId, event: RoutingEvent) {
         let size = event.encoded_len();
         let (Some((id, number)), Some(event)) = (split(&event.session_id), event.event) else { return };
+        let step = Step::under(Hop::HAND_OVER, TraceContext::read(&event.traceparent)).map(Box::new);
         let place = Place { link, number };
         let mut sessions = self.0.sessions();
         // Events of sessions that have just left are normal.
@@ -256,7 +274,7 @@ impl Links {
                 let fits = inbox.budget.held().saturating_add(size) <= share;
                 let charges = inbox.budget.charge(size).filter(|_| fits).zip(self.0.total.charge(size));
                 charges.is_some_and(|(own, total)| {
-                    inbox.events.try_send(Routed { place, event, charges: [own, total] }).is_ok()
+                    inbox.events.try_send(Routed { place, event, step, charges: [own, total] }).is_ok()
                 })
             }
         };

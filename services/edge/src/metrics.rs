@@ -1,20 +1,32 @@
-//! All instruments of the edge. Labels come from closed lists only.
+//! All instruments of the edge (docs/metrics.md). Labels come from closed lists only.
 
-use opentelemetry::metrics::{Counter, UpDownCounter};
+use std::sync::Arc;
+use std::time::Duration;
+
+use causeway_runtime::telemetry::instruments::WAITS;
+use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 use opentelemetry::{KeyValue, global};
+
+use crate::limits::Budget;
 
 /// Handle of the instruments; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     connections: UpDownCounter<i64>,
     sessions: UpDownCounter<i64>,
-    refused: Counter<u64>,
+    dropped: Counter<u64>,
     accept_errors: Counter<u64>,
+    handshakes: Counter<u64>,
     alerts: Counter<u64>,
     logins: Counter<u64>,
     login_failures: Counter<u64>,
+    login_duration: Histogram<f64>,
     ended: Counter<u64>,
     requests: Counter<u64>,
+    request_duration: Histogram<f64>,
+    messages: Counter<u64>,
+    message_duration: Histogram<f64>,
+    deliveries: Counter<u64>,
     link_losses: Counter<u64>,
     full_queues: Counter<u64>,
     moves: Counter<u64>,
@@ -35,21 +47,89 @@ pub(crate) enum Dropped {
 impl Metrics {
     pub(crate) fn new() -> Self {
         let meter = global::meter("causeway.edge");
-        Self {
-            connections: meter.i64_up_down_counter("causeway.edge.connections").with_unit("{connection}").build(),
-            sessions: meter.i64_up_down_counter("causeway.edge.sessions").with_unit("{session}").build(),
-            refused: meter.u64_counter("causeway.edge.connections.dropped").with_unit("{connection}").build(),
-            accept_errors: meter.u64_counter("causeway.edge.accept.errors").with_unit("{error}").build(),
-            alerts: meter.u64_counter("causeway.edge.alerts").with_unit("{alert}").build(),
-            logins: meter.u64_counter("causeway.edge.logins").with_unit("{login}").build(),
-            login_failures: meter.u64_counter("causeway.edge.login.failures").with_unit("{login}").build(),
-            ended: meter.u64_counter("causeway.edge.sessions.ended").with_unit("{session}").build(),
-            requests: meter.u64_counter("causeway.edge.requests").with_unit("{request}").build(),
-            link_losses: meter.u64_counter("causeway.edge.link.losses").with_unit("{loss}").build(),
-            full_queues: meter.u64_counter("causeway.edge.queues.full").with_unit("{session}").build(),
-            moves: meter.u64_counter("causeway.edge.sessions.moved").with_unit("{session}").build(),
-            again: meter.u64_counter("causeway.edge.messages.again").with_unit("{message}").build(),
+        let counter = |name: &'static str, unit: &'static str, about: &'static str| {
+            meter.u64_counter(name).with_unit(unit).with_description(about).build()
+        };
+        let level = |name: &'static str, unit: &'static str, about: &'static str| {
+            meter.i64_up_down_counter(name).with_unit(unit).with_description(about).build()
+        };
+        let waits = |name: &'static str, about: &'static str| {
+            let histogram = meter.f64_histogram(name).with_unit("s").with_description(about);
+            histogram.with_boundaries(WAITS.to_vec()).build()
+        };
+        let metrics = Self {
+            connections: level("causeway.edge.connections", "{connection}", "Connections that are open"),
+            sessions: level("causeway.edge.sessions", "{session}", "Sessions that are logged in"),
+            dropped: counter(
+                "causeway.edge.connections.dropped",
+                "{connection}",
+                "Connections that ended before their handshake was over, without a word",
+            ),
+            accept_errors: counter("causeway.edge.accept.errors", "{error}", "Connections that could not be accepted"),
+            handshakes: counter("causeway.edge.handshakes", "{handshake}", "Handshakes that are over"),
+            alerts: counter("causeway.edge.alerts", "{alert}", "Handshakes that were refused"),
+            logins: counter("causeway.edge.logins", "{login}", "Logins that succeeded"),
+            login_failures: counter("causeway.edge.login.failures", "{login}", "Logins that failed"),
+            login_duration: waits("causeway.edge.login.duration", "From the connection to the login"),
+            ended: counter("causeway.edge.sessions.ended", "{session}", "Sessions that are over"),
+            requests: counter("causeway.edge.requests", "{request}", "Requests that were answered"),
+            request_duration: waits("causeway.edge.request.duration", "From a request to its answer"),
+            messages: counter(
+                "causeway.edge.messages",
+                "{message}",
+                "Messages of clients by what their senders were told",
+            ),
+            message_duration: waits("causeway.edge.message.duration", "From a message to its outcome"),
+            deliveries: counter("causeway.edge.deliveries", "{message}", "Messages handed to devices"),
+            link_losses: counter("causeway.edge.link.losses", "{loss}", "Links to routing that broke"),
+            full_queues: counter(
+                "causeway.edge.queues.full",
+                "{session}",
+                "Sessions that were ended because they did not read",
+            ),
+            moves: counter("causeway.edge.sessions.moved", "{session}", "Sessions told to attach elsewhere"),
+            again: counter("causeway.edge.messages.again", "{message}", "Messages submitted again after a loss"),
+        };
+        // So that they are there from the beginning.
+        for level in [&metrics.connections, &metrics.sessions] {
+            level.add(0, &[]);
         }
+        for counter in [
+            &metrics.accept_errors,
+            &metrics.logins,
+            &metrics.deliveries,
+            &metrics.link_losses,
+            &metrics.full_queues,
+            &metrics.moves,
+            &metrics.again,
+        ] {
+            counter.add(0, &[]);
+        }
+        metrics
+    }
+
+    /// Tells how full the edge is, from now on: with messages that wait for outcomes, and for sockets.
+    pub(crate) fn observe_budgets(&self, pending: &Arc<Budget>, queued: &Arc<Budget>) {
+        let meter = global::meter("causeway.edge");
+        let about = "Messages of clients that wait for outcomes";
+        observe_budget(&meter, pending, "causeway.edge.pending", "causeway.edge.pending.limit", about);
+        let about = "Messages that wait for clients' sockets";
+        observe_budget(&meter, queued, "causeway.edge.queued", "causeway.edge.queued.limit", about);
+    }
+
+    /// Tells how many links there are, from now on: that are up, and of replicas that drain.
+    pub(crate) fn observe_links(&self, count: impl Fn() -> (usize, usize) + Send + Sync + 'static) {
+        let meter = global::meter("causeway.edge");
+        meter
+            .u64_observable_gauge("causeway.edge.links")
+            .with_unit("{link}")
+            .with_description("Links to replicas of routing")
+            .with_callback(move |to| {
+                let (up, draining) = count();
+                to.observe(up as u64, &[KeyValue::new("state", "up")]);
+                to.observe(draining as u64, &[KeyValue::new("state", "draining")]);
+            })
+            .build();
     }
 
     pub(crate) fn connected(&self) {
@@ -67,7 +147,10 @@ impl Metrics {
             Dropped::Deadline => "deadline",
             Dropped::Gone => "gone",
         };
-        self.refused.add(1, &[KeyValue::new("why", why)]);
+        self.dropped.add(1, &[KeyValue::new("why", why)]);
+        if why != "no-place" {
+            self.shook_hands(why);
+        }
     }
 
     pub(crate) fn accept_failed(&self) {
@@ -77,16 +160,25 @@ impl Metrics {
     /// `code` is the alert's number.
     pub(crate) fn alert_sent(&self, code: u8) {
         self.alerts.add(1, &[KeyValue::new("code", i64::from(code))]);
+        self.shook_hands("refused");
     }
 
-    pub(crate) fn logged_in(&self) {
+    /// So long after its connection came.
+    pub(crate) fn logged_in(&self, after: Duration) {
         self.logins.add(1, &[]);
         self.sessions.add(1, &[]);
+        self.login_duration.record(after.as_secs_f64(), &[]);
+        self.shook_hands("completed");
     }
 
     /// `reason` is the wire name of the failure reason.
     pub(crate) fn login_failed(&self, reason: &'static str) {
         self.login_failures.add(1, &[KeyValue::new("reason", reason)]);
+        self.shook_hands("completed");
+    }
+
+    fn shook_hands(&self, result: &'static str) {
+        self.handshakes.add(1, &[KeyValue::new("result", result)]);
     }
 
     /// `reason` is the wire name of the end reason, or `gone` for a client that left without a word.
@@ -96,8 +188,27 @@ impl Metrics {
     }
 
     /// `request` and `outcome` are wire names; the outcome of a request that was carried out is `done`.
-    pub(crate) fn request_answered(&self, request: &'static str, outcome: &'static str) {
-        self.requests.add(1, &[KeyValue::new("request", request), KeyValue::new("outcome", outcome)]);
+    pub(crate) fn request_answered(&self, request: &'static str, outcome: &'static str, after: Duration) {
+        let of = [KeyValue::new("request", request), KeyValue::new("outcome", outcome)];
+        self.requests.add(1, &of);
+        self.request_duration.record(after.as_secs_f64(), &of[..1]);
+    }
+
+    /// A client's message has its outcome; both names are words of closed lists.
+    pub(crate) fn message_answered(&self, class: &'static str, outcome: &'static str, after: Duration) {
+        let of = [KeyValue::new("class", class), KeyValue::new("outcome", outcome)];
+        self.messages.add(1, &of);
+        self.message_duration.record(after.as_secs_f64(), &of);
+    }
+
+    /// A session ended before its message had an outcome.
+    pub(crate) fn message_unanswered(&self, class: &'static str) {
+        self.messages.add(1, &[KeyValue::new("class", class), KeyValue::new("outcome", "unanswered")]);
+    }
+
+    /// A message is on its way to a device.
+    pub(crate) fn delivered(&self) {
+        self.deliveries.add(1, &[]);
     }
 
     pub(crate) fn link_lost(&self) {
@@ -119,4 +230,22 @@ impl Metrics {
     pub(crate) fn session_queue_full(&self) {
         self.full_queues.add(1, &[]);
     }
+}
+
+fn observe_budget(
+    meter: &Meter,
+    budget: &Arc<Budget>,
+    name: &'static str,
+    limit_name: &'static str,
+    about: &'static str,
+) {
+    let (held, limit) = (Arc::downgrade(budget), budget.limit() as u64);
+    meter
+        .u64_observable_gauge(name)
+        .with_unit("By")
+        .with_description(about)
+        .with_callback(move |to| to.observe(held.upgrade().map_or(0, |budget| budget.held() as u64), &[]))
+        .build();
+    let gauge = meter.u64_observable_gauge(limit_name).with_unit("By").with_description("Bound of these");
+    gauge.with_callback(move |to| to.observe(limit, &[])).build();
 }

@@ -24,9 +24,12 @@ use causeway_proto::directory::v1::prekeys_client::PrekeysClient;
 use causeway_proto::directory::v1::{AccountRef, DoneResponse, Refusal};
 use causeway_proto::media::v1::tickets_client::TicketsClient;
 use causeway_runtime::grpc::MAX_MESSAGE_BYTES;
+use causeway_runtime::telemetry::trace::{Hop, Step};
 use causeway_stanza::{ErrorCode, IqError, RequestBody, ResponseBody};
+use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+use tracing::Instrument as _;
 
 use crate::config::EdgeConfig;
 use crate::login::{Device, Login, User};
@@ -101,10 +104,17 @@ impl Requests {
         asker: Asker,
         body: RequestBody,
     ) -> (NonZeroU64, Answer) {
-        let name = body.name();
-        let result = self.dispatch(&asker, body).await;
+        let (name, since) = (body.name(), Instant::now());
+        let step = Step::begin(Hop::request(name));
+        let result = match &step {
+            Some(step) => self.dispatch(&asker, body).instrument(step.span().clone()).await,
+            None => self.dispatch(&asker, body).await,
+        };
         let outcome = result.as_ref().map_or_else(|error| error.code.as_str(), |_| "done");
-        self.metrics.request_answered(name, outcome);
+        self.metrics.request_answered(name, outcome, since.elapsed());
+        if let Some(step) = step {
+            step.outcome(outcome);
+        }
         (id, result.unwrap_or_else(|error| Answer::Reply(ResponseBody::Error(error))))
     }
 

@@ -18,6 +18,7 @@
 
 mod config;
 mod error;
+mod levels;
 mod limits;
 mod mailbox;
 mod message;
@@ -39,6 +40,7 @@ mod session;
 mod shared_counters;
 mod strangers;
 mod sweep;
+mod twins;
 
 pub use config::{RoutingConfig, StoreKind};
 pub use error::RoutingError;

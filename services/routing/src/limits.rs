@@ -61,9 +61,12 @@ impl Budget {
         Some(Charge { budget: Arc::clone(self), bytes })
     }
 
-    #[cfg(test)]
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
     }
 }
 

@@ -86,6 +86,12 @@ pub(crate) trait Mailbox: Send + Sync + 'static {
     #[cfg_attr(not(test), expect(dead_code, reason = "tests see by it what a store knows"))]
     fn replicas(&self) -> Commit<Vec<Replica>>;
 
+    /// What waits in all of it, of all replicas. Costs a look at every device that has entries.
+    fn depth(&self) -> Commit<Depth>;
+
+    /// Operations that wait to be done.
+    fn queued(&self) -> usize;
+
     /// Takes nothing more, and resolves when everything that is queued was done or given up. A backend that does so when
     /// it is dropped need not.
     fn close(&self) -> BoxFuture<'static, ()> {
@@ -183,6 +189,14 @@ pub(crate) enum PutOutcome {
     },
     /// Nothing was kept, because it does not fit the bounds of one of the devices.
     Full,
+}
+
+/// What waits in a whole mailbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Depth {
+    pub(crate) waiting: Usage,
+    /// When the oldest chat message was accepted, in Unix milliseconds; other classes do not wait for long.
+    pub(crate) oldest_ms: Option<u64>,
 }
 
 /// Messages and their weight in bytes.

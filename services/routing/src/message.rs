@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use causeway_identity::{AccountId, Address, DeviceId, Domain, MessageId};
+use causeway_runtime::telemetry::trace::TraceContext;
 
 use crate::limits::Charge;
 
@@ -62,6 +63,8 @@ pub(crate) struct Submission {
     pub(crate) enc: Vec<Enc>,
     /// Its share of the memory for messages; given back when the last copy of the message has left.
     pub(crate) charge: Option<Charge>,
+    /// Of the deciding, if the message is traced.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl Submission {
@@ -110,6 +113,8 @@ pub(crate) struct Header {
     pub(crate) origin: Origin,
     #[expect(dead_code, reason = "held until the last copy of the message has left")]
     pub(crate) charge: Option<Charge>,
+    /// Of the deciding, if the message is traced; not kept in a mailbox.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// Where a message comes from and in which inbox it belongs; the protocol is always Signal's in this version.

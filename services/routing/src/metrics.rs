@@ -1,12 +1,13 @@
-//! All instruments of a routing: `causeway.routing.*`, labels from closed sets only.
+//! All instruments of a routing (docs/metrics.md). Labels come from closed lists only.
 
 use std::time::Duration;
 
+use causeway_runtime::telemetry::instruments::WAITS;
 use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
 use opentelemetry::{KeyValue, global};
 
 use crate::mailbox::StoreError;
-use crate::message::{Ending, Outcome, Rejection};
+use crate::message::{Class, Ending, Outcome, Rejection};
 
 /// Instruments of a routing; cheap to clone.
 #[derive(Debug, Clone)]
@@ -14,59 +15,146 @@ pub(crate) struct Metrics {
     submissions: Counter<u64>,
     outcomes: Counter<u64>,
     unanswered: Counter<u64>,
+    fan_out: Histogram<u64>,
     deliveries: Counter<u64>,
+    delivery_duration: Histogram<f64>,
     sessions: UpDownCounter<i64>,
     recipients: UpDownCounter<i64>,
     links: UpDownCounter<i64>,
     endings: Counter<u64>,
     moves: Counter<u64>,
+    owned: UpDownCounter<i64>,
     claims: Counter<u64>,
     resets: Counter<u64>,
     commits: Histogram<f64>,
     commit_operations: Histogram<u64>,
     store_errors: Counter<u64>,
-    record_fetches: Counter<u64>,
+    expired: Counter<u64>,
+    records_fetched: Counter<u64>,
+    prekeys_low: Counter<u64>,
     webhooks: Counter<u64>,
+    webhook_duration: Histogram<f64>,
 }
 
 impl Metrics {
     pub(crate) fn new() -> Self {
         let meter = global::meter("causeway.routing");
-        Self {
-            submissions: meter.u64_counter("causeway.routing.submissions").with_unit("{message}").build(),
-            outcomes: meter.u64_counter("causeway.routing.outcomes").with_unit("{message}").build(),
-            unanswered: meter.u64_counter("causeway.routing.unanswered").with_unit("{message}").build(),
-            deliveries: meter.u64_counter("causeway.routing.deliveries").with_unit("{message}").build(),
-            sessions: meter.i64_up_down_counter("causeway.routing.sessions").with_unit("{session}").build(),
-            recipients: meter.i64_up_down_counter("causeway.routing.recipients").with_unit("{recipient}").build(),
-            links: meter.i64_up_down_counter("causeway.routing.links").with_unit("{link}").build(),
-            endings: meter.u64_counter("causeway.routing.endings").with_unit("{session}").build(),
-            moves: meter.u64_counter("causeway.routing.moves").with_unit("{session}").build(),
-            claims: meter.u64_counter("causeway.routing.claims").with_unit("{account}").build(),
-            resets: meter.u64_counter("causeway.routing.resets").with_unit("{account}").build(),
-            commits: meter.f64_histogram("causeway.routing.mailbox.commit").with_unit("s").build(),
-            commit_operations: meter.u64_histogram("causeway.routing.mailbox.commit_operations").build(),
-            store_errors: meter.u64_counter("causeway.routing.mailbox.errors").with_unit("{operation}").build(),
-            record_fetches: meter.u64_counter("causeway.routing.record_fetches").with_unit("{record}").build(),
-            webhooks: meter.u64_counter("causeway.routing.webhooks").with_unit("{request}").build(),
+        let counter = |name: &'static str, unit: &'static str, about: &'static str| {
+            meter.u64_counter(name).with_unit(unit).with_description(about).build()
+        };
+        let level = |name: &'static str, unit: &'static str, about: &'static str| {
+            meter.i64_up_down_counter(name).with_unit(unit).with_description(about).build()
+        };
+        let waits = |name: &'static str, about: &'static str| {
+            let histogram = meter.f64_histogram(name).with_unit("s").with_description(about);
+            histogram.with_boundaries(WAITS.to_vec()).build()
+        };
+        let sizes = |name: &'static str, unit: &'static str, about: &'static str, bounds: &[f64]| {
+            let histogram = meter.u64_histogram(name).with_unit(unit).with_description(about);
+            histogram.with_boundaries(bounds.to_vec()).build()
+        };
+        let metrics = Self {
+            submissions: counter("causeway.routing.submissions", "{message}", "Messages that edges have submitted"),
+            outcomes: counter("causeway.routing.outcomes", "{message}", "Messages that were answered"),
+            unanswered: counter(
+                "causeway.routing.unanswered",
+                "{message}",
+                "Messages of which nothing true could be said; their senders repeat them",
+            ),
+            fan_out: sizes(
+                "causeway.routing.fan_out",
+                "{device}",
+                "Devices that a submitted message is for",
+                &[1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0],
+            ),
+            deliveries: counter("causeway.routing.deliveries", "{message}", "Messages on their way to devices"),
+            delivery_duration: waits(
+                "causeway.routing.delivery.duration",
+                "From giving a message to a session to its device's acknowledgement",
+            ),
+            sessions: level("causeway.routing.sessions", "{session}", "Sessions that are attached"),
+            recipients: level("causeway.routing.recipients", "{recipient}", "Addresses that have an actor in memory"),
+            links: level("causeway.routing.links", "{link}", "Links from edges"),
+            endings: counter("causeway.routing.endings", "{session}", "Sessions that were told to end"),
+            moves: counter("causeway.routing.moves", "{session}", "Sessions that were told to attach elsewhere"),
+            owned: level("causeway.routing.accounts.owned", "{account}", "Accounts that this replica owns"),
+            claims: counter("causeway.routing.claims", "{account}", "Attempts to own an account"),
+            resets: counter(
+                "causeway.routing.resets",
+                "{account}",
+                "Accounts of which all that was known was given up",
+            ),
+            commits: waits("causeway.routing.mailbox.commit.duration", "Commits of what was to be written together"),
+            commit_operations: sizes(
+                "causeway.routing.mailbox.commit.operations",
+                "{operation}",
+                "What was written together",
+                &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 4_096.0],
+            ),
+            store_errors: counter(
+                "causeway.routing.mailbox.errors",
+                "{operation}",
+                "Operations that the store did not do",
+            ),
+            expired: counter(
+                "causeway.routing.mailbox.expired",
+                "{message}",
+                "Copies that were erased because nobody fetched them in time",
+            ),
+            records_fetched: counter(
+                "causeway.routing.records.fetched",
+                "{record}",
+                "Records of accounts that were asked for",
+            ),
+            prekeys_low: counter(
+                "causeway.routing.prekeys.low",
+                "{device}",
+                "Devices that were told that they run low on one-time prekeys",
+            ),
+            webhooks: counter("causeway.routing.webhooks", "{request}", "Push webhooks"),
+            webhook_duration: waits(
+                "causeway.routing.webhook.duration",
+                "Push webhooks, until the provider has answered",
+            ),
+        };
+        // So that they are there from the beginning.
+        for level in [&metrics.sessions, &metrics.recipients, &metrics.links, &metrics.owned] {
+            level.add(0, &[]);
         }
+        for counter in [&metrics.unanswered, &metrics.moves, &metrics.expired, &metrics.prekeys_low] {
+            counter.add(0, &[]);
+        }
+        metrics
     }
 
-    pub(crate) fn submitted(&self) {
-        self.submissions.add(1, &[]);
+    /// Tells from now on what `read` gives, as long as it gives something.
+    pub(crate) fn observe(
+        &self,
+        name: &'static str,
+        unit: &'static str,
+        about: &'static str,
+        read: impl Fn() -> Option<f64> + Send + Sync + 'static,
+    ) {
+        global::meter("causeway.routing")
+            .f64_observable_gauge(name)
+            .with_unit(unit)
+            .with_description(about)
+            .with_callback(move |to| {
+                if let Some(value) = read() {
+                    to.observe(value, &[]);
+                }
+            })
+            .build();
+    }
+
+    /// A message for so many devices has come in.
+    pub(crate) fn submitted(&self, class: Class, devices: usize) {
+        self.submissions.add(1, &[KeyValue::new("class", class.name())]);
+        self.fan_out.record(devices as u64, &[]);
     }
 
     pub(crate) fn decided(&self, outcome: &Outcome) {
-        let name = match outcome {
-            Outcome::Delivered => "delivered",
-            Outcome::Stored => "stored",
-            Outcome::Dropped => "dropped",
-            Outcome::Rejected(Rejection::Devices(_)) => "rejected-devices",
-            Outcome::Rejected(Rejection::NotAvailable) => "rejected-not-available",
-            Outcome::Rejected(Rejection::RateLimited { .. } | Rejection::Full { .. }) => "rejected-rate-limited",
-            Outcome::Rejected(Rejection::TooLarge) => "rejected-too-large",
-        };
-        self.outcomes.add(1, &[KeyValue::new("outcome", name)]);
+        self.outcomes.add(1, &[KeyValue::new("outcome", outcome.name())]);
     }
 
     /// Nothing true could be said about a message; its sender's session ends.
@@ -75,8 +163,12 @@ impl Metrics {
     }
 
     pub(crate) fn delivering(&self, from_mailbox: bool) {
-        let path = if from_mailbox { "mailbox" } else { "live" };
-        self.deliveries.add(1, &[KeyValue::new("path", path)]);
+        self.deliveries.add(1, &[KeyValue::new("path", path(from_mailbox))]);
+    }
+
+    /// A device has acknowledged what it was given so long ago.
+    pub(crate) fn acknowledged(&self, from_mailbox: bool, after: Duration) {
+        self.delivery_duration.record(after.as_secs_f64(), &[KeyValue::new("path", path(from_mailbox))]);
     }
 
     pub(crate) fn session_attached(&self) {
@@ -102,6 +194,11 @@ impl Metrics {
     /// A session is to attach again.
     pub(crate) fn session_moved(&self) {
         self.moves.add(1, &[]);
+    }
+
+    /// This replica owns one account more, or one less.
+    pub(crate) fn owns(&self, one_more: bool) {
+        self.owned.add(if one_more { 1 } else { -1 }, &[]);
     }
 
     /// An account was claimed, or not: `free`, `kept`, `taken` from another, `held` by another, `failed`.
@@ -139,11 +236,54 @@ impl Metrics {
         self.store_errors.add(1, &[KeyValue::new("reason", error.reason())]);
     }
 
-    pub(crate) fn record_fetched(&self, found: &'static str) {
-        self.record_fetches.add(1, &[KeyValue::new("result", found)]);
+    pub(crate) fn expired(&self, copies: u64) {
+        self.expired.add(copies, &[]);
     }
 
-    pub(crate) fn webhook_sent(&self, result: &'static str) {
-        self.webhooks.add(1, &[KeyValue::new("result", result)]);
+    pub(crate) fn record_fetched(&self, found: &'static str) {
+        self.records_fetched.add(1, &[KeyValue::new("result", found)]);
+    }
+
+    pub(crate) fn told_prekeys_low(&self) {
+        self.prekeys_low.add(1, &[]);
+    }
+
+    /// A webhook was answered after this time, or there was no room for it.
+    pub(crate) fn webhook_sent(&self, result: &'static str, took: Option<Duration>) {
+        let result = KeyValue::new("result", result);
+        self.webhooks.add(1, std::slice::from_ref(&result));
+        if let Some(took) = took {
+            self.webhook_duration.record(took.as_secs_f64(), &[result]);
+        }
+    }
+}
+
+const fn path(from_mailbox: bool) -> &'static str {
+    if from_mailbox { "mailbox" } else { "live" }
+}
+
+impl Class {
+    /// As the protocol writes it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Ephemeral => "ephemeral",
+            Self::Call => "call",
+        }
+    }
+}
+
+impl Outcome {
+    /// For metrics and traces.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Stored => "stored",
+            Self::Dropped => "dropped",
+            Self::Rejected(Rejection::Devices(_)) => "rejected-devices",
+            Self::Rejected(Rejection::NotAvailable) => "rejected-not-available",
+            Self::Rejected(Rejection::RateLimited { .. } | Rejection::Full { .. }) => "rejected-rate-limited",
+            Self::Rejected(Rejection::TooLarge) => "rejected-too-large",
+        }
     }
 }

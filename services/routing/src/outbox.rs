@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use causeway_identity::{MessageId, SessionId};
 use causeway_proto::routing::v1::{Hello, RoutingEvent, ToEdge};
+use causeway_runtime::telemetry::trace::{self, TraceContext};
 use futures::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -26,11 +27,20 @@ const EVENT_WEIGHT: usize = 256;
 #[derive(Debug)]
 pub(crate) enum Event {
     Attached { waiting: u64, number: u64 },
-    Deliver { tag: u64, envelope: Envelope },
+    Deliver { tag: u64, envelope: Envelope, trace: Option<TraceContext> },
     Outcome { outcome: Outcome, id: MessageId, to: AsWritten },
     Notify(Notice),
     End { reason: Ending, retry_after_ms: u64 },
     Moved,
+}
+
+impl Event {
+    fn trace(&self) -> Option<TraceContext> {
+        match self {
+            Self::Deliver { trace, .. } => *trace,
+            _ => None,
+        }
+    }
 }
 
 /// The sending half of a link.
@@ -169,6 +179,7 @@ impl Outbox {
         drop(state);
         let events = taken.into_iter().map(|(session, event)| RoutingEvent {
             session_id: Bytes::copy_from_slice(session.as_bytes()),
+            traceparent: trace::to_text(event.trace()),
             event: Some(encode::event(event)),
         });
         Poll::Ready(Some(ToEdge { events: events.collect(), hello, draining }))

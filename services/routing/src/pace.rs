@@ -153,8 +153,13 @@ mod tests {
     }
 
     fn refuse(pace: &Pace, session: &Arc<Session>, since: Instant, n: u8) {
-        let reply =
-            ReplyTo { session: Arc::clone(session), to: AsWritten("bo@home.example".to_owned()), since, generation: 0 };
+        let reply = ReplyTo {
+            session: Arc::clone(session),
+            to: AsWritten("bo@home.example".to_owned()),
+            since,
+            generation: 0,
+            step: None,
+        };
         pace.refuse(reply, MessageId::from_bytes([n; 16]), Rejection::NotAvailable);
     }
 

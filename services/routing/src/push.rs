@@ -12,7 +12,6 @@ mod send;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use causeway_fetch::Fetcher;
 use causeway_identity::{AccountId, DeviceId, Domain};
 use causeway_runtime::clock::SharedClock;
@@ -26,7 +25,8 @@ use crate::error::RoutingError;
 use crate::metrics::Metrics;
 use crate::records::Records;
 
-use queue::{Key, Queue, QueueBounds, Wake};
+pub(crate) use queue::Wake;
+use queue::{Key, Queue, QueueBounds};
 use send::{Sender, Sent};
 
 /// Wakes devices; cheap to clone.
@@ -62,18 +62,22 @@ impl Pusher {
     }
 
     /// A message waits for this device.
-    pub(crate) fn wake(&self, provider: &Domain, account: AccountId, device: DeviceId, token: &Bytes, urgent: bool) {
-        let wake = Wake { token: token.clone(), urgent };
+    pub(crate) fn wake(&self, provider: &Domain, account: AccountId, device: DeviceId, wake: Wake) {
         if self.queue().wake(provider, Key { account, device }, wake, Instant::now()) {
             self.0.stirred.notify_one();
         } else {
-            self.0.metrics.webhook_sent("no-room");
+            self.0.metrics.webhook_sent("no-room", None);
         }
     }
 
     /// The device is here: it needs no waking.
     pub(crate) fn is_here(&self, provider: &Domain, account: AccountId, device: DeviceId) {
         self.queue().forget(provider, Key { account, device });
+    }
+
+    /// Devices that wait to be woken, or have just been.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue().len()
     }
 
     /// Something of the provider changed: its webhook is looked up again, and it is tried at once.
@@ -92,11 +96,12 @@ impl Pusher {
                 let this = self.clone();
                 let stop = stop.clone();
                 tasks.spawn(async move {
+                    let since = Instant::now();
                     let sent = tokio::select! {
                         sent = this.0.sender.send(&provider, &job) => sent,
                         () = stop.cancelled() => return,
                     };
-                    this.0.metrics.webhook_sent(sent.name());
+                    this.0.metrics.webhook_sent(sent.name(), Some(since.elapsed()));
                     this.queue().done(&provider, key, sent, Instant::now());
                     this.0.stirred.notify_one();
                 });

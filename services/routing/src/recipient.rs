@@ -17,6 +17,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use causeway_identity::AccountId;
+use causeway_runtime::telemetry::trace::Step;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -43,6 +44,8 @@ pub(crate) struct ReplyTo {
     pub(crate) since: Instant,
     /// Of the session's messages to this recipient; rises when the edge has heard of a refusal.
     pub(crate) generation: u32,
+    /// Ends when the message has been answered.
+    pub(crate) step: Option<Step>,
 }
 
 /// What an actor is told beside messages. There is at most one of each kind under way per session, change or peer, so

@@ -99,6 +99,7 @@ mod tests {
             class: Class::Chat,
             enc: enc.collect(),
             charge: None,
+            trace: None,
         }
     }
 

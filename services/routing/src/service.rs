@@ -21,6 +21,7 @@ use tonic::transport::Channel;
 
 use crate::config::{RoutingConfig, StoreKind};
 use crate::error::RoutingError;
+use crate::levels;
 use crate::limits::{Budget, Limits};
 #[cfg(any(test, feature = "simulation"))]
 use crate::mailbox::memory::MemoryMailbox;
@@ -40,7 +41,8 @@ use crate::rpc::link::{Links, LinksInner};
 use crate::rpc::peers::PeersService;
 use crate::shared_counters;
 use crate::strangers::Strangers;
-use crate::sweep;
+use crate::sweep::{self, Seen};
+use crate::twins;
 
 /// A routing: built, then served.
 pub struct Routing {
@@ -49,6 +51,7 @@ pub struct Routing {
     registration: Registration,
     redis: Option<Redis>,
     sweep_every: Duration,
+    seen: Arc<Seen>,
     leftovers: mpsc::Receiver<Leftover>,
     changes: Arc<Told>,
 }
@@ -155,9 +158,11 @@ impl Routing {
         let (leave, leftovers) = mpsc::channel(LEFTOVERS);
         let changes = Arc::new(Told { recipients, leave, pusher: shared.pusher.clone() });
         let sweep_every = Duration::from_millis(config.sweep_interval_ms);
+        let seen = Arc::default();
+        levels::observe(&shared, &links.0, &seen);
         let registration =
             Registration { url: config.advertise_url.clone(), lasts: Duration::from_millis(config.lease_ms) };
-        Ok(Self { links, shared, registration, redis, sweep_every, leftovers, changes })
+        Ok(Self { links, shared, registration, redis, sweep_every, seen, leftovers, changes })
     }
 
     /// How the Redis with shared rates and presence is, if there is one: while it is degraded, this replica counts alone.
@@ -184,11 +189,11 @@ impl Routing {
         let stop = CancellationToken::new();
         let mut background = JoinSet::new();
         background.spawn(follow(self.shared.records.clone(), self.changes.clone(), stop.clone()));
-        background.spawn(sweep::run(Arc::clone(&self.shared), self.sweep_every, stop.clone()));
+        background.spawn(sweep::run(Arc::clone(&self.shared), self.seen, self.sweep_every, stop.clone()));
         background.spawn(self.shared.pusher.clone().run(stop.clone()));
         let (keeper, registration) = (Arc::clone(&self.shared), self.registration);
         let (renamed, stopped) = (Arc::clone(&self.changes.recipients), stop.clone());
-        let patience = registration.lasts;
+        let (patience, twin_url) = (registration.lasts, registration.url.clone());
         background.spawn(async move {
             let Registration { url, lasts } = registration;
             let renamed = || renamed.renamed();
@@ -197,6 +202,13 @@ impl Routing {
         let (telling, health, drained) = (Arc::clone(&self.shared), life.health().clone(), life.drain_token());
         // Not one of those that never end by themselves: it ends with the drain.
         tokio::spawn(async move { telling.lease.tell(&health, patience / 4, drained).await });
+        if !twin_url.is_empty() {
+            let (watching, health, drained) = (Arc::clone(&self.shared), life.health().clone(), life.drain_token());
+            tokio::spawn(async move {
+                let mailbox = &*watching.mailbox;
+                twins::watch(&watching.lease, mailbox, &twin_url, patience, &health, drained).await;
+            });
+        }
         let (present, stopped) = (Arc::clone(&self.shared), stop.clone());
         background.spawn(async move { present.presence.run(stopped).await });
         if let Some(redis) = self.redis {

@@ -1,6 +1,7 @@
 //! A session as routing sees it: an attached device of an edge, reachable by its link.
 
 mod closed;
+mod flights;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::closed::Closed;
+use self::flights::Flights;
 use crate::message::{AsWritten, Ending, Envelope, Outcome, Rejection, Sender};
 use crate::metrics::Metrics;
 use crate::outbox::{Event, Outbox};
@@ -56,6 +58,7 @@ pub(crate) struct Session {
     voice: Arc<Voice>,
     /// The greatest tag that the device has acknowledged.
     processed: AtomicU64,
+    flights: Flights,
     announced: AtomicBool,
     detached: AtomicBool,
     /// It has moved, or is attached again: it is given nothing.
@@ -76,6 +79,7 @@ impl Session {
             since: Instant::now(),
             voice,
             processed: AtomicU64::new(0),
+            flights: Flights::default(),
             announced: AtomicBool::new(false),
             detached: AtomicBool::new(false),
             elsewhere: AtomicBool::new(false),
@@ -100,6 +104,7 @@ impl Session {
             return;
         }
         self.processed.fetch_max(tag, Ordering::AcqRel);
+        self.flights.landed(tag, &self.voice.metrics);
         self.signal();
     }
 
@@ -154,9 +159,10 @@ impl Session {
         self.is_here() && self.voice.outbox.reserve(weight)
     }
 
-    pub(crate) fn deliver(&self, tag: u64, envelope: Envelope) {
+    pub(crate) fn deliver(&self, tag: u64, envelope: Envelope, from_mailbox: bool) {
         let weight = envelope.weight();
-        self.voice.outbox.push_reserved(self.id, Event::Deliver { tag, envelope }, weight);
+        let trace = self.flights.begin(tag, from_mailbox, envelope.header.trace);
+        self.voice.outbox.push_reserved(self.id, Event::Deliver { tag, envelope, trace }, weight);
     }
 
     /// Tells the sender what became of a message.

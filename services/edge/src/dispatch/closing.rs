@@ -78,13 +78,15 @@ impl Dispatch {
         }
         let unsent: Vec<Kept> = lane.queue.drain(lane.sent..).collect();
         self.messages -= unsent.len();
-        for kept in unsent {
+        for mut kept in unsent {
             if kept.tried {
                 self.tell(Told::Lost);
                 return;
             }
             self.owe(kept.order, &kept.message, retry_at, now);
-            self.tell(Told::Outcome(come_again(&kept.message, retry_at.saturating_duration_since(now))));
+            let again = come_again(&kept.message, retry_at.saturating_duration_since(now));
+            kept.trip.ends(&again, now);
+            self.tell(Told::Outcome(again));
         }
     }
 

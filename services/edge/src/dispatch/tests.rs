@@ -15,7 +15,7 @@ const BO: &str = "bo@home.example";
 
 fn bounds() -> Bounds {
     let total = Budget::new(16 * 1024 * 1024);
-    Bounds { grace: Duration::from_secs(10), messages: 8, bytes: 64 * 1024, total }
+    Bounds { grace: Duration::from_secs(10), messages: 8, bytes: 64 * 1024, total, metrics: Arc::new(Metrics::new()) }
 }
 
 fn view(links: &[(u64, &str, bool)]) -> Arc<View> {

@@ -616,7 +616,7 @@ impl Routing {
 fn to_edge(session: SessionId, event: ToEdge) -> routing::ToEdge {
     let session_id = Bytes::copy_from_slice(session.as_bytes());
     routing::ToEdge {
-        events: vec![routing::RoutingEvent { session_id, event: Some(event) }],
+        events: vec![routing::RoutingEvent { session_id, event: Some(event), ..routing::RoutingEvent::default() }],
         ..routing::ToEdge::default()
     }
 }

@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::RoutingConfig;
 use crate::mailbox::{
-    Chain, Claimed, Commit, DeviceUsage, Mailbox, Page, PageRequest, Put, PutOutcome, Replica, ReplicaId, StoreError,
-    Usage,
+    Chain, Claimed, Commit, Depth, DeviceUsage, Mailbox, Page, PageRequest, Put, PutOutcome, Replica, ReplicaId,
+    StoreError, Usage,
 };
 use crate::message::{MessageKey, Seq};
 
@@ -311,6 +311,14 @@ impl Mailbox for MemoryMailbox {
             store.leave(replica);
             Ok(())
         })
+    }
+
+    fn depth(&self) -> Commit<Depth> {
+        self.read(|store| store.depth())
+    }
+
+    fn queued(&self) -> usize {
+        0
     }
 
     fn replicas(&self) -> Commit<Vec<Replica>> {

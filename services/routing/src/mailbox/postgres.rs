@@ -27,8 +27,8 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::mailbox::{
-    Bounds, Claimed, Commit, DeviceUsage, Mailbox, Page, PageRequest, Put, PutOutcome, Replica, ReplicaId, StoreError,
-    Usage,
+    Bounds, Claimed, Commit, Depth, DeviceUsage, Mailbox, Page, PageRequest, Put, PutOutcome, Replica, ReplicaId,
+    StoreError, Usage,
 };
 use crate::message::{MessageKey, Seq};
 use crate::metrics::Metrics;
@@ -225,6 +225,22 @@ impl Mailbox for PostgresMailbox {
             reader.ask(&reader.pages, Instant::now() + reader.timeout, Lost::Nothing, look).await
         }
         .boxed()
+    }
+
+    fn depth(&self) -> Commit<Depth> {
+        let reader = Arc::clone(&self.reader);
+        async move {
+            let look = move |connection: Connection| async move {
+                let row = connection.query_one(sql::DEPTH, &[]).await?;
+                rows::depth(&row)
+            };
+            reader.ask(&reader.sweeps, Instant::now() + reader.timeout, Lost::Nothing, look).await
+        }
+        .boxed()
+    }
+
+    fn queued(&self) -> usize {
+        self.queues.iter().map(|queue| queue.len()).sum()
     }
 
     fn renew(&self, replica: &Replica, lasts: Duration) -> Commit<()> {

@@ -18,8 +18,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::error::RoutingError;
 use crate::mailbox::{
-    Bounds, Claimed, Commit, DeviceUsage, Mailbox, Page, PageRequest, Put, PutOutcome, Replica, ReplicaId, StoreError,
-    Usage,
+    Bounds, Claimed, Commit, Depth, DeviceUsage, Mailbox, Page, PageRequest, Put, PutOutcome, Replica, ReplicaId,
+    StoreError, Usage,
 };
 use crate::message::{MessageKey, Seq, weight};
 use crate::metrics::Metrics;
@@ -155,6 +155,15 @@ impl Mailbox for SqliteMailbox {
     fn page(&self, request: PageRequest) -> Commit<Page> {
         let readers = Arc::clone(&self.readers);
         async move { readers.read(move |connection| rows::page(connection, &request)).await }.boxed()
+    }
+
+    fn depth(&self) -> Commit<Depth> {
+        let readers = Arc::clone(&self.checkers);
+        async move { readers.read(rows::depth).await }.boxed()
+    }
+
+    fn queued(&self) -> usize {
+        self.writer.queued()
     }
 
     fn renew(&self, _: &Replica, _: Duration) -> Commit<()> {

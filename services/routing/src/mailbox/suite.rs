@@ -66,6 +66,7 @@ pub(crate) fn header(seq: u64, sender: u8, id: u8) -> Header {
         expires_ms: 1_000_000,
         origin: Origin { provider: "birdy.example".parse().unwrap(), kind: Kind::ThirdParty, inbox: Inbox::ThirdParty },
         charge: None,
+        trace: None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use causeway_identity::{AccountId, DeviceId, Domain};
+use causeway_runtime::telemetry::trace::TraceContext;
 use tokio::time::Instant;
 
 use super::send::Sent;
@@ -19,10 +20,12 @@ pub(super) struct Key {
 
 /// What its provider is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wake {
+pub(crate) struct Wake {
     /// Never logged.
-    pub(super) token: Bytes,
-    pub(super) urgent: bool,
+    pub(crate) token: Bytes,
+    pub(crate) urgent: bool,
+    /// Of the message for which it is woken, if that is traced.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// A call to be made.
@@ -83,6 +86,11 @@ impl Queue {
         Self { bounds, providers: HashMap::new(), devices: 0, at_a_time: 0, random: RandomState::new(), drawn: 0 }
     }
 
+    /// Devices that wait to be woken, or are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.devices
+    }
+
     /// A device is to be woken; false when there is no room.
     pub(super) fn wake(&mut self, provider: &Domain, key: Key, wake: Wake, now: Instant) -> bool {
         let id = self.new_id();
@@ -109,7 +117,7 @@ impl Queue {
         let rings = wake.urgent && device.job.as_ref().is_none_or(|job| !job.wake.urgent);
         match &mut device.job {
             Some(job) => {
-                job.wake = Wake { urgent: job.wake.urgent || wake.urgent, token: wake.token };
+                job.wake = Wake { urgent: job.wake.urgent || wake.urgent, ..wake };
             }
             none => {
                 *none = Some(Job { id, wake });
@@ -289,7 +297,7 @@ mod tests {
     }
 
     fn quiet() -> Wake {
-        Wake { token: Bytes::from_static(b"token"), urgent: false }
+        Wake { token: Bytes::from_static(b"token"), urgent: false, trace: None }
     }
 
     fn ring() -> Wake {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use causeway_fetch::{Fetcher, HostSet};
 use causeway_identity::Domain;
 use causeway_runtime::clock::SharedClock;
+use causeway_runtime::telemetry::trace::{Hop, Step, TRACEPARENT};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use standardwebhooks::{HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP, Webhook};
@@ -69,7 +70,19 @@ impl Sender {
         };
         let body = body(job);
         let seconds = i64::try_from(self.clock.now_ms() / 1_000).unwrap_or(i64::MAX);
-        let Some(headers) = headers(&target.key, &job.id, seconds, &body) else { return Sent::Nowhere };
+        let Some(mut headers) = headers(&target.key, &job.id, seconds, &body) else { return Sent::Nowhere };
+        let step = Step::under(Hop::WEBHOOK, job.wake.trace);
+        if let Some(value) = step.as_ref().and_then(|step| HeaderValue::try_from(step.context().to_string()).ok()) {
+            headers.insert(TRACEPARENT, value);
+        }
+        let sent = self.post(provider, &target, headers, body).await;
+        if let Some(step) = step {
+            step.outcome(sent.name());
+        }
+        sent
+    }
+
+    async fn post(&self, provider: &Domain, target: &Target, headers: HeaderMap, body: String) -> Sent {
         match self.fetcher.post(&target.url, &target.hosts, headers, Bytes::from(body)).await {
             Ok(posted) if posted.is_success() => Sent::Taken,
             Ok(posted) => match posted.status {

@@ -196,6 +196,7 @@ impl Actor {
                 while let Ok(job) = jobs.try_recv() {
                     // It gets no answer: its session ends, and its client repeats it elsewhere.
                     drop(job);
+            self.count_owned(self.owns_any());
                 }
                 if self.is_finished() {
                     self.quiet = None;
@@ -295,6 +296,7 @@ impl Drop for Actor {
         self.shared.metrics.recipient_left();
     }
 }
+        self.count_owned(false);
 
 async fn next_of<T>(pending: &mut Option<Pending<T>>) -> T {
     match pending {

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use causeway_identity::{AccountId, DeviceId, MessageId};
+use causeway_runtime::telemetry::trace::TraceContext;
 use tokio::time::Instant;
 
 use super::device::Device;
@@ -140,6 +141,7 @@ pub(crate) enum Output<R> {
     Wake {
         device: DeviceId,
         urgent: bool,
+        trace: Option<TraceContext>,
     },
 }
 
@@ -241,6 +243,7 @@ struct UnderWay {
     seq: Seq,
     /// It is a call.
     urgent: bool,
+    trace: Option<TraceContext>,
     /// Devices and the weight of their copies.
     parts: Vec<(DeviceId, usize)>,
 }

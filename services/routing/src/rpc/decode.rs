@@ -64,7 +64,7 @@ pub(crate) fn submission(
         let ciphertext = Bytes::copy_from_slice(&part.ciphertext);
         enc.push(Enc { device, registration: part.reg, kind, ciphertext });
     }
-    Ok((Submission { id, from, to, class, enc, charge: Some(charge) }, AsWritten(submit.to)))
+    Ok((Submission { id, from, to, class, enc, charge: Some(charge), trace: None }, AsWritten(submit.to)))
 }
 
 /// Bytes that a submission keeps in memory.

@@ -14,7 +14,7 @@ use crate::session::Notice;
 pub(crate) fn event(event: Event) -> Wire {
     match event {
         Event::Attached { waiting, number } => Wire::Attached(pb::Attached { waiting, number }),
-        Event::Deliver { tag, envelope } => Wire::Deliver(delivery(tag, envelope)),
+        Event::Deliver { tag, envelope, trace: _ } => Wire::Deliver(delivery(tag, envelope)),
         Event::Outcome { outcome, id, to } => {
             Wire::Outcome(wire::Outcome { id: Bytes::copy_from_slice(id.as_bytes()), to: to.0, ..answer(outcome) })
         }

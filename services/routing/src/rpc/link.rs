@@ -10,7 +10,7 @@ use causeway_identity::{MessageId, SessionId};
 use causeway_proto::routing::v1::edge_event::Event;
 use causeway_proto::routing::v1::routing_server::Routing;
 use causeway_proto::routing::v1::{Attach, EdgeEvent, FromEdge, Submitted};
-use causeway_proto::wire::v1 as wire;
+use causeway_runtime::telemetry::trace::{Hop, Step, TraceContext};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
@@ -144,8 +144,7 @@ impl Link {
             // What sessions say that have been ended counts for nothing.
             Some(Event::Submit(submitted)) => {
                 if let Some(session) = self.sessions.get(&id).filter(|session| !session.is_over()) {
-                    let Submitted { message, generation } = submitted;
-                    self.submit(Arc::clone(session), message.unwrap_or_default(), generation);
+                    self.submit(Arc::clone(session), submitted);
                 }
             }
             Some(Event::Processed(tag)) => {
@@ -205,8 +204,9 @@ impl Link {
         self.outbox.push(id, crate::outbox::Event::End { reason, retry_after_ms });
     }
 
-    fn submit(&self, session: Arc<Session>, message: wire::Submit, generation: u32) {
-        self.shared.metrics.submitted();
+    fn submit(&self, session: Arc<Session>, submitted: Submitted) {
+        let Submitted { message, generation, traceparent } = submitted;
+        let message = message.unwrap_or_default();
         let retry_after_ms = self.shared.retry_ms;
         let Some(charge) = self.shared.memory.charge(decode::weight(&message)) else {
             let (Ok(id), Ok(to)) = (MessageId::try_from(&message.id[..]), message.to.parse()) else {
@@ -218,7 +218,7 @@ impl Link {
             session.answer(Outcome::Rejected(no_room), id, AsWritten(message.to));
             return;
         };
-        let (submission, to) = match decode::submission(message, Arc::clone(&session.device), charge) {
+        let (mut submission, to) = match decode::submission(message, Arc::clone(&session.device), charge) {
             Ok(parsed) => parsed,
             Err(error) => {
                 tracing::warn!(%error, "an edge let through a message that is none; its session ends");
@@ -226,8 +226,11 @@ impl Link {
                 return;
             }
         };
+        self.shared.metrics.submitted(submission.class, submission.enc.len());
+        let step = Step::under(Hop::DECIDE, TraceContext::read(&traceparent));
+        submission.trace = step.as_ref().map(Step::context);
         let since = tokio::time::Instant::now();
-        let job = Job { submission, reply: ReplyTo { session, to, since, generation } };
+        let job = Job { submission, reply: ReplyTo { session, to, since, generation, step } };
         match self.shared.recipients.submit(job) {
             Ok(()) => {}
             Err(Refused::Full(job)) => {

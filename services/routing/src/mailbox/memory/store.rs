@@ -9,9 +9,9 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::MemoryFault;
 use crate::mailbox::{
-    Bounds, Claimed, DeviceUsage, Page, PageRequest, Put, PutOutcome, Replica, ReplicaId, StoreError, Usage,
+    Bounds, Claimed, Depth, DeviceUsage, Page, PageRequest, Put, PutOutcome, Replica, ReplicaId, StoreError, Usage,
 };
-use crate::message::{Enc, Envelope, MessageKey, Seq, weight};
+use crate::message::{Class, Enc, Envelope, MessageKey, Seq, weight};
 
 /// What all processes see.
 pub(super) struct Store {
@@ -47,6 +47,18 @@ impl Store {
 
     pub(super) fn entries(&self) -> usize {
         self.rows.len()
+    }
+
+    pub(super) fn depth(&self) -> Depth {
+        let mut depth = Depth::default();
+        for row in self.rows.values() {
+            depth.waiting.add(Usage::one(row.weight()));
+            if row.header.class == Class::Chat {
+                let before = depth.oldest_ms.unwrap_or(u64::MAX);
+                depth.oldest_ms = Some(before.min(row.header.ts_ms));
+            }
+        }
+        depth
     }
 
     pub(super) fn renew(&mut self, replica: Replica, lasts_ms: u64, now_ms: u64) -> Result<(), StoreError> {

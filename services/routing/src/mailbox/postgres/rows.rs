@@ -9,7 +9,7 @@ use causeway_identity::{AccountId, DeviceId, MessageId};
 use causeway_postgres::types::{IsNull, Type, to_sql_checked};
 use causeway_postgres::{FromSql, PostgresError, Row, ToSql};
 
-use crate::mailbox::{DeviceUsage, Page, PageRequest, Put, Replica, ReplicaId, Usage};
+use crate::mailbox::{Depth, DeviceUsage, Page, PageRequest, Put, Replica, ReplicaId, Usage};
 use crate::message::{Class, Enc, EncType, Envelope, Header, Inbox, Kind, MessageKey, Origin, Seq, weight};
 
 /// 16 bytes as `uuid`, which PostgreSQL compares fastest.
@@ -87,6 +87,12 @@ pub(super) fn device(row: &Row, column: usize) -> Result<DeviceId, PostgresError
 
 pub(super) fn natural(row: &Row, column: usize) -> Result<u64, PostgresError> {
     u64::try_from(get::<i64>(row, column)?).map_err(|_| damaged(column))
+}
+
+/// What waits for all devices.
+pub(super) fn depth(row: &Row) -> Result<Depth, PostgresError> {
+    let oldest: Option<i64> = get(row, 2)?;
+    Ok(Depth { waiting: usage(row, 0)?, oldest_ms: oldest.and_then(|ms| u64::try_from(ms).ok()) })
 }
 
 /// From columns with messages and bytes.
@@ -208,6 +214,7 @@ fn envelope(row: &Row, request: &PageRequest) -> Result<Envelope, PostgresError>
             inbox: decoded(&INBOXES, row, 10)?,
         },
         charge: None,
+        trace: None,
     };
     let enc = Enc {
         device: request.device,

@@ -120,6 +120,12 @@ FROM (
 WHERE place = 1 OR (place <= $6::bigint AND before < $7::bigint)
 ORDER BY seq";
 
+/// What waits for all devices, and when the oldest chat message was accepted: they all live equally long.
+pub(super) const DEPTH: &str = "\
+SELECT coalesce(sum(messages), 0)::bigint, coalesce(sum(bytes), 0)::bigint,
+    (SELECT ts_ms FROM mailbox_entries WHERE class = 1 ORDER BY expires_ms LIMIT 1)
+FROM mailbox_usage";
+
 /// Erases entries of any accounts. Leaves out what somebody else is erasing, so as to wait for nobody with locks held.
 pub(super) const EXPIRE: &str = "\
 WITH due AS (

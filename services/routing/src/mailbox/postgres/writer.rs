@@ -68,6 +68,11 @@ impl Queue {
         Ok(())
     }
 
+    /// Operations that wait for their transaction.
+    pub(super) fn len(&self) -> usize {
+        self.waiting().ops.len()
+    }
+
     /// Takes nothing more. What is queued is still written.
     pub(super) fn close(&self) {
         self.waiting().closed = true;

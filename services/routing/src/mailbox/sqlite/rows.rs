@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use causeway_identity::{AccountId, DeviceId, MessageId};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::mailbox::sqlite::failed;
-use crate::mailbox::{DeviceUsage, Page, PageRequest, Put, StoreError, Usage};
+use crate::mailbox::{Depth, DeviceUsage, Page, PageRequest, Put, StoreError, Usage};
 use crate::message::{Class, Enc, EncType, Envelope, Header, Inbox, Kind, MessageKey, Origin, Seq, weight};
 
 /// True when the device has this message already.
@@ -137,6 +137,7 @@ fn envelope(row: &Row<'_>, request: &PageRequest) -> rusqlite::Result<Envelope> 
             inbox: decoded(&INBOXES, row, 10)?,
         },
         charge: None,
+        trace: None,
     };
     let enc = Enc {
         device: request.device,
@@ -152,6 +153,20 @@ const CLASSES: [Class; 3] = [Class::Chat, Class::Ephemeral, Class::Call];
 const KINDS: [Kind; 2] = [Kind::Home, Kind::ThirdParty];
 const INBOXES: [Inbox; 2] = [Inbox::Main, Inbox::ThirdParty];
 const ENC_TYPES: [EncType; 4] = [EncType::Prekey, EncType::Whisper, EncType::SenderKey, EncType::Plaintext];
+
+/// What waits for all devices.
+pub(super) fn depth(connection: &Connection) -> Result<Depth, StoreError> {
+    let sum = "SELECT coalesce(sum(messages), 0), coalesce(sum(bytes), 0) FROM usage";
+    let natural = |value: i64| u64::try_from(value).unwrap_or(0);
+    let waiting = connection
+        .query_row(sum, [], |row| Ok(Usage { messages: natural(row.get(0)?), bytes: natural(row.get(1)?) }))
+        .map_err(failed)?;
+    // They all live equally long.
+    let oldest = "SELECT ts_ms FROM entries WHERE class = ?1 ORDER BY expires_ms LIMIT 1";
+    let oldest = connection.query_row(oldest, [code(&CLASSES, &Class::Chat)], |row| row.get::<_, i64>(0));
+    let oldest_ms = oldest.optional().map_err(failed)?.map(natural);
+    Ok(Depth { waiting, oldest_ms })
+}
 
 fn code<T: PartialEq>(list: &[T], value: &T) -> i64 {
     list.iter().position(|known| known == value).map_or(0, |position| position as i64 + 1)

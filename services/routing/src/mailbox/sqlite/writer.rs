@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use causeway_runtime::telemetry::instruments::Store;
 use rusqlite::Connection;
 
 use crate::mailbox::sqlite::ops::{Applied, Op, Reply};
@@ -76,6 +77,10 @@ impl Writer {
         Ok(())
     }
 
+    pub(super) fn queued(&self) -> usize {
+        self.shared.queue().ops.len()
+    }
+
     #[cfg(test)]
     pub(super) fn commits(&self) -> u64 {
         self.shared.commits.load(Ordering::SeqCst)
@@ -141,12 +146,14 @@ impl Worker {
             match self.commit(batch) {
                 Ok(replies) => {
                     self.shared.commits.fetch_add(1, Ordering::SeqCst);
+                    Store::SQLITE.waited("commit", started.elapsed(), false);
                     self.metrics.committed(operations, started.elapsed());
                     for reply in replies {
                         reply.send();
                     }
                 }
                 Err((batch, error)) => {
+                    Store::SQLITE.waited("commit", started.elapsed(), true);
                     tracing::warn!(%error, operations, "a mailbox commit failed; nothing of it is told as stored");
                     for op in batch {
                         self.metrics.store_failed(&error);

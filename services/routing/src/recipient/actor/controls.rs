@@ -68,6 +68,7 @@ impl Actor {
                 let notice = Notice::PrekeysLow { ec: *ec, kyber: *kyber };
                 for session in self.sessions.values() {
                     if device.is_none_or(|device| device == session.device.device) {
+                        self.shared.metrics.told_prekeys_low();
                         session.notify(notice.clone());
                     }
                 }

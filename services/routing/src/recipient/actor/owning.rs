@@ -28,6 +28,8 @@ pub(super) struct Owning {
     /// What is to be written while it is being claimed again: under which id is not known yet.
     held_back: Vec<Output<ReplyTo>>,
     release: Option<Release>,
+    /// It counts as owned.
+    counted: bool,
     /// Another replica has just asked for it, and comes first.
     not_before: Option<Instant>,
 }
@@ -81,6 +83,19 @@ impl Actor {
         let owned = self.owning.owned.filter(|owned| owned.account == account);
         owned
             .is_some_and(|owned| self.machine.account() == Some(account) && self.shared.lease.holds() == Some(owned.id))
+    }
+
+    /// Keeps the number of owned accounts right.
+    pub(super) fn count_owned(&mut self, owned: bool) {
+        if owned != self.owning.counted {
+            self.owning.counted = owned;
+            self.shared.metrics.owns(owned);
+        }
+    }
+
+    /// True if the account is this replica's, as far as is known.
+    pub(super) fn owns_any(&self) -> bool {
+        self.owning.owned.is_some()
     }
 
     /// As which this actor writes.

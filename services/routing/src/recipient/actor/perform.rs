@@ -3,11 +3,13 @@
 use std::future::Future;
 
 use causeway_identity::{DeviceId, MessageId};
+use causeway_runtime::telemetry::trace::{Hop, Step, TraceContext};
 use futures::FutureExt as _;
 
 use super::{Actor, Finished, Senses, owning};
 use crate::mailbox::StoreError;
 use crate::message::{Outcome, Rejection, Sender};
+use crate::push::Wake;
 use crate::recipient::ReplyTo;
 use crate::recipient::machine::Output;
 use crate::recipient::planted::out_of_order;
@@ -37,7 +39,7 @@ impl Actor {
                         let Sender { account, device, .. } = *session.device;
                         drop(mailbox.forget(replica, account, device, envelope.header.seq));
                     }
-                    session.deliver(tag, envelope);
+                    session.deliver(tag, envelope, from_mailbox);
                 }
             }
             Output::Moved { session } => {
@@ -55,8 +57,12 @@ impl Actor {
             Output::Answer { reply, id, outcome } => self.answer(reply, id, outcome),
             Output::Fail { reply } => self.fail(&reply),
             Output::Put { ticket, put } => {
+                let step = Step::under(Hop::STORE, put.header.trace);
                 let done = mailbox.put(replica, put);
-                self.in_order(done.map(move |result| (epoch, Finished::Put(ticket, result))));
+                self.in_order(done.map(move |result| {
+                    drop(step);
+                    (epoch, Finished::Put(ticket, result))
+                }));
             }
             Output::Forget { account, device, upto } => {
                 let done = mailbox.forget(replica, account, device, upto);
@@ -82,7 +88,7 @@ impl Actor {
                 let done = mailbox.holds(account, key);
                 self.read(done.map(move |held| (epoch, Finished::Verified(key, reply, rejection, held))));
             }
-            Output::Wake { device, urgent } => self.wake(device, urgent),
+            Output::Wake { device, urgent, trace } => self.wake(device, urgent, trace),
         }
     }
 
@@ -96,6 +102,9 @@ impl Actor {
     }
 
     fn answer(&self, reply: ReplyTo, id: MessageId, outcome: Outcome) {
+        if let Some(step) = &reply.step {
+            step.outcome(outcome.name());
+        }
         match outcome {
             Outcome::Rejected(rejection @ Rejection::NotAvailable) => {
                 self.shared.strangers.refused(&reply.session.device);
@@ -179,10 +188,11 @@ impl Actor {
     }
 
     /// Has the device's provider told that something waits.
-    fn wake(&self, id: DeviceId, urgent: bool) {
+    fn wake(&self, id: DeviceId, urgent: bool, trace: Option<TraceContext>) {
         let Some(record) = self.machine.record() else { return };
         let Some(device) = record.device(id).filter(|device| !device.push_token.is_empty()) else { return };
-        self.shared.pusher.wake(&record.provider, record.account, id, &device.push_token, urgent);
+        let wake = Wake { token: device.push_token.clone(), urgent, trace };
+        self.shared.pusher.wake(&record.provider, record.account, id, wake);
     }
 }
 

@@ -78,8 +78,8 @@ impl<R> Machine<R> {
                 delivery.kept = Kept::Writing;
             }
         }
-        let urgent = header.class == Class::Call;
-        self.puts.insert(ticket, UnderWay { key: *key, seq, urgent, parts: weights });
+        let (urgent, trace) = (header.class == Class::Call, header.trace);
+        self.puts.insert(ticket, UnderWay { key: *key, seq, urgent, trace, parts: weights });
         out.push(Output::Put { ticket, put: Put { account, chain: self.chain.clone(), header, parts } });
         if crate::planted::is("ack-before-durable") {
             self.stored(key, out);
@@ -95,7 +95,7 @@ impl<R> Machine<R> {
         world: &mut impl World,
         out: &mut Vec<Output<R>>,
     ) {
-        let Some(UnderWay { key, seq, urgent, parts }) = self.puts.remove(&ticket) else { return };
+        let Some(UnderWay { key, seq, urgent, trace, parts }) = self.puts.remove(&ticket) else { return };
         // That it was full cannot be, since there was room when the message was accepted; were it so, nothing was kept.
         let repeats = match outcome {
             PutOutcome::Stored { repeats } => Some(repeats),
@@ -111,7 +111,7 @@ impl<R> Machine<R> {
             }
             let Some(served) = &mut device.served else {
                 if repeats.is_some() {
-                    out.push(Output::Wake { device: *id, urgent });
+                    out.push(Output::Wake { device: *id, urgent, trace });
                 }
                 continue;
             };

@@ -393,6 +393,7 @@ impl Simulated {
             class: sent.class,
             enc: enc.collect(),
             charge: None,
+            trace: None,
         };
         self.replicas[at].waiting.push_back(Waiting::Message(submission, (sender, number, connection)));
         self.pump();

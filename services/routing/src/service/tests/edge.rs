@@ -52,7 +52,7 @@ impl Edge {
                 if batch.draining {
                     drained.send_replace(true);
                 }
-                for RoutingEvent { session_id, event } in batch.events {
+                for RoutingEvent { session_id, event, .. } in batch.events {
                     if let (Some(to), Some(event)) = (known.lock().unwrap().get(&session_id), event) {
                         let _left = to.send(event);
                     }
@@ -130,7 +130,7 @@ impl Phone {
     }
 
     pub(super) async fn submit(&self, message: Submit) {
-        self.send(ToRouting::Submit(Submitted { message: Some(message), generation: 0 })).await;
+        self.send(ToRouting::Submit(Submitted { message: Some(message), ..Submitted::default() })).await;
     }
 
     pub(super) async fn processed(&self, tag: u64) {
