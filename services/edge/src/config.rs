@@ -32,7 +32,8 @@ pub struct EdgeConfig {
     pub max_half_open: usize,
     /// The same from one network: an IPv4 /24 or an IPv6 /64 (1 to 1 000 000). Default 256.
     pub max_half_open_per_network: usize,
-    /// Connections at a time from one network (1 to 1 000 000). Default 20 000: only the total binds.
+    /// Connections at a time from one network (1 to 1 000 000). Default 2 000. Behind a proxy all come from the
+    /// proxy's network: then it is to be the total.
     pub max_connections_per_network: usize,
     /// Handshakes a second that are begun in the long run (1 to 1 000 000). Default 2 000. Of more, each is told a time of
     /// its own to come back.
@@ -64,11 +65,11 @@ pub struct EdgeConfig {
     /// A client that sent nothing for this long is pinged, and after twice this long its session ends
     /// (100 to 600 000). Default 30 000.
     pub ping_interval_ms: u64,
-    /// How long a session outlives its token (0 to 300 000). Default 290 000: a little less than the five minutes
-    /// of the protocol, so that a busy machine keeps the promise.
+    /// How long a session outlives its token (0 to 300 000). Default 290 000. A little less than the five minutes of the
+    /// protocol, so that a busy machine keeps the promise.
     pub token_grace_ms: u64,
 
-    /// Largest record that a client may send, in bytes (16 384 to 262 144, which is the default).
+    /// Largest record that a client may send, in bytes (16 384 to 262 144). Default 262 144.
     pub max_stanza_bytes: u32,
     /// Stanzas a second that a session may send in the long run (1 to 1 000 000). Default 200. More is not read.
     pub stanzas_per_s: u32,
@@ -137,7 +138,7 @@ impl Default for EdgeConfig {
             max_connections: 20_000,
             max_half_open: 4_096,
             max_half_open_per_network: 256,
-            max_connections_per_network: 20_000,
+            max_connections_per_network: 2_000,
             handshakes_per_s: 2_000,
             handshake_burst: 1_000,
             handshakes_per_s_per_network: 1_000,

@@ -211,10 +211,11 @@ impl Session {
         }
     }
 
-    /// The connection reads nothing now, and this is not the client's doing: silence does not count against it.
-    pub(crate) fn not_reading(&mut self, now: Now) {
+    /// The connection reads nothing now. This need not be the client's doing, so it may be silent for longer, but not for
+    /// ever: by the time that a write may take. `took` is when it was last seen to take something that was written.
+    pub(crate) fn not_reading(&mut self, took: Option<Instant>) {
         if let Self::Open(open) = self {
-            open.not_reading(now);
+            open.not_reading(took);
         }
     }
 

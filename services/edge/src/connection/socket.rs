@@ -20,6 +20,10 @@ pub(super) struct Socket<T> {
     since: Option<Instant>,
     /// Bytes that have left since then.
     progress: usize,
+    /// The network takes no more at the moment.
+    held_up: bool,
+    /// When it last went on behind that.
+    went_on: Option<Instant>,
     /// The stream below may hold bytes back until it is flushed.
     unflushed: bool,
 }
@@ -34,7 +38,7 @@ pub(super) enum Event {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Socket<T> {
     pub(super) fn new(io: T) -> Self {
-        Self { io, wire: BytesMut::new(), since: None, progress: 0, unflushed: false }
+        Self { io, wire: BytesMut::new(), since: None, progress: 0, held_up: false, went_on: None, unflushed: false }
     }
 
     /// Where bytes to be written are put. From the first of them on, their deadline runs.
@@ -58,6 +62,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Socket<T> {
         self.since
     }
 
+    /// When last the peer was seen to read: bytes left that the network had not taken before.
+    pub(super) fn went_on(&self) -> Option<Instant> {
+        self.went_on
+    }
+
     /// Writes on, and reads if `reading`. Cancel-safe.
     pub(super) async fn turn(&mut self, reading: bool) -> Event {
         poll_fn(|cx| {
@@ -67,24 +76,33 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Socket<T> {
                     Poll::Ready(Ok(written)) => {
                         self.wire.advance(written);
                         self.unflushed = true;
+                        if std::mem::take(&mut self.held_up) {
+                            self.went_on = Some(Instant::now());
+                        }
                         self.progress += written;
                         if self.progress >= PROGRESS {
                             self.progress = 0;
                             self.since = Some(Instant::now());
                         }
                     }
-                    Poll::Pending => break,
+                    Poll::Pending => {
+                        self.held_up = true;
+                        break;
+                    }
                 }
             }
             if self.wire.is_empty() && self.unflushed {
                 match Pin::new(&mut self.io).poll_flush(cx) {
                     Poll::Ready(Err(_)) => return Poll::Ready(Event::Closed),
                     Poll::Ready(Ok(())) => {
+                        if std::mem::take(&mut self.held_up) {
+                            self.went_on = Some(Instant::now());
+                        }
                         self.unflushed = false;
                         self.wire = BytesMut::new();
                         return Poll::Ready(Event::Wrote);
                     }
-                    Poll::Pending => {}
+                    Poll::Pending => self.held_up = true,
                 }
             }
             if !reading {

@@ -33,6 +33,8 @@ pub(crate) struct Open {
     /// Everything that was fed has been looked at.
     caught_up: bool,
     last_heard: Instant,
+    /// Since then there was a time in which nothing was read.
+    unread: bool,
     pinged: bool,
     /// When the record that is under way began.
     record_since: Option<Instant>,
@@ -81,6 +83,7 @@ impl Open {
             admitted,
             caught_up: false,
             last_heard: now.at,
+            unread: false,
             pinged: false,
             record_since: None,
             last_tag_sent: 0,
@@ -139,15 +142,17 @@ impl Open {
         self.caught_up && self.pause_until() <= now.at
     }
 
-    pub(super) fn not_reading(&mut self, now: Now) {
-        self.last_heard = now.at;
+    pub(super) fn not_reading(&mut self, took: Option<Instant>) {
+        self.unread = true;
+        // Whoever reads is there.
+        self.last_heard = took.map_or(self.last_heard, |took| took.max(self.last_heard));
         self.record_since = None;
     }
 
     pub(super) fn next_tick(&self, now: Now) -> Instant {
         let config = &self.transport.rules.config;
         let ping = Duration::from_millis(config.ping_interval_ms);
-        let silence = self.last_heard + if self.pinged { ping * 2 } else { ping };
+        let silence = if self.pinged { self.silent_until() } else { self.last_heard + ping };
         let record = self.record_since.map(|since| since + Duration::from_millis(config.record_timeout_ms));
         let token = Duration::from_millis(self.token_end_ms().saturating_sub(now.unix_ms)).min(LOOK_AT_THE_CLOCK);
         let pause = Some(self.pause_until()).filter(|until| *until > now.at);
@@ -210,6 +215,7 @@ impl Open {
 
     fn heard(&mut self, now: Now) {
         self.last_heard = now.at;
+        self.unread = false;
         self.pinged = false;
         self.record_since = None;
     }
@@ -366,7 +372,7 @@ impl Open {
         if self.must_enlist() && now.at >= self.enlist_by {
             return Err(fault("not-enlisted", EndReason::Timeout, out));
         }
-        if now.at >= self.last_heard + ping * 2 {
+        if now.at >= self.silent_until() {
             return Err(fault("silence", EndReason::Timeout, out));
         }
         if !self.pinged && now.at >= self.last_heard + ping {
@@ -374,6 +380,13 @@ impl Open {
             self.say(FromServer::Ping(now.unix_ms))?;
         }
         if self.caught_up { Ok(()) } else { self.pull(now, out) }
+    }
+
+    /// When a client of which nothing is heard is given up.
+    fn silent_until(&self) -> Instant {
+        let config = &self.transport.rules.config;
+        let unread = if self.unread { config.write_timeout() } else { Duration::ZERO };
+        self.last_heard + Duration::from_millis(config.ping_interval_ms) * 2 + unread
     }
 
     fn must_enlist(&self) -> bool {

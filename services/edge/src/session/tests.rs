@@ -330,15 +330,31 @@ async fn a_session_outlives_its_token_by_the_grace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_while_nothing_is_read_does_not_count() {
+async fn silence_while_nothing_is_read_counts_a_little_later() {
+    let mut pair = Pair::open(&rules(|config| config.token_grace_ms = 300_000));
+    let second = Duration::from_secs(1);
+    for _ in 0..79 {
+        pair.session.as_mut().unwrap().not_reading(None);
+        pair.pass(second);
+    }
+    assert_eq!(pair.why(), None);
+    assert!(matches!(pair.heard[..], [FromServer::Ping(_)]));
+    pair.session.as_mut().unwrap().not_reading(None);
+    pair.pass(second);
+    assert_eq!(pair.why(), Some(Why::Ended(EndReason::Timeout)), "twice the ping interval, and a write");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_read_but_reads_is_there() {
     let mut pair = Pair::open(&rules(|config| config.token_grace_ms = 300_000));
     for _ in 0..10 {
-        pair.elapsed += Duration::from_secs(20);
-        let now = pair.now();
-        pair.session.as_mut().unwrap().not_reading(now);
-        pair.step(Input::Tick);
+        let now = pair.now().at;
+        pair.session.as_mut().unwrap().not_reading(Some(now));
+        pair.pass(Duration::from_secs(29));
     }
-    assert_eq!((pair.why(), pair.heard.len()), (None, 0));
+    assert_eq!(pair.why(), None);
+    pair.pass(Duration::from_secs(51));
+    assert_eq!(pair.why(), Some(Why::Ended(EndReason::Timeout)), "and then is no more");
 }
 
 #[tokio::test(start_paused = true)]

@@ -230,6 +230,24 @@ async fn a_client_that_does_not_read_stalls_only_itself() {
 }
 
 #[tokio::test]
+async fn a_silent_client_does_not_stay_because_its_messages_have_no_outcome() {
+    let rig = Rig::with(|config| {
+        config.pending_messages = 1;
+        config.ping_interval_ms = 200;
+        config.write_timeout_ms = 200;
+    })
+    .await;
+    let mut ada = Client::ada(&rig).await;
+    let (session, _) = rig.routing.attached().await;
+    ada.send(message(1)).await;
+    assert_eq!(rig.routing.submitted().await.0, session);
+    // From here on nothing of hers is read.
+    assert_eq!(ada.ended().await.reason, EndReason::Timeout);
+    assert_eq!(rig.routing.detached().await, session);
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn a_fast_sender_is_slowed_down_and_loses_nothing() {
     let rig = Rig::with(|config| {
         config.stanzas_per_s = 100;
