@@ -68,6 +68,14 @@ pub enum GrpcError {
     /// TLS where services speak in plain text.
     #[error("{0} is TLS, and there is no server.tls: set it, or write the address as http:// or dns+http://")]
     NoTls(String),
+    /// Nobody, or not the right one, answers.
+    #[error("{address} cannot be connected to: {source}")]
+    Unreachable {
+        /// The address.
+        address: String,
+        /// What the system or the handshake said.
+        source: std::io::Error,
+    },
     /// A service without addresses.
     #[error("no address is given: write one as http://host:port")]
     NoAddress,

@@ -1,6 +1,8 @@
 //! `causewayctl keys`: the deployment's keys. The root's secret half is made and used on a machine that is offline; only
 //! its public half and the certificates that it signs go to the servers and clients.
 
+mod tls;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -51,6 +53,10 @@ pub(crate) enum KeysCommand {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+    /// Make an authority for the certificates of the services (`server.tls`), where there is no other.
+    NewTlsCa(tls::NewAuthority),
+    /// Make a certificate for a service, or for this tool, with such an authority.
+    NewTlsCertificate(tls::NewCertificate),
 }
 
 /// Carries the command out.
@@ -61,6 +67,8 @@ pub(crate) fn run(command: KeysCommand) -> anyhow::Result<()> {
         KeysCommand::Certify { root_key_file, deployment, noise_public, days, out } => {
             certify(&root_key_file, &deployment, &noise_public, days, &out)
         }
+        KeysCommand::NewTlsCa(arguments) => tls::new_authority(arguments),
+        KeysCommand::NewTlsCertificate(arguments) => tls::new_certificate(&arguments),
     }
 }
 

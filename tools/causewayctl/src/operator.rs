@@ -1,10 +1,14 @@
 //! The connection to the operator API.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use causeway_proto::directory::v1::providers_client::ProvidersClient;
+use causeway_runtime::clock::SystemClock;
+use causeway_runtime::grpc::Transport;
+use causeway_runtime::tls::{Role, Tls, TlsConfig};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -21,6 +25,38 @@ pub(crate) struct OperatorArguments {
     /// File with the operator token (`causeway all` writes it to keys/operator.token in its data folder).
     #[arg(long, env = "CAUSEWAY_OPERATOR_TOKEN_FILE", value_name = "FILE")]
     operator_token_file: PathBuf,
+    #[command(flatten)]
+    tls: TlsArguments,
+}
+
+/// What an operator API with https needs beside the token: a certificate with the role operator-tool.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TlsArguments {
+    /// With https: PEM file with this tool's certificate, of the role operator-tool.
+    #[arg(long, env = "CAUSEWAY_OPERATOR_TLS_CERTIFICATE_FILE", value_name = "FILE")]
+    tls_certificate_file: Option<PathBuf>,
+    /// With https: PEM file with the certificate's key.
+    #[arg(long, env = "CAUSEWAY_OPERATOR_TLS_KEY_FILE", value_name = "FILE")]
+    tls_key_file: Option<PathBuf>,
+    /// With https: PEM file with the authorities of the services' certificates.
+    #[arg(long, env = "CAUSEWAY_OPERATOR_TLS_CA_FILE", value_name = "FILE")]
+    tls_ca_file: Option<PathBuf>,
+    /// With https: the services' trust domain.
+    #[arg(long, env = "CAUSEWAY_OPERATOR_TLS_TRUST_DOMAIN", default_value = "causeway.local", value_name = "NAME")]
+    tls_trust_domain: String,
+}
+
+impl TlsArguments {
+    fn load(self) -> anyhow::Result<Tls> {
+        let missing = |argument| anyhow!("--operator is https, and --{argument} is missing: give the file");
+        let config = TlsConfig {
+            certificate_file: self.tls_certificate_file.ok_or_else(|| missing("tls-certificate-file"))?,
+            key_file: self.tls_key_file.ok_or_else(|| missing("tls-key-file"))?,
+            ca_file: self.tls_ca_file.ok_or_else(|| missing("tls-ca-file"))?,
+            ..TlsConfig::default()
+        };
+        Ok(Tls::load(config, &self.tls_trust_domain, Role::OperatorTool, Arc::new(SystemClock))?)
+    }
 }
 
 /// An open connection.
@@ -32,7 +68,7 @@ pub(crate) struct Operator {
 
 impl Operator {
     pub(crate) async fn connect(arguments: OperatorArguments) -> anyhow::Result<Self> {
-        let OperatorArguments { operator: address, operator_token_file: file } = arguments;
+        let OperatorArguments { operator: address, operator_token_file: file, tls } = arguments;
         let token = std::fs::read_to_string(&file).with_context(|| {
             format!(
                 "the operator token file {} cannot be read: give keys/operator.token of the server's data folder",
@@ -46,15 +82,16 @@ impl Operator {
         let bearer = format!("Bearer {token}")
             .parse()
             .map_err(|_| anyhow!("the operator token file {} holds no printable token", file.display()))?;
-        let channel = Endpoint::from_shared(address.clone())
-            .map_err(|_| anyhow!("--operator {address} is no URL: write it as http://host:port"))?
-            .connect_timeout(TIMEOUT)
-            .timeout(TIMEOUT)
-            .connect()
-            .await
-            .map_err(|_| {
-                anyhow!("no operator API answers at {address}: is the server running, and is the port right?")
-            })?;
+        let channel = if address.starts_with("https://") {
+            let transport = Transport::Mutual(tls.load()?);
+            transport
+                .probe(Role::KeyDirectory, &address)
+                .await
+                .with_context(|| format!("no operator API answers at {address}"))?;
+            transport.connect(Role::KeyDirectory, &address)?
+        } else {
+            in_plain_text(&address).await?
+        };
         Ok(Self { client: ProvidersClient::new(channel), bearer, address })
     }
 
@@ -64,6 +101,7 @@ impl Operator {
 
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
+        request.set_timeout(TIMEOUT);
         request.metadata_mut().insert("authorization", self.bearer.clone());
         request
     }
@@ -71,6 +109,10 @@ impl Operator {
     /// A sentence for a refused or failed call.
     pub(crate) fn explain(&self, status: &Status) -> anyhow::Error {
         match status.code() {
+            // Not of the token: what a certificate's role may do is said in these words.
+            Code::PermissionDenied if status.message().starts_with("the role ") => {
+                anyhow!("{}: give a certificate of the role operator-tool", status.message())
+            }
             Code::Unauthenticated | Code::PermissionDenied => {
                 anyhow!("the server refused the operator token: give the token file of this very deployment")
             }
@@ -81,4 +123,15 @@ impl Operator {
             _ => anyhow!("{}", status.message()),
         }
     }
+}
+
+async fn in_plain_text(address: &str) -> anyhow::Result<Channel> {
+    let endpoint = Endpoint::from_shared(address.to_owned())
+        .map_err(|_| anyhow!("--operator {address} is no URL: write it as http://host:port or https://host:port"))?;
+    endpoint
+        .connect_timeout(TIMEOUT)
+        .timeout(TIMEOUT)
+        .connect()
+        .await
+        .map_err(|_| anyhow!("no operator API answers at {address}: is the server running, and is the port right?"))
 }

@@ -39,6 +39,18 @@ impl Transport {
         self.dialer(role).channel(&Target::of(address)?)
     }
 
+    /// Connects to a process of this role once, and says why that fails, if it does: a channel only tries again. A server that
+    /// refuses this process's certificate shows at the first call.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), and [`GrpcError::Unreachable`].
+    pub async fn probe(&self, role: Role, address: &str) -> Result<(), GrpcError> {
+        let (dialer, target) = (self.dialer(role), Target::of(address)?);
+        dialer.check(address)?;
+        let unreachable = |source| GrpcError::Unreachable { address: address.to_owned(), source };
+        dialer.dial(&target, CONNECT_TIMEOUT).await.map(drop).map_err(unreachable)
+    }
+
     /// The same as [`super::connect_any`], to processes of this role.
     ///
     /// # Errors
