@@ -3,6 +3,7 @@
 //!
 //! `make run` is the same start without the story: everything stays up, and two profiles for `causewayctl chat` are written.
 
+mod against;
 mod burst;
 mod conversation;
 mod device;
@@ -16,8 +17,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
+use crate::against::Against;
 use crate::story::Story;
 use crate::world::{HOME, Ports, THIRD, World};
 
@@ -31,6 +33,14 @@ struct Arguments {
     /// Keep data and logs here instead of in a folder that goes away (with --stay: .causeway/run).
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
+    #[command(subcommand)]
+    against: Option<Existing>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Existing {
+    /// Start nothing: tell the story on a deployment that runs already.
+    Against(Against),
 }
 
 #[tokio::main]
@@ -39,7 +49,7 @@ async fn main() -> ExitCode {
     let done = if arguments.stay {
         stay::run(&arguments.folder.unwrap_or_else(|| PathBuf::from(".causeway/run"))).await
     } else {
-        tell(arguments.folder).await
+        tell(arguments.folder, arguments.against).await
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,12 +60,12 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn tell(folder: Option<PathBuf>) -> anyhow::Result<()> {
+async fn tell(folder: Option<PathBuf>, existing: Option<Existing>) -> anyhow::Result<()> {
     let temporary = tempfile::tempdir().context("make a temporary folder")?;
     let kept = folder.is_some();
     let folder = folder.unwrap_or_else(|| temporary.path().to_owned());
     std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-    let told = story(&folder).await;
+    let told = story(&folder, existing.map(|Existing::Against(running)| running)).await;
     if told.is_err() && !kept {
         // What a failed run left behind is what explains it.
         let kept = temporary.keep();
@@ -64,19 +74,40 @@ async fn tell(folder: Option<PathBuf>) -> anyhow::Result<()> {
     told
 }
 
-async fn story(folder: &std::path::Path) -> anyhow::Result<()> {
+async fn story(folder: &std::path::Path, running: Option<Against>) -> anyhow::Result<()> {
     let mut story = Story::begin("Causeway: a first conversation between two messengers");
 
-    story.step("Start the servers, each a process of its own");
-    let mut world = World::start(folder, Ports::default()).await?;
-    story.tell(&format!("causeway all    edge on {}", world.causeway().said("edge")?));
+    let mut world = match &running {
+        None => {
+            story.step("Start the servers, each a process of its own");
+            World::start(folder, Ports::default()).await?
+        }
+        Some(running) => {
+            story.step("A deployment of many processes, which runs already");
+            World::against(folder, running)?
+        }
+    };
+    let [third_edge, home_edge] = world.edges();
+    if world.is_own() {
+        story.tell(&format!("causeway all    edge on {home_edge}"));
+    } else {
+        story.tell(&format!("causeway edge   {third_edge}, for {THIRD}'s users"));
+        story.tell(&format!("causeway edge   {home_edge}, for {HOME}'s users"));
+    }
     for domain in [HOME, THIRD] {
         story.tell(&format!("sandbox         {domain} on {}", world.provider(domain).said("issuer")?));
     }
 
     story.step("The operator registers both providers (causewayctl provider register)");
     for domain in [HOME, THIRD] {
-        story.tell(world.register(domain).await?.trim_end());
+        match world.register(domain).await {
+            Ok(registered) => story.tell(registered.trim_end()),
+            // The story was told on this deployment before.
+            Err(refused) if !world.is_own() && format!("{refused:#}").contains("already") => {
+                story.tell(&format!("{domain} is registered already"));
+            }
+            Err(refused) => return Err(refused),
+        }
     }
 
     let mut people = conversation::People::enlist(&world, &mut story).await?;
@@ -88,10 +119,14 @@ async fn story(folder: &std::path::Path) -> anyhow::Result<()> {
     people.refuse_strangers(&world, &mut story).await?;
     burst::survive_a_kill(&people, &mut world, &mut story).await?;
 
-    story.step("Stop everything with SIGTERM");
-    people.leave().await;
-    world.stop().await?;
-    story.tell("all processes left with status 0");
+    if world.is_own() {
+        story.step("Stop everything with SIGTERM");
+        people.leave().await;
+        world.stop().await?;
+        story.tell("all processes left with status 0");
+    } else {
+        people.leave().await;
+    }
     story.end();
     Ok(())
 }

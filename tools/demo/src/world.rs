@@ -1,11 +1,13 @@
-//! The servers of the demo: Causeway in one process, and two providers.
+//! The servers of the demo: Causeway in one process, and two providers; or a deployment that runs already.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use causeway_client::{Address, ProviderTokens, TokenSource};
+use causeway_client::{Address, ProviderTokens, ServerAddress, TokenSource};
 
+use crate::against::Against;
 use crate::device::{Deployment, Device};
 use crate::process::{Running, binary, run};
 
@@ -17,11 +19,39 @@ pub(crate) const THIRD: &str = "birdy.example";
 /// Everything that runs.
 pub(crate) struct World {
     folder: PathBuf,
+    own: Option<Own>,
+    operator: String,
+    operator_token: PathBuf,
+    home: Provider,
+    third: Provider,
+    pub(crate) deployment: Deployment,
+    /// Where the third party's users connect; the home provider's use the one in `deployment`.
+    third_edge: ServerAddress,
+}
+
+/// Processes of the demo's own.
+struct Own {
     causeway: Running,
     arguments: Vec<String>,
     home: Running,
     third: Running,
-    pub(crate) deployment: Deployment,
+}
+
+/// What a provider says of itself: `key=value` words.
+#[derive(Clone)]
+pub(crate) struct Provider {
+    domain: &'static str,
+    words: HashMap<String, String>,
+}
+
+impl Provider {
+    pub(crate) const fn new(domain: &'static str, words: HashMap<String, String>) -> Self {
+        Self { domain, words }
+    }
+
+    pub(crate) fn said(&self, key: &str) -> anyhow::Result<&str> {
+        self.words.get(key).map(String::as_str).with_context(|| format!("{} did not say its {key}", self.domain))
+    }
 }
 
 impl World {
@@ -53,7 +83,37 @@ impl World {
         };
         // A restart must come back at the same addresses.
         pin(&config, &causeway)?;
-        Ok(Self { folder: folder.to_owned(), causeway, arguments, home, third, deployment })
+        Ok(Self {
+            folder: folder.to_owned(),
+            operator: causeway.said("operator")?.to_owned(),
+            operator_token: data.join("keys/operator.token"),
+            home: Provider::new(HOME, home.ready.clone()),
+            third: Provider::new(THIRD, third.ready.clone()),
+            third_edge: deployment.server.clone(),
+            deployment,
+            own: Some(Own { causeway, arguments, home, third }),
+        })
+    }
+
+    /// What runs already.
+    pub(crate) fn against(folder: &Path, running: &Against) -> anyhow::Result<Self> {
+        let root = std::fs::read_to_string(&running.root_file)
+            .with_context(|| format!("{} cannot be read", running.root_file.display()))?;
+        let [first, .., last] = running.edges.as_slice() else { anyhow::bail!("--edge must be given twice at least") };
+        Ok(Self {
+            folder: folder.to_owned(),
+            own: None,
+            operator: running.operator.clone(),
+            operator_token: running.operator_token_file.clone(),
+            home: running.provider(HOME, &running.home_url),
+            third: running.provider(THIRD, &running.third_url),
+            third_edge: first.parse().context("--edge")?,
+            deployment: Deployment {
+                server: last.parse().context("--edge")?,
+                name: running.deployment.clone(),
+                root: root.trim().parse().context("--root-file")?,
+            },
+        })
     }
 
     /// Tells Causeway of a provider, as an operator would.
@@ -63,9 +123,9 @@ impl World {
         let arguments = [
             "provider",
             "--operator",
-            self.causeway.said("operator")?,
+            &self.operator,
             "--operator-token-file",
-            &text(&self.folder.join("server/keys/operator.token")),
+            &text(&self.operator_token),
             "register",
             "--domain",
             domain,
@@ -92,7 +152,11 @@ impl World {
     pub(crate) async fn device(&self, user: &Address, device: &str) -> anyhow::Result<Device> {
         let state = self.device_state(user, device);
         let name = format!("{}'s {device}", user.local());
-        Device::on(&name, user, &self.deployment, &state, self.tokens(user)?).await
+        let mut deployment = self.deployment.clone();
+        if user.provider().as_str() == THIRD {
+            deployment.server = self.third_edge.clone();
+        }
+        Device::on(&name, user, &deployment, &state, self.tokens(user)?).await
     }
 
     /// Where a user's tokens come from.
@@ -100,40 +164,53 @@ impl World {
         Ok(Arc::new(ProviderTokens::new(self.provider(user.provider()).said("token_url")?, user.local())?))
     }
 
-    pub(crate) fn provider(&self, domain: &str) -> &Running {
+    pub(crate) fn provider(&self, domain: &str) -> &Provider {
         if domain == HOME { &self.home } else { &self.third }
     }
 
-    pub(crate) fn causeway(&self) -> &Running {
-        &self.causeway
+    /// Where the third party's and the home provider's users connect.
+    pub(crate) fn edges(&self) -> [&ServerAddress; 2] {
+        [&self.third_edge, &self.deployment.server]
+    }
+
+    /// True if the processes are the demo's own.
+    pub(crate) const fn is_own(&self) -> bool {
+        self.own.is_some()
     }
 
     /// SIGKILL to Causeway.
     pub(crate) async fn kill_causeway(&mut self) -> anyhow::Result<()> {
-        self.causeway.kill().await
+        self.own()?.causeway.kill().await
     }
 
     /// Starts Causeway again, on the same data.
     pub(crate) async fn restart_causeway(&mut self) -> anyhow::Result<()> {
         let log = self.folder.join("causeway.log");
-        self.causeway = Running::start("causeway", &binary("causeway")?, &self.arguments, &log).await?;
+        let own = self.own()?;
+        own.causeway = Running::start("causeway", &binary("causeway")?, &own.arguments, &log).await?;
         Ok(())
+    }
+
+    fn own(&mut self) -> anyhow::Result<&mut Own> {
+        self.own.as_mut().context("the processes are not the demo's own")
     }
 
     /// Waits until one of the processes ends, which it should not.
     pub(crate) async fn watch(&mut self) -> anyhow::Result<()> {
+        let own = self.own()?;
         tokio::select! {
-            ended = self.causeway.ended() => ended,
-            ended = self.home.ended() => ended,
-            ended = self.third.ended() => ended,
+            ended = own.causeway.ended() => ended,
+            ended = own.home.ended() => ended,
+            ended = own.third.ended() => ended,
         }
     }
 
     /// SIGTERM to all; each must leave cleanly.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        self.causeway.stop().await?;
-        self.home.stop().await?;
-        self.third.stop().await
+        let Some(own) = self.own else { return Ok(()) };
+        own.causeway.stop().await?;
+        own.home.stop().await?;
+        own.third.stop().await
     }
 }
 

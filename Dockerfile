@@ -1,0 +1,46 @@
+# syntax=docker/dockerfile:1.17
+# Causeway's images. `docker build .` makes the servers' image: one binary, no shell, no package manager, a user with a number.
+# `docker build --target tools .` makes one with causewayctl, the stand-in provider and the demo, for docker-compose.yml.
+# For the same bytes from the same commit: --build-arg SOURCE_DATE_EPOCH=$(git log -1 --format=%ct), BuildKit 0.13 or newer, and
+# --output type=image,rewrite-timestamp=true; the release workflow does so.
+
+FROM rust:1.94.0-slim-bookworm AS build
+# protoc is run by libsignal's build script, a C and C++ compiler by aws-lc's and SQLite's.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends g++ make protobuf-compiler \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+# No path of this machine in the binaries, and nothing that differs from build to build.
+ARG SOURCE_DATE_EPOCH=0
+ENV RUSTFLAGS="--remap-path-prefix=/src=. --remap-path-prefix=/usr/local/cargo=cargo -C strip=debuginfo" \
+    CFLAGS="-ffile-prefix-map=/src=. -ffile-prefix-map=/usr/local/cargo=cargo" \
+    CXXFLAGS="-ffile-prefix-map=/src=. -ffile-prefix-map=/usr/local/cargo=cargo" \
+    CARGO_INCREMENTAL=0
+# The caches survive a change of the sources; --locked keeps to Cargo.lock.
+RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
+    --mount=type=cache,target=/src/target,sharing=locked \
+    cargo build --release --locked -p causeway -p causewayctl -p causeway-sandbox -p causeway-demo \
+    && install -D -t /out target/release/causeway target/release/causewayctl target/release/sandbox target/release/causeway-demo
+
+# For trials on one machine: never in production. A shell and openssl are there for deploy/compose/prepare.sh.
+FROM debian:12.11-slim AS tools
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates openssl \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build /out/causewayctl /out/sandbox /out/causeway-demo /usr/local/bin/
+USER 65532:65532
+CMD ["causewayctl", "--help"]
+
+# glibc, libgcc and CA certificates; probes ask over HTTP, so no shell and no HEALTHCHECK.
+FROM gcr.io/distroless/cc-debian12:nonroot AS causeway
+LABEL org.opencontainers.image.title="Causeway" \
+      org.opencontainers.image.description="Messaging interoperability under the Digital Markets Act: the operator's side" \
+      org.opencontainers.image.licenses="AGPL-3.0-only"
+COPY --from=build /out/causeway /out/causewayctl /usr/local/bin/
+COPY LICENSE /usr/share/doc/causeway/LICENSE
+USER 65532:65532
+# The root file system may be read-only: everything is written below the data folder, if at all.
+ENV CAUSEWAY_DATA=/var/lib/causeway
+ENTRYPOINT ["/usr/local/bin/causeway"]
+CMD ["--help"]
