@@ -188,7 +188,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
             let room = session.queued() < outbox;
             let reading = room && self.leave_by.is_none() && !self.effects.is_full() && session.wants_bytes(now);
             if !reading {
-                session.not_reading(now);
+                session.not_reading(self.socket.went_on());
             }
             let write_deadline = self.socket.since().map(|since| since + write_timeout);
             if write_deadline.is_some_and(|deadline| deadline <= now.at) {

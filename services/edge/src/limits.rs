@@ -291,6 +291,8 @@ impl Drop for Charge {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::tests::Log;
 
@@ -336,6 +338,27 @@ mod tests {
         assert!(admission.enter(ip("2001:db8:0:0:1::1"), Instant::now()).is_none());
         drop(only);
         assert!(admission.enter(ip("2001:db8::2"), Instant::now()).is_some());
+    }
+
+    #[test]
+    fn one_network_does_not_get_all_connections() {
+        let config = EdgeConfig::default();
+        let admission = Admission::new(&config, None);
+        let mut inside = Vec::new();
+        // More slowly than handshakes may begin.
+        let mut now = Instant::now();
+        let mut enter = |peer: &str, now: Instant| {
+            let mut permit = admission.enter(ip(peer), now)?;
+            permit.logged_in();
+            Some(permit)
+        };
+        while let Some(permit) = enter("192.0.2.1", now) {
+            inside.push(permit);
+            now += Duration::from_millis(2);
+        }
+        assert_eq!(inside.len(), config.max_connections / 10);
+        assert!(enter("192.0.2.255", now).is_none());
+        assert!(enter("192.0.3.1", now).is_some());
     }
 
     #[test]

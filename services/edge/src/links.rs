@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use causeway_identity::SessionId;
 use causeway_proto::routing::v1::routing_event::Event as FromRouting;
 use causeway_proto::routing::v1::{Moved, RoutingEvent};
 use causeway_proto::wire::v1::End;
 use causeway_runtime::grpc::Endpoints;
 use causeway_runtime::health::{Health, Part};
-use prost::Message as _;
 use causeway_runtime::telemetry::trace::{Hop, Step, TraceContext};
+use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -60,7 +61,6 @@ pub(crate) struct Table {
     pub(crate) outbound: BTreeMap<LinkId, Outbound>,
 }
 
-#[derive(Debug)]
 impl Table {
     /// Links to replicas that take something new, and to those that drain.
     fn count(&self) -> (usize, usize) {
@@ -69,6 +69,7 @@ impl Table {
     }
 }
 
+#[derive(Debug)]
 struct Inbox {
     events: mpsc::Sender<Routed>,
     urgent: mpsc::Sender<(Place, Urgent)>,
@@ -97,9 +98,9 @@ impl From<Urgent> for FromRouting {
 pub(crate) struct Routed {
     pub(crate) place: Place,
     pub(crate) event: FromRouting,
-    pub(crate) charges: [Charge; 2],
     /// Of a delivery that is traced: from here until it has left for its device.
     pub(crate) step: Option<Box<Step>>,
+    pub(crate) charges: [Charge; 2],
 }
 
 impl Links {
@@ -109,8 +110,8 @@ impl Links {
             messages: config.pending_messages,
             bytes: config.pending_bytes,
             total: Budget::new(config.total_pending_bytes),
-        };
             metrics: Arc::new(metrics.clone()),
+        };
         let total = Budget::new(config.total_queue_bytes);
         metrics.observe_budgets(&bounds.total, &total);
         let links = Self(Arc::new(Shared {
@@ -197,7 +198,7 @@ impl Links {
             while let Ok(up) = table.wait_for(|table| table.view.taking().next().is_some() != before).await {
                 drop(up);
                 before = !before;
-                health.report("routing", if before { Part::Up } else { Part::Degraded(NO_ROUTING.to_owned()) });
+                health.report("edge.routing", if before { Part::Up } else { Part::Degraded(NO_ROUTING.to_owned()) });
             }
         };
         let _stopped = stop.run_until_cancelled(reporting).await;
@@ -257,8 +258,9 @@ impl Links {
     /// Queues an event for its session. A session that has no room is forgotten, which ends it.
     pub(crate) fn hand_over(&self, link: LinkId, event: RoutingEvent) {
         let size = event.encoded_len();
-        let (Some((id, number)), Some(event)) = (split(&event.session_id), event.event) else { return };
         let step = Step::under(Hop::HAND_OVER, TraceContext::read(&event.traceparent)).map(Box::new);
+        let (Some((id, number)), Some(event)) = (split(&event.session_id), event.event) else { return };
+        let event = on_its_own(event);
         let place = Place { link, number };
         let mut sessions = self.0.sessions();
         // Events of sessions that have just left are normal.
@@ -292,6 +294,23 @@ impl Shared {
     }
 }
 
+/// The event without the batch that it came in, of which its bytes would keep all: what waits for a client that does not
+/// read must take as much memory as it is charged for.
+fn on_its_own(mut event: FromRouting) -> FromRouting {
+    let copy = |bytes: &mut Bytes| *bytes = Bytes::copy_from_slice(bytes);
+    match &mut event {
+        FromRouting::Deliver(delivery) => {
+            copy(&mut delivery.id);
+            copy(&mut delivery.from_account);
+            copy(&mut delivery.ciphertext);
+        }
+        FromRouting::Outcome(outcome) => copy(&mut outcome.id),
+        // These hold no bytes.
+        FromRouting::Attached(_) | FromRouting::Notify(_) | FromRouting::End(_) | FromRouting::Moved(_) => {}
+    }
+    event
+}
+
 /// What a session is called at a place of it: its id, with the place's number as the last four bytes.
 pub(crate) fn name_at(id: SessionId, number: u32) -> [u8; 16] {
     let mut name = *id.as_bytes();
@@ -304,4 +323,39 @@ fn split(name: &[u8]) -> Option<(SessionId, u32)> {
     let [.., a, b, c, d] = name;
     name[12..].fill(0);
     Some((SessionId::from_bytes(name), u32::from_be_bytes([a, b, c, d])))
+}
+
+#[cfg(test)]
+mod tests {
+    use causeway_proto::routing::v1::ToEdge;
+    use causeway_proto::wire::v1 as wire;
+
+    use super::*;
+
+    #[test]
+    fn what_waits_keeps_nothing_of_the_batch_that_it_came_in() {
+        let id = || Bytes::from_static(&[7; 16]);
+        let delivery = |size: usize| wire::Delivery {
+            id: id(),
+            from_account: id(),
+            ciphertext: vec![1; size].into(),
+            ..wire::Delivery::default()
+        };
+        let outcome = wire::Outcome { id: id(), ..wire::Outcome::default() };
+        let events = [
+            FromRouting::Deliver(delivery(10)),
+            FromRouting::Outcome(outcome),
+            FromRouting::Deliver(delivery(200_000)),
+        ];
+        let events =
+            events.map(|event| RoutingEvent { session_id: id(), event: Some(event), ..RoutingEvent::default() });
+        let batch = ToEdge { events: events.into(), ..ToEdge::default() };
+        let received = Bytes::from(batch.encode_to_vec());
+        let mut batch = ToEdge::decode(received.clone()).unwrap();
+        batch.events.truncate(2);
+        assert!(!received.is_unique(), "10 bytes hold 200 kB");
+        let kept: Vec<_> = batch.events.into_iter().map(|event| on_its_own(event.event.unwrap())).collect();
+        assert!(received.is_unique());
+        assert_eq!(kept[0], FromRouting::Deliver(delivery(10)));
+    }
 }
