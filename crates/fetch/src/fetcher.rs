@@ -14,6 +14,7 @@ use crate::body::{Announced, Bounded, ByteRange, FetchedBody, check_encoding};
 use crate::config::FetchConfig;
 use crate::error::FetchError;
 use crate::hosts::{HostSet, Name};
+use crate::metrics::Asked;
 use crate::resolve::{ForbiddenAddress, Guarded, Lookup, System};
 
 /// All that hosts learn about who asks.
@@ -137,8 +138,9 @@ impl Fetcher {
     /// [`FetchError`].
     pub async fn get_json_bytes(&self, url: &str, hosts: &HostSet, max_bytes: usize) -> Result<Bytes, FetchError> {
         let url = self.check_url(url, hosts)?;
+        let asked = Asked::get(&url);
         let request = self.client.get(url).timeout(self.config.total_timeout());
-        let answer = send(request.header(ACCEPT, HeaderValue::from_static("application/json"))).await?;
+        let answer = send(asked, request.header(ACCEPT, HeaderValue::from_static("application/json"))).await?;
         if answer.status() != 200 {
             return Err(FetchError::Status(answer.status().as_u16()));
         }
@@ -166,12 +168,13 @@ impl Fetcher {
         range: Option<ByteRange>,
     ) -> Result<FetchedBody, FetchError> {
         let url = self.check_url(url, hosts)?;
+        let asked = Asked::get(&url);
         let mut request = self.client.get(url).timeout(self.config.stream_timeout());
         if let Some(range) = range {
             let value = HeaderValue::try_from(range.to_string()).map_err(|_| FetchError::Range)?;
             request = request.header(RANGE, value);
         }
-        let answer = send(request).await?;
+        let answer = send(asked, request).await?;
         let status = answer.status().as_u16();
         if !matches!(status, 200 | 206) {
             return Err(FetchError::Status(status));
@@ -201,8 +204,9 @@ impl Fetcher {
         body: Bytes,
     ) -> Result<Posted, FetchError> {
         let url = self.check_url(url, hosts)?;
+        let asked = Asked::post(&url);
         let request = self.client.post(url).timeout(self.config.total_timeout());
-        let answer = send(request.headers(headers).body(body)).await?;
+        let answer = send(asked, request.headers(headers).body(body)).await?;
         let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         Ok(Posted {
             status: answer.status().as_u16(),
@@ -211,9 +215,11 @@ impl Fetcher {
     }
 }
 
-async fn send(request: RequestBuilder) -> Result<Response, FetchError> {
+async fn send(asked: Asked, request: RequestBuilder) -> Result<Response, FetchError> {
     let request = request.header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    let answer = request.send().await.map_err(|error| what_failed(&error))?;
+    let answer = request.send().await.map_err(|error| what_failed(&error));
+    asked.answered(answer.as_ref().map(|answer| answer.status().as_u16()).map_err(FetchError::reason));
+    let answer = answer?;
     if answer.status().is_redirection() {
         return Err(FetchError::Redirect);
     }

@@ -19,6 +19,7 @@ mod config;
 mod error;
 mod fetcher;
 mod hosts;
+mod metrics;
 mod network;
 mod resolve;
 

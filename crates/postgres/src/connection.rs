@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use causeway_runtime::telemetry::instruments::Store;
 use deadpool::managed::Object;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, IsolationLevel, Row};
@@ -41,7 +42,10 @@ impl State {
         limit: Duration,
         asking: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, PostgresError> {
-        let error = match tokio::time::timeout(limit, asking).await {
+        let since = tokio::time::Instant::now();
+        let answer = tokio::time::timeout(limit, asking).await;
+        Store::POSTGRESQL.waited(phase.name(), since.elapsed(), !matches!(answer, Ok(Ok(_))));
+        let error = match answer {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => PostgresError::from_statement(&error, phase),
             Err(_) if phase == Phase::Before => PostgresError::Lost("no answer in time".to_owned()),

@@ -82,6 +82,16 @@ pub(crate) enum Phase {
     Commit,
 }
 
+impl Phase {
+    /// For metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Before => "statement",
+            Self::Commit => "commit",
+        }
+    }
+}
+
 impl PostgresError {
     /// What a caller may conclude.
     pub fn class(&self) -> Class {

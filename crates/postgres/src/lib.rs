@@ -20,6 +20,7 @@ mod connection;
 mod durability;
 mod error;
 mod manager;
+mod metrics;
 mod migrate;
 mod pool;
 mod tls;

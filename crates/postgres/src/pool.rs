@@ -10,6 +10,7 @@ use crate::config::PostgresConfig;
 use crate::connection::Connection;
 use crate::error::PostgresError;
 use crate::manager::{Manager, Wire};
+use crate::metrics;
 use crate::tls;
 
 /// Connections to a database; cheap to clone.
@@ -75,6 +76,7 @@ impl Postgres {
             }),
         };
         drop(postgres.connection().await?);
+        metrics::observe(&postgres.shared, name);
         Ok(postgres)
     }
 
@@ -104,8 +106,7 @@ impl Postgres {
 
     /// How busy the connections are.
     pub fn status(&self) -> PoolStatus {
-        let status = self.shared.pool.status();
-        PoolStatus { open: status.size, idle: status.available, waiting: status.waiting }
+        self.shared.status()
     }
 
     pub(crate) fn migration_timeout(&self) -> Duration {
@@ -114,6 +115,11 @@ impl Postgres {
 }
 
 impl Shared {
+    pub(crate) fn status(&self) -> PoolStatus {
+        let status = self.pool.status();
+        PoolStatus { open: status.size, idle: status.available, waiting: status.waiting }
+    }
+
     /// No connection that was made until now is used again: the server behind them is not the one to write to.
     pub(crate) fn discard_all(&self) {
         // The pool counts by the system's clock, too; a test that stops tokio's does not use this.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use causeway_runtime::config::Check as _;
+use causeway_runtime::telemetry::instruments::Store;
 use redis::{Cmd, ErrorKind, FromRedisValue, Value};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
@@ -194,6 +195,13 @@ impl Redis {
     }
 
     async fn execute(&self, command: &Cmd, deadline: Instant) -> Result<Value, RedisError> {
+        let since = Instant::now();
+        let answer = self.ask(command, deadline).await;
+        Store::REDIS.waited("command", since.elapsed(), answer.is_err());
+        answer
+    }
+
+    async fn ask(&self, command: &Cmd, deadline: Instant) -> Result<Value, RedisError> {
         let link = self.link()?;
         let Ok(Ok(_permit)) = timeout_at(deadline, self.0.permits.acquire()).await else {
             return Err(RedisError::Away);
@@ -216,6 +224,17 @@ impl Redis {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
+        let since = Instant::now();
+        let answers = self.ask_all(commands, deadline).await;
+        Store::REDIS.waited("commands", since.elapsed(), answers.is_err());
+        answers
+    }
+
+    async fn ask_all(
+        &self,
+        commands: Vec<Cmd>,
+        deadline: Instant,
+    ) -> Result<Vec<Result<Value, RedisError>>, RedisError> {
         let (link, count) = (self.link()?, commands.len());
         let Ok(Ok(_permit)) = timeout_at(deadline, self.0.permits.acquire()).await else {
             return Err(RedisError::Away);

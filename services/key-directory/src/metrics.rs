@@ -1,6 +1,6 @@
-//! All instruments of the key-directory.
+//! All instruments of the key-directory (docs/metrics.md). Labels come from closed lists only.
 
-use opentelemetry::metrics::Counter;
+use opentelemetry::metrics::{Counter, UpDownCounter};
 use opentelemetry::{KeyValue, global};
 
 /// How a call ended.
@@ -20,22 +20,33 @@ pub(crate) struct Metrics {
     prekeys_taken: Counter<u64>,
     key_fetches: Counter<u64>,
     rate_limited: Counter<u64>,
+    followers: UpDownCounter<i64>,
     followers_cut: Counter<u64>,
 }
 
 impl Metrics {
     pub(crate) fn new() -> Self {
         let meter = global::meter("causeway.key_directory");
-        let counter = |name: &'static str, description: &'static str| {
-            meter.u64_counter(name).with_description(description).build()
+        let counter = |name: &'static str, unit: &'static str, description: &'static str| {
+            meter.u64_counter(name).with_unit(unit).with_description(description).build()
         };
-        Self {
-            calls: counter("causeway.key_directory.calls", "Calls by method and outcome"),
-            prekeys_taken: counter("causeway.key_directory.prekeys_taken", "Keys in claimed bundles by kind"),
-            key_fetches: counter("causeway.key_directory.key_fetches", "Fetches of providers' token keys by outcome"),
-            rate_limited: counter("causeway.key_directory.rate_limited", "Calls refused by a rate limit"),
-            followers_cut: counter("causeway.key_directory.followers_cut", "Followers of records that were cut off"),
-        }
+        let followers = meter.i64_up_down_counter("causeway.key_directory.followers").with_unit("{follower}");
+        let metrics = Self {
+            calls: counter("causeway.key_directory.calls", "{call}", "Calls"),
+            prekeys_taken: counter("causeway.key_directory.prekeys.taken", "{key}", "Keys in claimed bundles"),
+            key_fetches: counter("causeway.key_directory.key.fetches", "{request}", "Fetches of providers' token keys"),
+            rate_limited: counter("causeway.key_directory.rate_limited", "{call}", "Calls that were refused by a rate"),
+            followers: followers.with_description("Routings that follow changes").build(),
+            followers_cut: counter(
+                "causeway.key_directory.followers.cut",
+                "{follower}",
+                "Followers that were cut off because they fell behind",
+            ),
+        };
+        // So that they are there from the beginning.
+        metrics.followers.add(0, &[]);
+        metrics.followers_cut.add(0, &[]);
+        metrics
     }
 
     pub(crate) fn call_ended(&self, method: &'static str, ended: Ended) {
@@ -63,7 +74,22 @@ impl Metrics {
         self.rate_limited.add(1, &[KeyValue::new("method", method)]);
     }
 
+    /// Counts a follower until the guard is dropped.
+    pub(crate) fn follows(&self) -> Follows {
+        self.followers.add(1, &[]);
+        Follows(self.followers.clone())
+    }
+
     pub(crate) fn follower_cut(&self) {
         self.followers_cut.add(1, &[]);
+    }
+}
+
+/// One follower.
+pub(crate) struct Follows(UpDownCounter<i64>);
+
+impl Drop for Follows {
+    fn drop(&mut self) {
+        self.0.add(-1, &[]);
     }
 }

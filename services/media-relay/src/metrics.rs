@@ -1,8 +1,10 @@
-//! All instruments of the media-relay: `causeway.media.<noun>`, labels from closed lists.
+//! All instruments of the media-relay (docs/metrics.md). Labels come from closed lists only.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
-use opentelemetry::metrics::Counter;
+use causeway_runtime::telemetry::instruments::WAITS;
+use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
 use opentelemetry::{KeyValue, global};
 
 use crate::shares::Full;
@@ -32,6 +34,8 @@ impl Direction {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     transfers: Counter<u64>,
+    active: UpDownCounter<i64>,
+    durations: Histogram<f64>,
     bytes: Counter<u64>,
     tickets: Counter<u64>,
     refused: Counter<u64>,
@@ -44,21 +48,41 @@ pub(crate) fn metrics() -> &'static Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(|| {
         let meter = global::meter("causeway.media");
+        let counter = |name: &'static str, unit: &'static str, about: &'static str| {
+            meter.u64_counter(name).with_unit(unit).with_description(about).build()
+        };
+        let active = meter.i64_up_down_counter("causeway.media.transfers.active").with_unit("{transfer}");
+        let durations = meter.f64_histogram("causeway.media.transfer.duration").with_unit("s");
         Metrics {
-            transfers: meter.u64_counter("causeway.media.transfers").with_unit("{transfer}").build(),
-            bytes: meter.u64_counter("causeway.media.transferred").with_unit("By").build(),
-            tickets: meter.u64_counter("causeway.media.tickets").with_unit("{ticket}").build(),
-            refused: meter.u64_counter("causeway.media.tickets_refused").with_unit("{ticket}").build(),
-            closed: meter.u64_counter("causeway.media.connections_refused").with_unit("{connection}").build(),
-            swept: meter.u64_counter("causeway.media.swept").with_unit("{object}").build(),
+            transfers: counter("causeway.media.transfers", "{transfer}", "Transfers that are over"),
+            active: active.with_description("Transfers under way").build(),
+            durations: durations
+                .with_description("Transfers that are over")
+                .with_boundaries([&WAITS[..], &[60.0, 300.0, 900.0]].concat())
+                .build(),
+            bytes: counter("causeway.media.transferred", "By", "Bytes of ciphertext"),
+            tickets: counter("causeway.media.tickets", "{ticket}", "Tickets that were issued"),
+            refused: counter("causeway.media.tickets.refused", "{ticket}", "Tickets that were presented and refused"),
+            closed: counter(
+                "causeway.media.connections.refused",
+                "{connection}",
+                "Connections for which there was no room",
+            ),
+            swept: counter("causeway.media.swept", "{object}", "Objects that were erased"),
         }
     })
 }
 
 impl Metrics {
-    /// A transfer is over; `outcome` is a word of a closed list.
-    pub(crate) fn transfer_ended(&self, direction: Direction, outcome: &'static str, bytes: u64) {
+    pub(crate) fn transfer_began(&self, direction: Direction) {
+        self.active.add(1, &[KeyValue::new("direction", direction.label())]);
+    }
+
+    /// A transfer is over after this time; `outcome` is a word of a closed list.
+    pub(crate) fn transfer_ended(&self, direction: Direction, outcome: &'static str, bytes: u64, took: Duration) {
         let way = KeyValue::new("direction", direction.label());
+        self.active.add(-1, std::slice::from_ref(&way));
+        self.durations.record(took.as_secs_f64(), std::slice::from_ref(&way));
         self.bytes.add(bytes, std::slice::from_ref(&way));
         self.transfers.add(1, &[way, KeyValue::new("outcome", outcome)]);
     }

@@ -10,6 +10,7 @@ use tonic::{Status, Streaming};
 
 use crate::changes::{Change, Cut, Ear, Following, Next, What};
 use crate::directory::Directory;
+use crate::metrics::Follows;
 use crate::store::KeyCounts;
 
 pub(super) fn run(
@@ -19,12 +20,13 @@ pub(super) fn run(
     let following = directory.changes.follow().map_err(status)?;
     tokio::spawn(read(messages, following.ear(), Arc::clone(directory)));
     let metrics = directory.metrics.clone();
-    let stream = futures::stream::unfold(Some(following), move |following: Option<Following>| {
+    let beginning = Some((following, metrics.follows()));
+    let stream = futures::stream::unfold(beginning, move |following: Option<(Following, Follows)>| {
         let metrics = metrics.clone();
         async move {
-            let following = following?;
+            let (following, counted) = following?;
             match following.next().await {
-                Ok(next) => Some((Ok(to_proto(next)), Some(following))),
+                Ok(next) => Some((Ok(to_proto(next)), Some((following, counted)))),
                 Err(cut) => {
                     if matches!(cut, Cut::Behind | Cut::BadAck) {
                         metrics.follower_cut();

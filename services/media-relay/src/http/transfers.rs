@@ -60,10 +60,13 @@ impl Transfers {
             Party::Anyone => self.limits.max.div_ceil(2),
         };
         let place = self.room.take(party, share).ok()?;
+        metrics().transfer_began(direction);
+        let since = Instant::now();
         Some(Transfer {
             _place: place,
             idle: self.limits.idle,
-            deadline: Instant::now() + self.limits.total,
+            since,
+            deadline: since + self.limits.total,
             pace: Pace::new(self.limits.min_bytes_per_s),
             direction,
             bytes: 0,
@@ -82,6 +85,7 @@ impl Transfers {
 pub(crate) struct Transfer {
     _place: Place<Party>,
     idle: Duration,
+    since: Instant,
     deadline: Instant,
     pace: Pace,
     direction: Direction,
@@ -123,6 +127,6 @@ impl Transfer {
 
 impl Drop for Transfer {
     fn drop(&mut self) {
-        metrics().transfer_ended(self.direction, self.outcome, self.bytes);
+        metrics().transfer_ended(self.direction, self.outcome, self.bytes, self.since.elapsed());
     }
 }

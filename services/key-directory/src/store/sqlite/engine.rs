@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use causeway_runtime::telemetry::instruments::Store;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{OpenError, schema};
@@ -98,7 +100,10 @@ impl Engine {
             mpsc::error::TrySendError::Full(_) => StoreError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => gone(),
         })?;
-        answered.await.map_err(|_| gone())?
+        let since = Instant::now();
+        let written = answered.await.map_err(|_| gone()).flatten();
+        Store::SQLITE.waited("write", since.elapsed(), written.is_err());
+        written
     }
 
     /// Runs a reading, which sees one state of the database throughout.
@@ -106,6 +111,7 @@ impl Engine {
         &self,
         reading: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let since = Instant::now();
         let permit = Arc::clone(&self.readers.free).acquire_owned().await.map_err(failed)?;
         let lent = Lent::from(&self.readers, permit)?;
         let task = tokio::task::spawn_blocking(move || {
@@ -115,7 +121,9 @@ impl Engine {
             drop(lent);
             Ok(outcome)
         });
-        task.await.map_err(failed)?
+        let read = task.await.map_err(failed).flatten();
+        Store::SQLITE.waited("read", since.elapsed(), read.is_err());
+        read
     }
 
     pub(super) async fn lost(&self) {
