@@ -197,7 +197,9 @@ fn in_simulation(bug: &Bug, simulation: &Path, out: &Path) -> anyhow::Result<(bo
     let head = format!("| {} | simulation | {} |", bug.name, names(bug.breaks));
     // `seed N: violation WHAT`
     let found = said.lines().find_map(|line| line.strip_prefix("seed ")?.split_once(": violation "));
+    let found = found.map(|(seed, what)| (seed, what.split_once(": ").map_or(what, |(rule, _)| rule)));
     Ok(match found {
+        // Details are in the file.
         Some((seed, what)) => (true, format!("{head} {what} (seed {seed}) | {faults} in {seeds} seeds | |")),
         None => (false, format!("{head} NOT FOUND | {faults} in {seeds} seeds | |")),
     })

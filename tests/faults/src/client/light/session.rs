@@ -382,7 +382,7 @@ impl Light {
             self.world.ledger.write(|t| Record::Again { t, m, e });
             out.push(wire.clone());
         }
-        if self.rng.random_bool(0.002) && now.trap.is_none() {
+        if self.rng.random_bool(0.01) && now.trap.is_none() {
             let (g, n) = (now.tag + 1_000, self.rng.random_range(1_000..u64::from(u32::MAX)));
             self.world.ledger.write(|t| Record::WrongAck { t, d, e, g });
             out.extend([record(FromClient::Ack(g)), record(FromClient::Ping(n))]);
