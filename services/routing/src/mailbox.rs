@@ -83,7 +83,6 @@ pub(crate) trait Mailbox: Send + Sync + 'static {
     fn leave(&self, replica: ReplicaId) -> Commit<()>;
 
     /// The replicas whose leases hold.
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests see by it what a store knows"))]
     fn replicas(&self) -> Commit<Vec<Replica>>;
 
     /// What waits in all of it, of all replicas. Costs a look at every device that has entries.

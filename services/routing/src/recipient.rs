@@ -45,7 +45,7 @@ pub(crate) struct ReplyTo {
     /// Of the session's messages to this recipient; rises when the edge has heard of a refusal.
     pub(crate) generation: u32,
     /// Ends when the message has been answered.
-    pub(crate) step: Option<Step>,
+    pub(crate) step: Option<Box<Step>>,
 }
 
 /// What an actor is told beside messages. There is at most one of each kind under way per session, change or peer, so

@@ -227,8 +227,8 @@ impl Link {
             }
         };
         self.shared.metrics.submitted(submission.class, submission.enc.len());
-        let step = Step::under(Hop::DECIDE, TraceContext::read(&traceparent));
-        submission.trace = step.as_ref().map(Step::context);
+        let step = Step::under(Hop::DECIDE, TraceContext::read(&traceparent)).map(Box::new);
+        submission.trace = step.as_deref().map(Step::context);
         let since = tokio::time::Instant::now();
         let job = Job { submission, reply: ReplyTo { session, to, since, generation, step } };
         match self.shared.recipients.submit(job) {
