@@ -1,5 +1,6 @@
 //! A running deployment: the real binary as one child process, as one for each service, or as several.
 
+mod certificates;
 mod launch;
 mod places;
 mod shape;
@@ -17,6 +18,7 @@ use causeway_proto::directory::v1::{
     ListProviders, Provider as Registered, ProviderSettings, ProviderStatus, RegisterProvider, SetProviderStatus,
 };
 use causeway_runtime::grpc;
+use causeway_runtime::tls::Role;
 use causeway_test_servers::{Port, Postgres, Redis};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -348,7 +350,8 @@ impl Deployment {
         token: &str,
     ) -> anyhow::Result<ProvidersClient<tonic::service::interceptor::InterceptedService<Channel, Bearer>>> {
         let header = format!("Bearer {token}").parse().context("operator token")?;
-        Ok(ProvidersClient::with_interceptor(grpc::connect(&self.ready.operator)?, Bearer(header)))
+        let channel = self.operator_transport()?.connect(Role::KeyDirectory, &self.ready.operator)?;
+        Ok(ProvidersClient::with_interceptor(channel, Bearer(header)))
     }
 
     /// The operator token that the first start made.

@@ -29,7 +29,7 @@ impl Deployment {
             (Process::MediaRelay, "server.media_listen", "server.media_urls"),
         ] {
             let addresses: Vec<_> =
-                self.addresses(process, field)?.iter().map(|one| format!("\"http://{one}\"")).collect();
+                self.addresses(process, field)?.iter().map(|one| format!("\"{}\"", self.url(*one))).collect();
             self.settings.insert(urls.to_owned(), format!("[{}]", addresses.join(", ")));
         }
         if self.shape == Shape::ReplicasApart {
@@ -39,11 +39,14 @@ impl Deployment {
                 self.set(replica, "server.directory_urls", format!("[\"http://{directory}\"]"));
             }
         }
+        if self.shape.has_tls() {
+            self.certify().await?;
+        }
         if self.shape.has_stores() {
             self.start_stores().await?;
             self.put_fronts().await?;
             for replica in self.replicas().into_iter().filter(|replica| replica.process == Process::Routing) {
-                let url = format!("\"http://{}\"", self.address(replica, "server.routing_listen")?);
+                let url = format!("\"{}\"", self.url(self.address(replica, "server.routing_listen")?));
                 self.set(replica, "routing.advertise_url", url);
                 self.set(replica, "routing.name", format!("\"{replica}\""));
             }
@@ -86,7 +89,7 @@ impl Deployment {
         self.ready.websocket = self.put_front(Process::Edge, "edge.websocket_listen").await?;
         self.ready.media = format!("http://{}", self.put_front(Process::MediaRelay, "media.listen").await?);
         let operator = self.put_front(Process::KeyDirectory, "server.operator_listen").await?;
-        self.ready.operator = format!("http://{operator}");
+        self.ready.operator = self.url(operator);
         self.settings.insert("media.public_base".to_owned(), format!("\"{}\"", self.ready.media));
         Ok(())
     }
@@ -96,6 +99,25 @@ impl Deployment {
         let address = front.address();
         self.fronts.push(front);
         Ok(address)
+    }
+
+    /// How a service that listens there is called by the others.
+    fn url(&self, address: SocketAddr) -> String {
+        if self.shape.has_tls() { format!("https://localhost:{}", address.port()) } else { format!("http://{address}") }
+    }
+
+    /// How the first process of this kind is called by other services.
+    ///
+    /// # Errors
+    /// It serves no others.
+    pub fn url_of(&self, process: Process) -> anyhow::Result<String> {
+        let field = match process {
+            Process::KeyDirectory => "server.directory_listen",
+            Process::Routing => "server.routing_listen",
+            Process::MediaRelay => "server.media_listen",
+            Process::All | Process::Edge => anyhow::bail!("it serves clients only"),
+        };
+        Ok(self.url(self.address(process.into(), field)?))
     }
 
     /// All settings of a process.
@@ -117,7 +139,7 @@ impl Deployment {
         replicas.map(|replica| self.address(replica, field)).collect()
     }
 
-    fn set(&mut self, replica: Replica, field: &str, value: String) {
+    pub(super) fn set(&mut self, replica: Replica, field: &str, value: String) {
         self.own.entry(replica).or_default().insert(field.to_owned(), value);
     }
 }

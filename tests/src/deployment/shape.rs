@@ -13,6 +13,8 @@ pub enum Shape {
     Replicas,
     /// The same, but edges know the second key-directory only, and routings the first.
     ReplicasApart,
+    /// The same as [`Shape::Replicas`], which speak with each other over mutual TLS.
+    ReplicasSecured,
 }
 
 /// What a process of a deployment serves, by its subcommand; in the order of starting.
@@ -47,7 +49,7 @@ impl Shape {
             Self::Many => {
                 &[(Process::KeyDirectory, 1), (Process::Routing, 1), (Process::MediaRelay, 1), (Process::Edge, 1)]
             }
-            Self::Replicas | Self::ReplicasApart => {
+            Self::Replicas | Self::ReplicasApart | Self::ReplicasSecured => {
                 &[(Process::KeyDirectory, 2), (Process::Routing, 3), (Process::MediaRelay, 2), (Process::Edge, 2)]
             }
         };
@@ -56,7 +58,12 @@ impl Shape {
 
     /// Whether it needs PostgreSQL and Redis.
     pub(super) fn has_stores(self) -> bool {
-        matches!(self, Self::Replicas | Self::ReplicasApart)
+        matches!(self, Self::Replicas | Self::ReplicasApart | Self::ReplicasSecured)
+    }
+
+    /// Whether its services speak over mutual TLS.
+    pub(super) fn has_tls(self) -> bool {
+        self == Self::ReplicasSecured
     }
 }
 

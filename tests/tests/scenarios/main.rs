@@ -11,6 +11,7 @@ mod garbage;
 mod interop;
 mod login;
 mod media;
+mod mutual_tls;
 mod network;
 mod offline;
 mod providers;

@@ -1,0 +1,100 @@
+//! All services apart, over mutual TLS: everything works, and only for those who may.
+
+use bytes::Bytes;
+use causeway_proto::directory::v1::ClaimRequest;
+use causeway_proto::directory::v1::prekeys_client::PrekeysClient;
+use causeway_proto::routing::v1::ReleaseRequest;
+use causeway_proto::routing::v1::peers_client::PeersClient;
+use causeway_runtime::grpc;
+use causeway_runtime::tls::Role;
+use causeway_tests::{Deployment, Device, Process, Shape, World, within};
+use tonic::Code;
+
+/// A message each way.
+async fn talk(ada: &mut Device, bo: &mut Device, round: &str) -> anyhow::Result<()> {
+    for (from, to) in [(0, 1), (1, 0)] {
+        let pair = [&mut *ada, &mut *bo];
+        let text = format!("{round} {from}");
+        let sent = pair[from].send(pair[to].address(), &text).await?;
+        assert!(sent.is_accepted(), "{text}: {sent:?}");
+        assert_eq!(pair[to].next_text().await?, text);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn messages_flow_between_services_that_prove_who_they_are() -> anyhow::Result<()> {
+    let mut world = World::start_as(Shape::ReplicasSecured, &[]).await?;
+    let (mut bo, mut ada) = (world.at_home("bo").await?, world.at_birdy("ada").await?);
+    talk(&mut ada, &mut bo, "at first").await?;
+
+    // Mailboxes change their owners: routings ask each other.
+    let third = Process::Routing.replica(3);
+    world.net.terminate_one(third).await?;
+    talk(&mut ada, &mut bo, "with two routings").await?;
+    world.net.start_one(third).await?;
+    world.net.health_is(third, |health| health["status"] == "ready").await?;
+    talk(&mut ada, &mut bo, "with three again").await?;
+
+    only_those_who_may(&world.net).await?;
+
+    // Certificates are replaced while everybody is connected; what starts afterwards meets those that have new ones.
+    let before = reloads(&world.net);
+    world.net.renew_certificates().await?;
+    let processes = world.net.replicas();
+    within("all processes use the new certificates", async {
+        while reloads(&world.net) < before + processes.len() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        Ok(())
+    })
+    .await?;
+    talk(&mut ada, &mut bo, "with new certificates").await?;
+    world.net.kill_one(Process::Edge.replica(1)).await?;
+    world.net.kill_one(Process::KeyDirectory.replica(1)).await?;
+    world.net.restart().await?;
+    for replica in processes {
+        let health = world.net.health_is(replica, |health| health["status"] == "ready").await?;
+        assert_eq!(health["parts"]["server.tls"]["state"], "up", "{replica}: {health}");
+    }
+    talk(&mut ada, &mut bo, "after a restart").await?;
+    // Those that were tried on purpose; the services themselves make none.
+    let refused = world.net.log().matches("a call that its role may not make").count();
+    assert_eq!(refused, 3, "{}", world.net.log());
+    Ok(())
+}
+
+fn reloads(net: &Deployment) -> usize {
+    net.log().matches("new certificate files are used").count()
+}
+
+/// Certificates of the deployment in the wrong hands, and none.
+async fn only_those_who_may(net: &Deployment) -> anyhow::Result<()> {
+    let release =
+        || grpc::call(ReleaseRequest { account_id: Bytes::from(vec![7; 16]), address: "a@b.example".to_owned() });
+    let routing = net.url_of(Process::Routing)?;
+    let as_edge = net.transport_of(Role::Edge)?.connect(Role::Routing, &routing)?;
+    let refused = PeersClient::new(as_edge).release(release()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert_eq!(refused.message(), "the role edge may not call causeway.routing.v1.Peers/Release");
+
+    let directory = net.url_of(Process::KeyDirectory)?;
+    let as_media = net.transport_of(Role::MediaRelay)?.connect(Role::KeyDirectory, &directory)?;
+    let refused = PrekeysClient::new(as_media).claim(grpc::call(ClaimRequest::default())).await.unwrap_err();
+    assert_eq!(refused.message(), "the role media-relay may not call causeway.directory.v1.Prekeys/Claim");
+
+    // A routing where a key-directory should be, and plain text.
+    let misled = net.transport_of(Role::Edge)?.connect(Role::KeyDirectory, &routing)?;
+    let failed = PrekeysClient::new(misled).claim(grpc::call(ClaimRequest::default())).await.unwrap_err();
+    assert!(!matches!(failed.code(), Code::Unimplemented | Code::PermissionDenied), "{failed:?}");
+    let plain = grpc::connect(&routing.replace("https://", "http://"))?;
+    let failed = PeersClient::new(plain).release(release()).await.unwrap_err();
+    assert!(!matches!(failed.code(), Code::Unimplemented | Code::InvalidArgument), "{failed:?}");
+
+    let operator = net.ready().operator.clone();
+    let as_routing = net.transport_of(Role::Routing)?.connect(Role::KeyDirectory, &operator)?;
+    let list = grpc::call(causeway_proto::directory::v1::ListProviders::default());
+    let mut api = causeway_proto::directory::v1::providers_client::ProvidersClient::new(as_routing);
+    assert_eq!(api.list(list).await.unwrap_err().code(), Code::PermissionDenied);
+    Ok(())
+}
