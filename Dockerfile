@@ -1,13 +1,13 @@
 # syntax=docker/dockerfile:1.17
-# Causeway's images. `docker build .` makes the servers' image: one binary, no shell, no package manager, a user with a number.
+# Causeway's images. `docker build .` makes the servers' image: one binary on a slim Debian, for a user with a number.
 # `docker build --target tools .` makes one with causewayctl, the stand-in provider and the demo, for docker-compose.yml.
-# For the same bytes from the same commit: --build-arg SOURCE_DATE_EPOCH=$(git log -1 --format=%ct), BuildKit 0.13 or newer, and
+# For the same bytes from the same commit and base images: --build-arg SOURCE_DATE_EPOCH=$(git log -1 --format=%ct), BuildKit 0.13 or newer, and
 # --output type=image,rewrite-timestamp=true; the release workflow does so.
 
-FROM rust:1.94.0-slim-bookworm AS build
+FROM rust:1.95.0-slim-bookworm AS build
 # protoc is run by libsignal's build script, a C and C++ compiler by aws-lc's and SQLite's.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends g++ make protobuf-compiler \
+    && apt-get install -y --no-install-recommends ca-certificates g++ make protobuf-compiler \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
@@ -24,7 +24,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     && install -D -t /out target/release/causeway target/release/causewayctl target/release/sandbox target/release/causeway-demo
 
 # For trials on one machine: never in production. A shell and openssl are there for deploy/compose/prepare.sh.
-FROM debian:12.11-slim AS tools
+FROM debian:bookworm-20250520-slim AS tools
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates openssl \
     && rm -rf /var/lib/apt/lists/*
@@ -32,11 +32,12 @@ COPY --from=build /out/causewayctl /out/sandbox /out/causeway-demo /usr/local/bi
 USER 65532:65532
 CMD ["causewayctl", "--help"]
 
-# glibc, libgcc and CA certificates; probes ask over HTTP, so no shell and no HEALTHCHECK.
-FROM gcr.io/distroless/cc-debian12:nonroot AS causeway
+# Nothing is installed and nothing runs but the binary; probes ask over HTTP, so there is no HEALTHCHECK.
+FROM debian:bookworm-20250520-slim AS causeway
 LABEL org.opencontainers.image.title="Causeway" \
       org.opencontainers.image.description="Messaging interoperability under the Digital Markets Act: the operator's side" \
       org.opencontainers.image.licenses="AGPL-3.0-only"
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/causeway /out/causewayctl /usr/local/bin/
 COPY LICENSE /usr/share/doc/causeway/LICENSE
 USER 65532:65532

@@ -1,5 +1,5 @@
 # `make demo` and `make test` are all that a newcomer needs; each installs what is missing.
-.PHONY: demo run test faults planted fmt build setup help
+.PHONY: demo demo-compose run test faults planted fmt build setup help
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -10,6 +10,9 @@ demo: ## build everything and watch two people on two messengers talk
 	@echo "building (the first time takes some minutes) ..."
 	@cargo build --locked -p causeway -p causewayctl -p causeway-sandbox -p causeway-demo
 	@target/debug/causeway-demo
+
+demo-compose: ## the same story on many services, with Docker Compose (see docs/compose.md)
+	@tools/demo-compose
 
 run: ## leave a system running and print how to chat with it from two terminals
 	@tools/setup.sh build

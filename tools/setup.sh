@@ -18,6 +18,10 @@ need make make
 need protoc protobuf-compiler # libsignal's build script runs it
 if [ "$want" = test ]; then
     need python3 python3
+    python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+    need openssl openssl
+    [ -x /usr/sbin/nginx ] || need nginx nginx-light # a TLS proxy; run by a test, never as a system service
+    need ip iproute2
     need node nodejs
     need npm npm
     # Real stores for tests: they run from the installed programs, each in a folder of its own, never as system services.
@@ -46,9 +50,9 @@ if [ ${#packages[@]} -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
     if [ $ours = yes ]; then
         # Nor are they to start with the machine.
-        for service in postgresql redis-server; do
+        for service in postgresql redis-server nginx; do
             case " ${packages[*]} " in
-                *" $service "*) $as_root systemctl disable --quiet $service >/dev/null 2>&1 || true ;;
+                *" $service "* | *" $service-light "*) $as_root systemctl disable --quiet $service >/dev/null 2>&1 || true ;;
             esac
         done
         $as_root rm -f $policy
@@ -57,6 +61,14 @@ if [ ${#packages[@]} -gt 0 ]; then
 fi
 
 if [ "$want" = test ]; then
+    # Python programs of the checks and tests, in a folder of their own.
+    if ! cmp -s tools/policy/requirements.txt .tools/python/requirements.txt; then
+        echo "setup: installing the Python programs of the checks"
+        rm -rf .tools/python
+        python3 -m venv .tools/python
+        .tools/python/bin/pip install --quiet --disable-pip-version-check --no-deps -r tools/policy/requirements.txt
+        cp tools/policy/requirements.txt .tools/python/
+    fi
     # Tools of the checks, built once per machine. Debug builds: they are quick to build and fast enough.
     if ! cargo nextest --version >/dev/null 2>&1; then
         echo "setup: building cargo-nextest (some minutes, once)"

@@ -169,17 +169,15 @@ def _merge(into, patch, field=""):
 
 
 def _merge_list(into, patch, key):
-    fresh = []
+    first = []
     for entry in patch:
         known = [item for item in into if item[key] == entry[key]]
-        if known and entry.get("$patch") == "delete":
+        if known:
             into.remove(known[0])
-        elif known:
             _merge(known[0], entry)
-        else:
-            fresh.append(copy.deepcopy(entry))
-    # As Kustomize does: what a patch brings comes first.
-    into[:0] = fresh
+        first.append(known[0] if known else copy.deepcopy(entry))
+    # As Kustomize does: what a patch names comes first.
+    into[:0] = first
 
 
 def _rename(objects):

@@ -1,13 +1,16 @@
 """Checks the deployment files: `main.py PATH-OF-CAUSEWAY`. Prints what it checked; leaves with 1 if anything is not as it must be."""
 
+import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import kubernetes_validate
 import yaml
 
+import compose
 import configuration
 import kustomize
 import network
@@ -58,6 +61,30 @@ def same_as_kubectl(folder, objects):
             yield f"{' '.join(name)}: kubectl kustomize makes something else of it"
 
 
+def metrics(objects):
+    """Yields a sentence for each custom metric that docs/metrics.md does not have."""
+    known = (ROOT / "docs/metrics.md").read_text()
+    for item in objects:
+        if item["kind"] != "HorizontalPodAutoscaler":
+            continue
+        for entry in item["spec"]["metrics"]:
+            name = entry.get("pods", {}).get("metric", {}).get("name")
+            if name and f"`{name}`" not in known:
+                yield f"HorizontalPodAutoscaler {item['metadata']['name']}: {name} is not in docs/metrics.md"
+
+
+def materials():
+    """Yields a sentence for each package that tools/sbom.py does not list."""
+    made = subprocess.run([sys.executable, ROOT / "tools/sbom.py"], capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        yield f"tools/sbom.py: {made.stderr.strip()}"
+        return
+    listed = {(entry["name"], entry["version"]) for entry in json.loads(made.stdout)["components"] if entry["purl"]}
+    for package in tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]:
+        if (package["name"], package["version"]) not in listed:
+            yield f"{package['name']} {package['version']} is not in it"
+
+
 def main(binary):
     """Runs all checks; gives the number of problems."""
     problems = 0
@@ -80,6 +107,11 @@ def main(binary):
         part(f"k8s {overlay}: pods have no rights, bounds, probes, pinned images", pods.check(objects))
         part(f"k8s {overlay}: settings, ports, addresses and files fit the program", configuration.check(objects, binary))
         part(f"k8s {overlay}: NetworkPolicies allow the arrows and nothing else", network.check(objects, overlay))
+        part(f"k8s {overlay}: what autoscaling asks for is a metric", metrics(objects))
+    part("docker-compose.yml: images, rights, names, settings, ports", compose.check(ROOT, binary))
+    part("Dockerfile: pinned, locked, without rights", compose.check_dockerfile(ROOT))
+    part("workflows: pinned, bounded, with few rights", compose.check_workflows(ROOT))
+    part("bill of materials: every package of Cargo.lock", materials())
     return problems
 
 

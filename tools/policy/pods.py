@@ -114,7 +114,7 @@ def check_stop(role, spec, settings):
     before = spec["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
     if not before:
         yield f"{role}: no preStop, so it drains before balancers and DNS have left it out"
-    grace = settings["server"].get("shutdown_grace_ms", 15_000)
+    grace = settings.get("server", {}).get("shutdown_grace_ms", 15_000)
     needed = before + grace / 1000 + MARGIN_S
     given = spec.get("terminationGracePeriodSeconds", 30)
     if given < needed:
