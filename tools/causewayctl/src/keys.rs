@@ -29,7 +29,7 @@ pub(crate) enum KeysCommand {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Make an edge's Noise static key and print its public half.
+    /// Make an edge's Noise static key: FILE keeps it, FILE.pub its public half, which is printed too.
     NewNoise {
         /// Where the key goes; must not exist.
         #[arg(value_name = "FILE")]
@@ -78,12 +78,18 @@ fn new_root(file: &Path) -> anyhow::Result<()> {
     OsRng.try_fill_bytes(seed.as_mut()).context("the system's random generator failed")?;
     let root = RootKey::from_seed(*seed);
     secret_file::create(file, root.to_text().as_bytes())?;
+    let public = root.public().to_string();
+    write_public(file, &public)?;
+    say(&public)
+}
+
+/// Beside the secret half, so that it can be looked up again.
+fn write_public(file: &Path, public: &str) -> anyhow::Result<()> {
     let mut public_file = file.as_os_str().to_owned();
     public_file.push(".pub");
     let public_file = PathBuf::from(public_file);
-    std::fs::write(&public_file, format!("{}\n", root.public()))
-        .with_context(|| format!("{} cannot be written", public_file.display()))?;
-    say(&format!("{}", root.public()))
+    std::fs::write(&public_file, format!("{public}\n"))
+        .with_context(|| format!("{} cannot be written", public_file.display()))
 }
 
 fn new_noise(file: &Path) -> anyhow::Result<()> {
@@ -91,7 +97,9 @@ fn new_noise(file: &Path) -> anyhow::Result<()> {
     let key = StaticKey::generate(&mut OsRng.unwrap_err());
     let text = Zeroizing::new(format!("{}\n", hex::encode(*key.to_bytes())));
     secret_file::create(file, text.as_bytes())?;
-    say(&hex::encode(key.public()))
+    let public = hex::encode(key.public());
+    write_public(file, &public)?;
+    say(&public)
 }
 
 fn certify(root: &Path, deployment: &str, noise_public: &str, days: u32, out: &Path) -> anyhow::Result<()> {
