@@ -68,3 +68,29 @@ async fn more_claims_than_may_wait_are_refused_and_take_nothing() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn keys_are_found_by_the_account_whatever_the_server_knows_of_the_table() {
+    let server = Server::start();
+    let database = server.database();
+    PostgresStore::open(&database).await.unwrap();
+    let mut session = server.0.session(database.url.rsplit('/').next().unwrap()).unwrap();
+    for (name, value) in SETTINGS {
+        session.execute(&format!("SET {name} = {value}")).unwrap();
+    }
+    session.execute(&format!("PREPARE take AS {}", statements::TAKE_PREKEYS.text())).unwrap();
+    let fill = "INSERT INTO one_time_prekeys SELECT decode(md5((n / 100)::text), 'hex'), 1, 1, n, n,
+        decode(md5(n::text), 'hex'), 'key', NULL FROM generate_series(1, 20000) AS n; ANALYZE one_time_prekeys";
+    for before in
+        ["", fill, "UPDATE one_time_prekeys SET public_key = NULL WHERE place % 3 = 0; ANALYZE one_time_prekeys"]
+    {
+        session.execute(before).unwrap();
+        let plan = session.execute("EXPLAIN EXECUTE take(NULL, NULL, NULL, NULL)").unwrap();
+        let plan: Vec<String> = plan.into_iter().filter_map(|row| row[0].clone()).collect();
+        let scans =
+            plan.iter().enumerate().filter(|(_, line)| line.contains(" on one_time_prekeys") && line.contains("Scan"));
+        let by_account = |at: usize| plan[at + 1].contains("Index Cond: ((account_id = ");
+        let scans: Vec<bool> = scans.map(|(at, line)| !line.contains("Seq Scan") && by_account(at)).collect();
+        assert_eq!(scans, [true; 5], "{plan:#?}");
+    }
+}
