@@ -69,7 +69,7 @@ pub(crate) fn new_authority(arguments: NewAuthority) -> anyhow::Result<()> {
     let mut params = authority(&trust_domain)?;
     valid_for(&mut params, days);
     let certificate = params.self_signed(&key).context("the certificate cannot be made")?;
-    write_secret(&key_file, key)?;
+    write_secret(&key_file, &key)?;
     write(&certificate_file, &certificate.pem())
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn new_certificate(arguments: &NewCertificate) -> anyhow::Result<()> 
     valid_for(&mut params, *days);
     let key = KeyPair::generate().context("a key cannot be made")?;
     let certificate = params.signed_by(&key, &issuer).context("the certificate cannot be made")?;
-    write_secret(&key_file, key)?;
+    write_secret(&key_file, &key)?;
     let config = TlsConfig {
         certificate_file: folder.join(CERTIFICATE),
         key_file,
@@ -131,7 +131,7 @@ fn valid_for(params: &mut CertificateParams, days: u32) {
     params.not_after = (now + Duration::from_secs(DAY.as_secs() * u64::from(days))).into();
 }
 
-fn write_secret(file: &Path, key: KeyPair) -> anyhow::Result<()> {
+fn write_secret(file: &Path, key: &KeyPair) -> anyhow::Result<()> {
     let pem = Zeroizing::new(key.serialize_pem());
     Ok(secret_file::create(file, pem.as_bytes())?)
 }
