@@ -105,6 +105,12 @@ impl Metrics {
         ] {
             counter.add(0, &[]);
         }
+        for (counter, label, words) in [
+            (&metrics.dropped, "why", &["no-place", "deadline", "gone"][..]),
+            (&metrics.handshakes, "result", &["completed", "refused", "deadline", "gone"]),
+        ] {
+            words.iter().for_each(|word| counter.add(0, &[KeyValue::new(label, *word)]));
+        }
         metrics
     }
 

@@ -46,6 +46,12 @@ impl Metrics {
         // So that they are there from the beginning.
         metrics.followers.add(0, &[]);
         metrics.followers_cut.add(0, &[]);
+        for outcome in ["kept", "failed"] {
+            metrics.key_fetches.add(0, &[KeyValue::new("outcome", outcome)]);
+        }
+        for method in ["Claim", "Discover", "Enlist", "Publish"] {
+            metrics.rate_limited.add(0, &[KeyValue::new("method", method)]);
+        }
         metrics
     }
 

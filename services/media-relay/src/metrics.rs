@@ -53,7 +53,7 @@ pub(crate) fn metrics() -> &'static Metrics {
         };
         let active = meter.i64_up_down_counter("causeway.media.transfers.active").with_unit("{transfer}");
         let durations = meter.f64_histogram("causeway.media.transfer.duration").with_unit("s");
-        Metrics {
+        let metrics = Metrics {
             transfers: counter("causeway.media.transfers", "{transfer}", "Transfers that are over"),
             active: active.with_description("Transfers under way").build(),
             durations: durations
@@ -69,7 +69,21 @@ pub(crate) fn metrics() -> &'static Metrics {
                 "Connections for which there was no room",
             ),
             swept: counter("causeway.media.swept", "{object}", "Objects that were erased"),
+        };
+        // So that they are there from the beginning.
+        for direction in [Direction::Upload, Direction::Serve, Direction::Relay] {
+            let way = [KeyValue::new("direction", direction.label())];
+            metrics.active.add(0, &way);
+            metrics.bytes.add(0, &way);
         }
+        for (counter, label, words) in [
+            (&metrics.closed, "reason", ["total", "network"]),
+            (&metrics.swept, "what", ["orphan", "expired"]),
+            (&metrics.tickets, "direction", ["upload", "relay"]),
+        ] {
+            words.iter().for_each(|word| counter.add(0, &[KeyValue::new(label, *word)]));
+        }
+        metrics
     })
 }
 

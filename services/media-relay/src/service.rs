@@ -47,6 +47,8 @@ impl MediaRelay {
     /// # Errors
     /// [`MediaError`], which names what to mend.
     pub async fn build(config: MediaConfig, clock: SharedClock) -> Result<Self, MediaError> {
+        // So that they are there from the beginning.
+        crate::metrics::metrics();
         let bind = |source| MediaError::Bind { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
         let local = listener.local_addr().map_err(bind)?;

@@ -124,6 +124,18 @@ impl Metrics {
         for counter in [&metrics.unanswered, &metrics.moves, &metrics.expired, &metrics.prekeys_low] {
             counter.add(0, &[]);
         }
+        for (counter, label, words) in [
+            (&metrics.submissions, "class", &["chat", "ephemeral", "call"][..]),
+            (&metrics.outcomes, "outcome", &["delivered", "stored", "dropped"]),
+            (&metrics.deliveries, "path", &["live", "mailbox"]),
+            (&metrics.endings, "reason", &["replaced", "device-removed", "withdrawn", "overloaded"]),
+            (&metrics.claims, "result", &["free", "kept", "taken", "held", "failed"]),
+            (&metrics.resets, "reason", &["taken", "released", "unknown", "fenced"]),
+            (&metrics.store_errors, "reason", &["busy", "closed", "failed", "unknown", "fenced"]),
+            (&metrics.webhooks, "result", &["taken", "refused", "gone", "failed", "no-room"]),
+        ] {
+            words.iter().for_each(|word| counter.add(0, &[KeyValue::new(label, *word)]));
+        }
         metrics
     }
 

@@ -22,6 +22,9 @@ pub struct ReceivedPush {
     pub timestamp_s: u64,
     /// The body as it came.
     pub body: String,
+    /// `traceparent`, if it was part of a trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
 }
 
 /// Why a webhook is not one of the operator's.
@@ -69,7 +72,8 @@ impl Pushes {
             return Err(PushRefused::Signature);
         }
         let body = String::from_utf8(body.to_vec()).map_err(|_| PushRefused::Signature)?;
-        let push = ReceivedPush { id: id.to_owned(), timestamp_s, body };
+        let traceparent = header("traceparent").map(str::to_owned);
+        let push = ReceivedPush { id: id.to_owned(), timestamp_s, body, traceparent };
         self.list.send_if_modified(|list| {
             if list.iter().any(|known| known.id == push.id) {
                 return false;

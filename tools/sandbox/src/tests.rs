@@ -245,7 +245,7 @@ async fn only_signed_and_timely_webhooks_are_taken_once() {
     assert_eq!(bare.status(), 401);
 
     let received = running.provider.wait_for_pushes(2).await;
-    let first = ReceivedPush { id: "m1".to_owned(), timestamp_s: NOW_S, body: body.to_owned() };
+    let first = ReceivedPush { id: "m1".to_owned(), timestamp_s: NOW_S, body: body.to_owned(), traceparent: None };
     assert_eq!((received.len(), &received[0]), (2, &first));
     assert_eq!(running.get("/webhooks/received").await[0]["body"], body);
 
