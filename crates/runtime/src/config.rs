@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use figment::Figment;
 use figment::error::Kind;
 use figment::providers::{Env, Format, Serialized, Toml};
+use figment::value::{Dict, Value};
 use serde::de::DeserializeOwned;
 
 /// Why a configuration cannot be used; names the field and what to do.
@@ -63,7 +64,8 @@ pub fn read<T: DeserializeOwned>(defaults: &[(&str, String)], file: Option<&Path
     }
     // Only names with a section: CAUSEWAY_CONFIG and the like are the command line's.
     let sections = Env::prefixed("CAUSEWAY_").filter(|name| name.as_str().contains("__")).split("__");
-    figment.merge(sections).extract().map_err(|error| ConfigError::Shape(sentence(&error)))
+    let figment = figment.merge(sections);
+    figment.extract().map_err(|error| ConfigError::Shape(sentence(&error, blamed::<T>(&figment, &error))))
 }
 
 /// The same as [`read`], and checks the result.
@@ -76,17 +78,50 @@ pub fn load<T: DeserializeOwned + Check>(defaults: &[(&str, String)], file: Opti
     Ok(value)
 }
 
+/// Where an error is, without figment's profile.
+fn place_of(error: &figment::Error) -> Vec<String> {
+    error.path.iter().map(|part| part.to_ascii_lowercase()).filter(|part| part != "default").collect()
+}
+
+/// The field that is wrong in a section that an error names only as a whole: those of flattened structures have lost their
+/// names when they are read. It is the one without which the error would be another.
+fn blamed<T: DeserializeOwned>(figment: &Figment, error: &figment::Error) -> Option<String> {
+    let path = place_of(error);
+    let all: Dict = figment.extract().ok()?;
+    let fields: Vec<String> = section_of(&mut all.clone(), &path)?.keys().cloned().collect();
+    fields.into_iter().find(|field| {
+        let mut rest = all.clone();
+        let _removed = section_of(&mut rest, &path).and_then(|section| section.remove(field));
+        match Figment::from(Serialized::defaults(rest)).extract::<T>() {
+            Ok(_) => true,
+            Err(other) => place_of(&other) != path || other.kind != error.kind,
+        }
+    })
+}
+
+/// The section at this path, which is not empty.
+fn section_of<'a>(all: &'a mut Dict, path: &[String]) -> Option<&'a mut Dict> {
+    let (last, before) = path.split_last()?;
+    let holder = if before.is_empty() { all } else { section_of(all, before)? };
+    match holder.get_mut(last)? {
+        Value::Dict(_, section) => Some(section),
+        _ => None,
+    }
+}
+
 /// One line that names the field and where it was set.
-fn sentence(error: &figment::Error) -> String {
-    let path = error.path.iter().map(|part| part.to_ascii_lowercase()).filter(|part| part != "default");
-    let mut path: Vec<String> = path.collect();
+fn sentence(error: &figment::Error, blamed: Option<String>) -> String {
+    const UNKNOWN: &str = "there is no such field: correct its name or remove it";
+    let mut path = place_of(error);
+    path.extend(blamed);
     let problem = match &error.kind {
         Kind::UnknownField(name, _) => {
             if path.last().is_none_or(|last| last != name) {
                 path.push(name.clone());
             }
-            "there is no such field: correct its name or remove it".to_owned()
+            UNKNOWN.to_owned()
         }
+        Kind::Message(text) if text.starts_with("unknown field") => UNKNOWN.to_owned(),
         // A syntax error comes with a drawing of the place; the lines of text in it say the same.
         kind => {
             let text = kind.to_string();
@@ -199,6 +234,33 @@ mod tests {
         let checked = in_section("routing", within("redis.database", 9, 0..=1));
         assert!(checked.unwrap_err().to_string().contains("field routing.redis.database is 9"));
         in_section("routing", within("redis.database", 1, 0..=1)).unwrap();
+    }
+
+    #[test]
+    fn a_field_of_a_flattened_structure_is_named() {
+        #[derive(Debug, serde::Deserialize)]
+        #[expect(dead_code, reason = "only read")]
+        struct Outer {
+            part: Inner,
+        }
+        #[derive(Debug, Default, serde::Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        #[expect(dead_code, reason = "only read")]
+        struct Inner {
+            #[serde(flatten)]
+            edge: Edge,
+            more: u64,
+        }
+        for (text, expected) in [
+            ("login_timeout_ms = 'soon'\nmore = 1", "field part.login_timeout_ms: "),
+            ("colour = 1\nmore = 1", "field part.colour: there is no such field"),
+            ("more = 'some'\nlogin_timeout_ms = 1", "field part.more: "),
+        ] {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(format!("[part]\n{text}").as_bytes()).unwrap();
+            let error = read::<Outer>(&[], Some(file.path())).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Config {
         Ok(config)
     }
 
-    fn read(data: &Path, file: Option<&Path>) -> Result<Self, ConfigError> {
+    pub(crate) fn read(data: &Path, file: Option<&Path>) -> Result<Self, ConfigError> {
         let inside = |name: &str| data.join(name).to_string_lossy().into_owned();
         let defaults = [
             ("edge.noise_key_file", inside("keys/noise.key")),

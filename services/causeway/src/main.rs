@@ -8,6 +8,8 @@ mod all;
 mod config;
 mod first_start;
 mod health;
+#[cfg(test)]
+mod reference;
 mod single;
 mod transport;
 
@@ -47,6 +49,8 @@ enum Command {
     MediaRelay(Common),
     /// Read and check the configuration, then leave.
     CheckConfig(Checked),
+    /// Print what can be set, in Markdown: every field, its default, range and meaning.
+    ConfigReference,
 }
 
 /// What all subcommands take; everything else is in the configuration (docs/operating.md).
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
         Command::KeyDirectory(common) => (common, Some(Role::KeyDirectory)),
         Command::MediaRelay(common) => (common, Some(Role::MediaRelay)),
         Command::CheckConfig(checked) => (&checked.common, checked.service),
+        Command::ConfigReference => return print_reference(),
     };
     if let Err(error) = refuse_planted_bugs() {
         return complain(&error, EXIT_CONFIG);
@@ -87,6 +92,9 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return complain(&error, EXIT_CONFIG),
     };
+    if matches!(arguments.command, Command::CheckConfig(_)) {
+        return ExitCode::SUCCESS;
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, 1),
@@ -103,7 +111,8 @@ fn main() -> ExitCode {
             Command::Routing(_) => Box::pin(single::routing(config)).await,
             Command::KeyDirectory(_) => Box::pin(single::key_directory(config)).await,
             Command::MediaRelay(_) => Box::pin(single::media_relay(config)).await,
-            Command::CheckConfig(_) => Ok(Ended::Clean),
+            // They have left before.
+            Command::CheckConfig(_) | Command::ConfigReference => Ok(Ended::Clean),
         }
     });
     telemetry.finish();
@@ -127,6 +136,13 @@ fn start_telemetry(runtime: &Runtime, role: Option<Role>, config: &Config) -> Re
     };
     let who = Identity { service, version: env!("CARGO_PKG_VERSION"), deployment: &config.edge.deployment };
     telemetry::start(Log { filter: &config.log.filter, format: config.log.format }, &config.telemetry, who)
+}
+
+fn print_reference() -> ExitCode {
+    match std::io::stdout().write_all(include_bytes!("../../../docs/configuration.md")) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error, 1),
+    }
 }
 
 /// Whoever asks for a bug on purpose must have a build that has bugs on purpose, which no release is.

@@ -59,7 +59,7 @@ pub struct RoutingConfig {
     pub mailbox_bytes: u64,
     /// A sender to a full mailbox is asked to wait this long (100 to 86 400 000). Default 60 000.
     pub mailbox_full_retry_ms: u64,
-    /// How long a `chat` message is kept (60 000 to 2 592 000 000, which is 30 days). Default 30 days.
+    /// How long a `chat` message is kept (60 000 to 2 592 000 000). Default 2 592 000 000.
     pub chat_expiry_ms: u64,
     /// How long a `call` message is kept (1 000 to 600 000). Default 60 000.
     pub call_expiry_ms: u64,
@@ -122,8 +122,8 @@ pub struct RoutingConfig {
 
     /// Webhooks that wake a device are at least this far apart, but for calls (100 to 86 400 000). Default 30 000.
     pub push_interval_ms: u64,
-    /// A webhook that fails is tried again, ever more rarely, for at most this long (1 000 to 604 800 000).
-    /// Default 259 200 000, which is three days.
+    /// A webhook that fails is tried again, ever more rarely, for at most this long (1 000 to 604 800 000). Default
+    /// 259 200 000.
     pub push_give_up_ms: u64,
     /// Devices that may wait for a webhook (16 to 10 000 000). Default 100 000; more are woken by a later message.
     pub push_queue: usize,
@@ -203,15 +203,16 @@ impl Check for RoutingConfig {
                 let fix = "other routings must reach this one: write http://host:port";
                 let one = !url.starts_with("dns+") && grpc::check_addresses(std::slice::from_ref(url)).is_ok();
                 ensure("routing.advertise_url", one, url, fix)?;
-                // Who has died owns its mailboxes for one lease more; then another can claim them, and needs some time for it.
-                let fix = "must be at least twice routing.lease_ms, so that messages wait for the end of a replica that has died";
-                let long = self.claim_timeout_ms >= self.lease_ms.saturating_mul(2);
-                ensure("routing.claim_timeout_ms", long, self.claim_timeout_ms, fix)?;
             }
         }
         within("routing.name", self.name.len(), 0..=255)?;
         within("routing.lease_ms", self.lease_ms, 500..=60_000)?;
         within("routing.claim_timeout_ms", self.claim_timeout_ms, 500..=60_000)?;
+        // Who has died owns its mailboxes for one lease more; then another can claim them, and needs some time for it.
+        let long = self.store == StoreKind::Sqlite || self.claim_timeout_ms >= self.lease_ms.saturating_mul(2);
+        let fix =
+            "must be at least twice routing.lease_ms, so that messages wait for the end of a replica that has died";
+        ensure("routing.claim_timeout_ms", long, self.claim_timeout_ms, fix)?;
         within("routing.release_timeout_ms", self.release_timeout_ms, 100..=10_000)?;
         within("routing.ack_window_ms", self.ack_window_ms, 1..=10_000)?;
         within("routing.session_messages", self.session_messages, 1..=1_024)?;
