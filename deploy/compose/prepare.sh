@@ -44,7 +44,6 @@ openssl rand 32 >media-relay/ticket.key
 printf %s "$id" >media-relay/s3.id
 printf %s "$key" >media-relay/s3.secret
 cat >redis/redis.conf <<CONF
-dir /data
 appendonly yes
 appendfsync everysec
 maxmemory 256mb

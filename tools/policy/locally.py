@@ -60,6 +60,7 @@ class Deployment:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o755)
+        self.programs = folder / "programs"
         self.tree = compose.load(ROOT)
         self.services = self.tree["services"]
         self.processes = {}
@@ -72,11 +73,12 @@ class Deployment:
     def start(self):
         """All that carries the story, in the order of depends_on."""
         self._network()
+        self.programs.mkdir(exist_ok=True)
         for program in ("causeway", "causewayctl", "sandbox", "causeway-demo"):
             # Where every user may run it, and unchanged while it runs.
-            shutil.copy2(PROGRAMS / program, self.folder / program)
+            shutil.copy2(PROGRAMS / program, self.programs / program)
         script = self.services["prepare"]["command"][1].replace("/deploy", str(ROOT / "deploy/compose"))
-        self._run(["sh", script, str(self.folder / "secrets")], {"PATH": f"{self.folder}:{os.environ['PATH']}"})
+        self._run(["sh", script, str(self.folder / "secrets")], {"PATH": f"{self.programs}:{os.environ['PATH']}"})
         waiting = [name for name in self.services if name not in LOOKERS_ON]
         while waiting:
             ready = [name for name in waiting if not set(self.services[name].get("depends_on", {})) & set(waiting)]
@@ -158,7 +160,7 @@ class Deployment:
         """A process that sees the service's files where its container would: in a mount namespace of its own."""
         environment = {key: self._here(name, str(value)) for key, value in service.get("environment", {}).items()}
         command = [self._here(name, part) for part in command]
-        mounts = ["mount -t tmpfs tmpfs /run"]
+        mounts = [f"mount --bind {self.programs} /usr/local/bin", "mount -t tmpfs tmpfs /run"]
         for mount in service.get("volumes", []):
             source, target = mount.split(":")[:2]
             if source.endswith("-secrets"):
@@ -171,19 +173,14 @@ class Deployment:
             mounts.append(f"mount --bind {private} /tmp")
         user, _, group = service.get("user", "0:0").partition(":")
         as_user = f"setpriv --reuid {user} --regid {group} --clear-groups -- " if self.users and user != "0" else ""
-        # The programs first: what is mounted may hide them.
-        script = f"exec 9<{self.folder}; {' && '.join(mounts)} && cd / && exec {as_user}\"$@\""
+        script = f"{' && '.join(mounts)} && cd / && exec {as_user}\"$@\""
         log = open(self.folder / f"{name}.log", "ab")
-        environment = {"PATH": f"/proc/self/fd/9:{os.environ['PATH']}", **environment}
-        environment["PATH"] = f"{self._visible(service)}:{os.environ['PATH']}"
+        environment["PATH"] = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         self.processes[name] = subprocess.Popen(
             ["unshare", "--mount", "sh", "-c", script, name, *command],
             env=environment, stdin=subprocess.DEVNULL, stdout=output or log, stderr=log, text=True,
         )  # fmt: skip
         return self.processes[name]
-
-    def _visible(self, service):
-        return self.folder
 
     def _here(self, name, text):
         """What a container listens on everywhere, its process listens on at its own address."""
@@ -224,6 +221,9 @@ class Deployment:
         )  # fmt: skip
         if made.returncode != 0:
             raise Failed(f"initdb: {made.stderr}")
+        # As the image does: everybody with the password.
+        with open(data / "pg_hba.conf", "a") as rules:
+            rules.write("host all all all scram-sha-256\n")
         log = open(self.folder / "postgres.log", "ab")
         options = [str(part) for part in service["command"][1:]]
         arguments = ["-D", data, "-h", self.addresses[name], "-k", data, *options]
@@ -239,7 +239,7 @@ class Deployment:
         data.mkdir()
         if self.users:
             os.chown(data, 999, 999)
-        command = [*service["command"], "--bind", self.addresses[name], "--dir", str(data)]
+        command = [*(str(data) if part == "/data" else part for part in service["command"]), "--bind", self.addresses[name]]
         self._spawn(name, command, service)
         self._wait(name, lambda: _connects(self.addresses[name], 6379))
 
@@ -258,9 +258,9 @@ class Deployment:
 
     def _front(self, name, service):
         text = (ROOT / "deploy/compose/nginx.conf").read_text()
-        file = self.folder / "nginx.conf"
+        file = self.programs / "nginx.conf"
         file.write_text(text.replace("listen 8443", f"listen {self.addresses[name]}:8443"))
-        self._spawn(name, ["/usr/sbin/nginx", "-c", str(file)], {**service})
+        self._spawn(name, ["/usr/sbin/nginx", "-c", "/usr/local/bin/nginx.conf"], service)
         self._wait(name, lambda: _connects(self.addresses[name], 8443))
 
 

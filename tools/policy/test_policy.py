@@ -93,10 +93,10 @@ class Configuration(unittest.TestCase):
             "names port 7450": variable("CAUSEWAY_SERVER__ROUTING_URLS", '["dns+https://routing:7450"]'),
             "other pods than routing's": variable("CAUSEWAY_SERVER__ROUTING_URLS", '["dns+https://key-directory:7450"]'),
             "not headless": variable("CAUSEWAY_SERVER__DIRECTORY_URLS", '["dns+https://key-directory-operator:7444"]'),
-            "noise.key is mounted by nothing": lambda item: container(item)["volumeMounts"].clear(),
+            "noise.key is mounted by nothing": lambda item: container(item)["volumeMounts"].pop(2),
             "is killed after 10 s": lambda item: pod(item).update(terminationGracePeriodSeconds=10),
             "no preStop": lambda item: container(item).pop("lifecycle"),
-            "edge.drain_window_ms 29000": variable("CAUSEWAY_EDGE__DRAIN_WINDOW_MS", "29000"),
+            "needs 8000 ms to leave": variable("CAUSEWAY_SERVER__SHUTDOWN_GRACE_MS", "9000"),
             "runs `causeway routing`": lambda item: container(item)["args"].__setitem__(0, "routing"),
             "ConfigMap gone is not there": lambda item: container(item)["envFrom"][0]["configMapRef"].update(name="gone"),
         }.items():

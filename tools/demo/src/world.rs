@@ -153,7 +153,7 @@ impl World {
         let state = self.device_state(user, device);
         let name = format!("{}'s {device}", user.local());
         let mut deployment = self.deployment.clone();
-        if user.provider().as_str() == THIRD {
+        if user.provider() == THIRD {
             deployment.server = self.third_edge.clone();
         }
         Device::on(&name, user, &deployment, &state, self.tokens(user)?).await
