@@ -1,11 +1,13 @@
 //! Drives the machine of one recipient: brings it records, messages and results, and carries out what it says.
 //!
 //! Messages are decided one after the other. While one waits for the directory or for the account to be this replica's,
-//! those behind it wait too; acknowledgements, detachments and results do not.
+//! those behind it wait too, but for those that are refused in any case ([`screening`]); acknowledgements, detachments and
+//! results do not wait.
 
 mod controls;
 mod owning;
 mod perform;
+mod screening;
 mod senses;
 mod steps;
 
@@ -124,6 +126,8 @@ enum Finished {
     DroppedAccount(AccountId, Result<(), StoreError>),
     /// Time to try it again.
     DropAccount(AccountId),
+    /// What is known of a sender whose message waits may be more by now.
+    LookedUp,
     /// The account was released for these.
     Released(Vec<Done>, Result<(), StoreError>),
 }
@@ -141,6 +145,8 @@ enum Tried {
 
 /// A step that does not get what it needs in so many attempts is given up.
 const ATTEMPTS: u32 = 8;
+/// Steps that wait; more messages stay in their queue.
+const MAX_WAITING: usize = 64;
 /// Readings under way; a sender that makes for more of them waits.
 const MAX_READINGS: usize = 8 + DeviceId::MAX_PER_ACCOUNT;
 /// A cached record is fetched again at most this often.
@@ -184,19 +190,17 @@ impl Actor {
                 Some(finished) = self.results.next(), if !self.results.is_empty() => self.finished(finished),
                 Some(finished) = self.readings.next(), if !self.readings.is_empty() => self.finished(finished),
                 needed = next_of(&mut self.need) => self.needed(needed),
-                // One after the other: what is not taken stays in its bounded queue.
-                Some(job) = jobs.recv(), if self.takes_jobs() => {
-                    self.waiting.push_back(Step::Message(Box::new(job)));
-                }
+                // What is not taken stays in its bounded queue.
+                Some(job) = jobs.recv(), if self.takes_jobs() => self.take(Box::new(job)),
                 // Last, so that a time that has passed keeps nothing waiting; what is due is looked at below each time.
                 () = sleep_until(deadline) => {}
             }
             self.step();
+            self.count_owned(self.owns_any());
             if self.takes_nothing {
                 while let Ok(job) = jobs.try_recv() {
                     // It gets no answer: its session ends, and its client repeats it elsewhere.
                     drop(job);
-            self.count_owned(self.owns_any());
                 }
                 if self.is_finished() {
                     self.quiet = None;
@@ -257,7 +261,7 @@ impl Actor {
     }
 
     fn takes_jobs(&self) -> bool {
-        self.waiting.is_empty() && !self.takes_nothing && !self.is_settling() && self.readings.len() < MAX_READINGS
+        self.waiting.len() < MAX_WAITING && !self.takes_nothing && self.readings.len() < MAX_READINGS
     }
 
     fn is_finished(&self) -> bool {
@@ -292,11 +296,11 @@ impl Drop for Actor {
                 self.fail(&job.reply);
             }
         }
+        self.count_owned(false);
         self.recipients.forget(&self.address);
         self.shared.metrics.recipient_left();
     }
 }
-        self.count_owned(false);
 
 async fn next_of<T>(pending: &mut Option<Pending<T>>) -> T {
     match pending {

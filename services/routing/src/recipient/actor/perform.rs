@@ -164,6 +164,7 @@ impl Actor {
                 }
             }
             Finished::DropAccount(account) => self.out.push(Output::DropAccount { account }),
+            Finished::LookedUp => self.screen_waiting(),
             Finished::Released(wanted, result) => owning::tell(wanted, &result),
         }
     }
@@ -176,6 +177,7 @@ impl Actor {
                 self.answer(reply, key.id, Outcome::Rejected(rejection));
             }
             Finished::Verified(_, reply, _, Err(_)) => self.fail(&reply),
+            Finished::LookedUp => self.screen_waiting(),
             Finished::Released(wanted, result) => owning::tell(wanted, &result),
             Finished::Put(..)
             | Finished::Forgotten(..)

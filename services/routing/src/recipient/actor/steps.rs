@@ -15,7 +15,7 @@ use crate::session::Session;
 impl Actor {
     pub(super) fn attempt(&mut self, step: Step) -> Tried {
         match step {
-            Step::Message(job) => self.attempt_message(*job),
+            Step::Message(job) => self.attempt_message(job),
             Step::Own => self.own_again(),
             Step::Attach(session) if !session.is_here() => {
                 self.forget(&session);
@@ -37,25 +37,11 @@ impl Actor {
     }
 
     /// A message: its sender may have left, it may be a repeat, else it is decided on the two records.
-    fn attempt_message(&mut self, job: Job) -> Tried {
-        if job.reply.session.is_over() {
-            return Tried::Done;
-        }
-        let Job { submission, reply } = job;
-        let reply = match self.machine.repeat(&submission.key(), reply, &mut self.out) {
-            Ok(()) => return Tried::Done,
-            Err(reply) => reply,
-        };
-        // Also after a look-up, for what others of this sender were refused meanwhile.
-        if let Err(retry_after_ms) = self.shared.strangers.may_ask(&submission.from, &self.address) {
-            reply.session.close(&self.address, reply.generation, retry_after_ms);
-            let outcome = Outcome::Rejected(Rejection::RateLimited { retry_after_ms });
-            reply.session.answer(outcome, submission.id, reply.to);
-            return Tried::Done;
-        }
-        let (address, sender) = (self.address.clone(), submission.from.address.clone());
+    fn attempt_message(&mut self, job: Box<Job>) -> Tried {
+        let Some(job) = self.answer_early(job) else { return Tried::Done };
+        let (address, sender) = (self.address.clone(), job.submission.from.address.clone());
         let records = self.shared.records.clone();
-        let mut job = Some(Box::new(Job { submission, reply }));
+        let mut job = Some(job);
         let tried = records.decide(&address, &sender, |recipient, sender| {
             job.take().map_or(Tried::Done, |job| self.decide(job, recipient, sender))
         });
@@ -65,8 +51,25 @@ impl Actor {
         }
     }
 
+    /// What needs no record; gives a message back that does.
+    pub(super) fn answer_early(&mut self, job: Box<Job>) -> Option<Box<Job>> {
+        if job.reply.session.is_over() {
+            return None;
+        }
+        let Job { submission, reply } = *job;
+        let reply = self.machine.repeat(&submission.key(), reply, &mut self.out).err()?;
+        // Also after a look-up, for what others of this sender were refused meanwhile.
+        if let Err(retry_after_ms) = self.shared.strangers.may_ask(&submission.from, &self.address) {
+            reply.session.close(&self.address, reply.generation, retry_after_ms);
+            let outcome = Outcome::Rejected(Rejection::RateLimited { retry_after_ms });
+            reply.session.answer(outcome, submission.id, reply.to);
+            return None;
+        }
+        Some(Box::new(Job { submission, reply }))
+    }
+
     /// Decides a message on records that are true now.
-    fn decide(&mut self, job: Box<Job>, recipient: &Found, sender: &Found) -> Tried {
+    pub(super) fn decide(&mut self, job: Box<Job>, recipient: &Found, sender: &Found) -> Tried {
         if job.reply.session.is_over() {
             return Tried::Done;
         }

@@ -69,10 +69,11 @@ impl<R> Machine<R> {
         };
         // Before this process, or before what it remembers, the same message may have been accepted; a repeat gets the
         // first outcome, also from whom the account has shut out since. Whoever is not let in, this machine need not have
-        // loaded the account; so that nobody learns from it who exists, it is also asked after nobody.
+        // loaded the account; so that nobody learns from the time it takes who exists, or who is in memory here, it is
+        // always asked after something.
         let asked = recipient.as_ref().map(|recipient| recipient.account);
         let remembers_all = asked.is_some() && asked == self.account && !self.forgetful;
-        if remembers_all {
+        if remembers_all && rejection != Rejection::NotAvailable {
             out.push(Output::Answer { reply, id: key.id, outcome: Outcome::Rejected(rejection) });
         } else {
             let account = asked.unwrap_or(NOBODY);

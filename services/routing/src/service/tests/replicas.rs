@@ -9,6 +9,7 @@ use causeway_proto::wire::v1::{EndReason, Rejection, Status};
 use super::edge::{assert_rejected, assert_status, chat, number};
 use super::*;
 use crate::mailbox::memory::MemoryFault;
+use crate::records::fake::deny;
 use rig::Replicas;
 
 const ADA: &str = "ada@birdy.example";
@@ -106,6 +107,30 @@ async fn a_killed_replica_is_replaced_when_its_lease_ends() {
     let mut bo = here.start(BO, 2, 1, 101).await;
     assert_eq!(bo.attached().await, 2);
     assert_eq!((number(&bo.take().await.id), number(&bo.take().await.id)), (1, 2));
+    net.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_not_let_in_does_not_notice_that_an_account_is_being_claimed() {
+    let mut net = Replicas::with(2, |config| config.refusal_delay_ms = 0).await;
+    net.directory.enter(record("eve@crow.example", 3, &[1]));
+    let mut closed = record(BO, 2, &[1]);
+    deny(&mut closed, "crow.example");
+    net.directory.enter(closed);
+    let (here, there) = (net.edge(0).await, net.edge(1).await);
+    let mut ada = here.introduce(ADA, 1).await;
+    assert_status(&ada.tell(chat(1, BO, &[1])).await, Status::Stored);
+    net.kill(0).await;
+    let (mut ada, mut eve) = (there.introduce(ADA, 1).await, there.introduce("eve@crow.example", 3).await);
+    ada.submit(chat(2, BO, &[1])).await;
+    net.asked_for_release(1).await;
+    // Behind a message that waits until the dead replica's lease has ended.
+    for id in 3..5 {
+        assert_rejected(&eve.tell(chat(id, BO, &[1])).await, Rejection::NotAvailable);
+    }
+    assert!(ada.try_next().is_none());
+    net.clock.advance(net.lease());
+    assert_status(&ada.outcome().await, Status::Stored);
     net.stop().await;
 }
 
