@@ -100,7 +100,7 @@ mod tests {
                 ..pb::Submitted::default()
             })),
         };
-        let batch = pb::FromEdge { events: vec![event(10), event(200_000)], ..pb::FromEdge::default() };
+        let batch = pb::FromEdge { events: vec![event(10), event(200_000)] };
         let received = Bytes::from(batch.encode_to_vec());
         let batch = pb::FromEdge::decode(received.clone()).unwrap();
         assert!(!received.is_unique());

@@ -56,7 +56,7 @@ impl Filled {
 }
 
 /// Prints the figures; each key must have been given once.
-fn report(what: &str, start: Instant, claims: Vec<(Duration, u32)>, given: &mut BTreeSet<u32>) {
+fn report(what: &str, start: Instant, claims: &[(Duration, u32)], given: &mut BTreeSet<u32>) {
     let rate = claims.len() as f64 / start.elapsed().as_secs_f64();
     let mut times: Vec<Duration> = claims.iter().map(|(time, _)| *time).collect();
     times.sort_unstable();
@@ -88,7 +88,7 @@ async fn claims_per_second() {
         for caller in tasks {
             claims.extend(caller.await.unwrap());
         }
-        report(&format!("{callers} callers"), start, claims, &mut given);
+        report(&format!("{callers} callers"), start, &claims, &mut given);
     }
     // Whoever comes does not wait for those before: so much a second, however long each takes.
     let (rate, seconds) = (2_500, 4);
@@ -106,5 +106,5 @@ async fn claims_per_second() {
     for claim in under_way {
         claims.push(claim.await.unwrap());
     }
-    report(&format!("at {rate} a second"), start, claims, &mut given);
+    report(&format!("at {rate} a second"), start, &claims, &mut given);
 }
