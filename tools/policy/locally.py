@@ -31,7 +31,7 @@ INSIDE = "CAUSEWAY_LOCALLY_INSIDE"
 def main():
     """Enters namespaces of its own, then starts, tells the story, and stops."""
     if INSIDE not in os.environ:
-        enter = ["unshare", "--map-root-user"] if os.getuid() else ["unshare"]
+        enter = ["unshare", "--map-current-user", "--keep-caps"] if os.getuid() else ["unshare"]
         command = [*enter, "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, __file__]
         environment = {**os.environ, INSIDE: "1"}
         return subprocess.run([*command, *sys.argv[1:]], env=environment, check=False).returncode
@@ -68,7 +68,7 @@ class Deployment:
         base = subnet.rsplit(".", 1)[0]
         self.addresses = {name: f"{base}.{10 + number}" for number, name in enumerate(self.services)}
         # Users other than root exist only where this is root itself.
-        self.users = Path("/proc/self/uid_map").read_text().split()[2] != "1"
+        self.users = os.getuid() == 0
 
     def start(self):
         """All that carries the story, in the order of depends_on."""
@@ -208,7 +208,7 @@ class Deployment:
         data.mkdir()
         password = self.folder / "secrets/postgres/postgres.password"
         run = []
-        if os.geteuid() == 0 and self.users:
+        if self.users:
             shutil.chown(data, "postgres")
             shutil.chown(password, "postgres")
             shutil.chown(password.parent, "postgres")
@@ -245,9 +245,8 @@ class Deployment:
 
     def _s3(self, name, service):
         port = configuration.port(configuration.field(self._media(), "media.s3.endpoint"))
-        server = ROOT / ".tools/python/bin/moto_server"
         log = open(self.folder / "s3.log", "ab")
-        command = [server, "--host", self.addresses[name], "--port", str(port)]
+        command = [sys.executable, "-m", "moto.server", "--host", self.addresses[name], "--port", str(port)]
         self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
         bucket = configuration.field(self._media(), "media.s3.bucket")
         self._wait(name, lambda: _answers(f"http://{self.addresses[name]}:{port}/{bucket}", "PUT"))
