@@ -23,6 +23,8 @@ struct Bug {
     /// What must notice.
     breaks: &'static [Invariant],
     hunt: Hunt,
+    /// It takes so many times as long as others.
+    longer: f64,
 }
 
 enum Hunt {
@@ -42,42 +44,49 @@ const BUGS: [Bug; 9] = [
         breaks: &[Invariant::Loss],
         // A commit takes milliseconds, and a kill must hit one: so the disk is slow, full or broken.
         hunt: Hunt::Run("one", &[FaultKind::Kill, FaultKind::SyncSlow, FaultKind::SyncFails, FaultKind::DiskFull], &[]),
+        longer: 1.0,
     },
     Bug {
         name: "dedup-off",
         what: "outcomes are not remembered",
         breaks: &[Invariant::Once],
         hunt: Hunt::Run("one", PROCESSES, &[]),
+        longer: 1.0,
     },
     Bug {
         name: "order-broken",
         what: "two deliveries in a thousand change places",
         breaks: &[Invariant::Order],
         hunt: Hunt::Run("one", PROCESSES, &[]),
+        longer: 1.0,
     },
     Bug {
         name: "consent-cached-too-long",
         what: "changes of consent are not taken in",
         breaks: &[Invariant::Consent],
         hunt: Hunt::Run("one", PROCESSES, &[]),
+        longer: 1.0,
     },
     Bug {
         name: "wrong-ack-accepted",
         what: "a tag that was never sent may be acknowledged",
         breaks: &[Invariant::Acks],
         hunt: Hunt::Run("one", PROCESSES, &[]),
+        longer: 1.0,
     },
     Bug {
         name: "delete-before-device-ack",
         what: "what is given to a device is erased before it acknowledges",
         breaks: &[Invariant::Loss],
         hunt: Hunt::Run("one", PROCESSES, &[]),
+        longer: 1.0,
     },
     Bug {
         name: "presence-trusted",
         what: "what is for a device that was attached lately is not written",
         breaks: &[Invariant::Loss],
         hunt: Hunt::Run("one", PROCESSES, &[]),
+        longer: 1.0,
     },
     Bug {
         name: "owner-not-fenced",
@@ -90,12 +99,14 @@ const BUGS: [Bug; 9] = [
             &[FaultKind::Pause, FaultKind::Cut, FaultKind::Cut, FaultKind::CutBack],
             &[">routing-", "routing-1", "routing-2", "routing-3"],
         ),
+        longer: 2.5,
     },
     Bug {
         name: "chain-goes-on",
         what: "what comes behind a write that failed is written all the same",
         breaks: &[Invariant::Order],
         hunt: Hunt::Simulation,
+        longer: 1.0,
     },
 ];
 
@@ -153,6 +164,7 @@ fn in_run(
     let planted = Some((bug.name.to_owned(), wrapper(&arguments.out, binary, bug.name)?));
     let arguments = Run {
         variant: variant.to_owned(),
+        minutes: arguments.minutes * bug.longer,
         faults: faults.to_vec(),
         targets: targets.iter().map(|target| (*target).to_owned()).collect(),
         ..arguments.clone()
