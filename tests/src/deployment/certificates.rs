@@ -72,7 +72,8 @@ impl Deployment {
         self.folder.path().join("tls")
     }
 
-    fn tls_config(&self, role: Role) -> TlsConfig {
+    /// The files of a process with this role.
+    pub fn tls_config(&self, role: Role) -> TlsConfig {
         let folder = self.certificates().join("current").join(role.name());
         TlsConfig {
             certificate_file: folder.join("tls.crt"),

@@ -1,5 +1,8 @@
 //! All services apart, over mutual TLS: everything works, and only for those who may.
 
+use std::ffi::OsStr;
+use std::process::Output;
+
 use bytes::Bytes;
 use causeway_proto::directory::v1::ClaimRequest;
 use causeway_proto::directory::v1::prekeys_client::PrekeysClient;
@@ -7,7 +10,8 @@ use causeway_proto::routing::v1::ReleaseRequest;
 use causeway_proto::routing::v1::peers_client::PeersClient;
 use causeway_runtime::grpc;
 use causeway_runtime::tls::Role;
-use causeway_tests::{Deployment, Device, Process, Shape, World, within};
+use causeway_tests::{Deployment, Device, Process, Shape, World, program, within};
+use tokio::process::Command;
 use tonic::Code;
 
 /// A message each way.
@@ -74,27 +78,50 @@ async fn only_those_who_may(net: &Deployment) -> anyhow::Result<()> {
         || grpc::call(ReleaseRequest { account_id: Bytes::from(vec![7; 16]), address: "a@b.example".to_owned() });
     let routing = net.url_of(Process::Routing)?;
     let as_edge = net.transport_of(Role::Edge)?.connect(Role::Routing, &routing)?;
-    let refused = PeersClient::new(as_edge).release(release()).await.unwrap_err();
+    let refused = PeersClient::new(as_edge).release(release()).await.expect_err("it is refused");
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert_eq!(refused.message(), "the role edge may not call causeway.routing.v1.Peers/Release");
 
     let directory = net.url_of(Process::KeyDirectory)?;
     let as_media = net.transport_of(Role::MediaRelay)?.connect(Role::KeyDirectory, &directory)?;
-    let refused = PrekeysClient::new(as_media).claim(grpc::call(ClaimRequest::default())).await.unwrap_err();
+    let refused =
+        PrekeysClient::new(as_media).claim(grpc::call(ClaimRequest::default())).await.expect_err("it is refused");
     assert_eq!(refused.message(), "the role media-relay may not call causeway.directory.v1.Prekeys/Claim");
 
     // A routing where a key-directory should be, and plain text.
     let misled = net.transport_of(Role::Edge)?.connect(Role::KeyDirectory, &routing)?;
-    let failed = PrekeysClient::new(misled).claim(grpc::call(ClaimRequest::default())).await.unwrap_err();
+    let failed =
+        PrekeysClient::new(misled).claim(grpc::call(ClaimRequest::default())).await.expect_err("it is refused");
     assert!(!matches!(failed.code(), Code::Unimplemented | Code::PermissionDenied), "{failed:?}");
     let plain = grpc::connect(&routing.replace("https://", "http://"))?;
-    let failed = PeersClient::new(plain).release(release()).await.unwrap_err();
+    let failed = PeersClient::new(plain).release(release()).await.expect_err("it is refused");
     assert!(!matches!(failed.code(), Code::Unimplemented | Code::InvalidArgument), "{failed:?}");
 
     let operator = net.ready().operator.clone();
     let as_routing = net.transport_of(Role::Routing)?.connect(Role::KeyDirectory, &operator)?;
     let list = grpc::call(causeway_proto::directory::v1::ListProviders::default());
     let mut api = causeway_proto::directory::v1::providers_client::ProvidersClient::new(as_routing);
-    assert_eq!(api.list(list).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(api.list(list).await.expect_err("it is refused").code(), Code::PermissionDenied);
+
+    let told = providers(net, Role::OperatorTool).await?;
+    assert!(told.status.success() && String::from_utf8_lossy(&told.stdout).contains("birdy.example"), "{told:?}");
+    let told = providers(net, Role::Edge).await?;
+    let sentence = String::from_utf8_lossy(&told.stderr);
+    assert!(!told.status.success() && sentence.contains("role edge, and operator-tool is needed"), "{sentence}");
     Ok(())
+}
+
+/// What `causewayctl` lists with a certificate of this role.
+async fn providers(net: &Deployment, role: Role) -> anyhow::Result<Output> {
+    let files = net.tls_config(role);
+    let listed = Command::new(program("causewayctl")?)
+        .args(["provider", "--operator", &net.ready().operator])
+        .args(["--tls-trust-domain".as_ref(), net.ready().deployment.as_ref() as &OsStr])
+        .args(["--operator-token-file".as_ref(), net.data().join("keys/operator.token").as_os_str()])
+        .args(["--tls-certificate-file".as_ref(), files.certificate_file.as_os_str()])
+        .args(["--tls-key-file".as_ref(), files.key_file.as_os_str()])
+        .args(["--tls-ca-file".as_ref(), files.ca_file.as_os_str()])
+        .arg("list")
+        .output();
+    within("causewayctl provider list", async { Ok(listed.await?) }).await
 }
