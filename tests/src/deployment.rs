@@ -313,6 +313,17 @@ impl Deployment {
         Ok(last)
     }
 
+    /// What a process answers at `/metrics`.
+    ///
+    /// # Errors
+    /// It does not answer, or there is one process.
+    pub async fn metrics(&self, replica: Replica) -> anyhow::Result<String> {
+        let url = format!("http://{}/metrics", self.address(replica, "server.health_listen")?);
+        let answer = reqwest::get(&url).await.with_context(|| format!("ask {replica} for metrics"))?;
+        anyhow::ensure!(answer.status().is_success(), "{replica} answers {}", answer.status());
+        Ok(answer.text().await?)
+    }
+
     /// Fails if a process has ended that was not asked to.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 //! The binary under test is `$CAUSEWAY_BIN`, or else it is built by the `cargo` that runs the tests.
 
 mod binary;
+mod collector;
 mod deployment;
 mod device;
 mod front;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 pub use binary::program;
+pub use collector::{Collector, Span};
 pub use deployment::{Deployment, Process, Ready, Replica, Settings, Shape};
 pub use device::{Device, DeviceOptions};
 pub use network::{CuttingNetwork, RecordingNetwork};

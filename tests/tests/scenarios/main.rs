@@ -19,3 +19,4 @@ mod replicas;
 mod rolling_restart;
 mod stopping;
 mod stores_lost;
+mod telemetry;

@@ -44,6 +44,9 @@ pub(super) fn subscribe(filter: &str, format: LogFormat, tracer: Option<SdkTrace
     let parsed = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     // Lines of a traced message name its trace however little is logged.
     let traced = Targets::new().with_target(trace::TARGET, LevelFilter::INFO);
+    // What the exporters say of themselves at each start is of no use.
+    let quiet = if filter.contains("opentelemetry") { None } else { "opentelemetry=warn".parse().ok() };
+    let parsed = quiet.into_iter().fold(parsed, EnvFilter::add_directive);
     let parsed = match trace::directive().filter(|_| tracer.is_some()) {
         Some(spans) => parsed.add_directive(spans),
         None => parsed,

@@ -22,11 +22,27 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(super) fn new() -> Self {
         let meter = global::meter("causeway.tls");
-        Self {
-            reloads: meter.u64_counter("causeway.tls.reloads").with_unit("{reload}").build(),
-            failed: meter.u64_counter("causeway.tls.handshakes.failed").with_unit("{handshake}").build(),
-            denied: meter.u64_counter("causeway.tls.calls.denied").with_unit("{call}").build(),
+        let counter = |name: &'static str, unit: &'static str, about: &'static str| {
+            meter.u64_counter(name).with_unit(unit).with_description(about).build()
+        };
+        let metrics = Self {
+            reloads: counter("causeway.tls.reloads", "{reload}", "Certificate files that were there anew"),
+            failed: counter("causeway.tls.handshakes.failed", "{handshake}", "Handshakes between services that failed"),
+            denied: counter(
+                "causeway.tls.calls.denied",
+                "{call}",
+                "Calls that were refused because their caller's role may not make them",
+            ),
+        };
+        // So that they are there from the beginning.
+        for (counter, label, words) in [
+            (&metrics.reloads, "result", &["used", "refused"][..]),
+            (&metrics.failed, "side", &["client", "server"]),
+            (&metrics.denied, "role", &["edge", "routing", "key-directory", "media-relay"]),
+        ] {
+            words.iter().for_each(|word| counter.add(0, &[KeyValue::new(label, *word)]));
         }
+        metrics
     }
 
     /// Other files were there, and are used or not.
