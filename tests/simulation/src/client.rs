@@ -46,6 +46,8 @@ pub(crate) struct Plan {
     pub(crate) lies: Vec<Duration>,
     /// Acknowledges at most this much later.
     pub(crate) ack_delay: Duration,
+    /// Repeats what was refused for a while as soon as it hears so, and not when it may.
+    pub(crate) eager: bool,
 }
 
 /// Goes on for ever.
@@ -57,6 +59,7 @@ pub(crate) async fn run(plan: Plan, ledger: Ledger) -> anyhow::Result<()> {
         drops: plan.drops.iter().copied().collect(),
         lies: plan.lies.iter().copied().collect(),
         waiting: VecDeque::new(),
+        refused: BTreeMap::new(),
         numbers: BTreeMap::new(),
         had: BTreeSet::new(),
         sessions: 0,
@@ -83,6 +86,8 @@ struct Client {
     lies: VecDeque<Duration>,
     /// Sent, without an outcome, in order.
     waiting: VecDeque<Message>,
+    /// Of those, what is to be sent again, by recipient, and when.
+    refused: BTreeMap<u8, (Instant, BTreeSet<Message>)>,
     numbers: BTreeMap<u8, u32>,
     had: BTreeSet<Message>,
     sessions: u32,
@@ -145,6 +150,7 @@ impl Client {
     }
 
     async fn converse(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
+        self.refused.clear();
         for message in self.waiting.clone() {
             self.submit(connection, message).await?;
         }
@@ -153,6 +159,7 @@ impl Client {
             let send_at = self.at(self.sends.front().map(|(at, _)| *at));
             let drop_at = self.at(self.drops.front().copied());
             let lie_at = self.at(self.lies.front().copied());
+            let again_at = self.refused.values().map(|(at, _)| *at).min().unwrap_or_else(|| self.at(None));
             let ack_at = connection.to_acknowledge.map_or_else(|| self.at(None), |(_, at)| at);
             tokio::select! {
                 biased;
@@ -171,7 +178,19 @@ impl Client {
                         *number += 1;
                         let message = Message { from: self.plan.person, to, number: *number };
                         self.waiting.push_back(message);
-                        self.submit(connection, message).await?;
+                        match self.refused.get_mut(&to) {
+                            // Behind those.
+                            Some((_, refused)) => drop(refused.insert(message)),
+                            None => self.submit(connection, message).await?,
+                        }
+                    }
+                }
+                () = tokio::time::sleep_until(again_at) => {
+                    let due = self.refused.iter().find(|(_, (at, _))| *at == again_at).map(|(to, _)| *to);
+                    if let Some((_, refused)) = due.and_then(|to| self.refused.remove(&to)) {
+                        for message in refused {
+                            self.submit(connection, message).await?;
+                        }
                     }
                 }
                 () = tokio::time::sleep_until(ack_at) => {
@@ -188,6 +207,14 @@ impl Client {
                 stanza = connection.next() => self.hear(connection, stanza?).await?,
             }
         }
+    }
+
+    fn again_later(&mut self, message: Message, wait: Duration) {
+        self.ledger.note(&format!("{message:?} is refused for {wait:?}"));
+        let at = Instant::now() + if self.plan.eager { Duration::from_millis(1) } else { wait };
+        let (until, refused) = self.refused.entry(message.to).or_insert((at, BTreeSet::new()));
+        *until = at.max(*until);
+        refused.insert(message);
     }
 
     fn at(&self, since_begin: Option<Duration>) -> Instant {
@@ -220,13 +247,18 @@ impl Client {
                 connection.to_acknowledge = Some((delivery.tag, at));
             }
             FromServer::Ack(outcome) => {
+                let place = self.waiting.iter().position(|message| id_of(*message) == outcome.id);
                 let told = match outcome.fate {
                     Fate::Delivered => Told::Delivered,
                     Fate::Stored => Told::Stored,
-                    Fate::Rejected(causeway_stanza::Rejected::RateLimited { .. }) => bail!("too fast"),
+                    Fate::Rejected(causeway_stanza::Rejected::RateLimited { retry_after_ms }) => {
+                        if let Some(message) = place.and_then(|place| self.waiting.get(place)) {
+                            self.again_later(*message, Duration::from_millis(retry_after_ms));
+                        }
+                        return Ok(());
+                    }
                     Fate::Dropped | Fate::Rejected(_) => Told::Rejected,
                 };
-                let place = self.waiting.iter().position(|message| id_of(*message) == outcome.id);
                 // What comes again was told before.
                 if let Some(message) = place.and_then(|place| self.waiting.remove(place)) {
                     self.ledger.told(message, told);

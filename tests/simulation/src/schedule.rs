@@ -54,6 +54,8 @@ pub(crate) struct Schedule {
     pub(crate) write: Duration,
     /// Errors of the hosts' clocks.
     pub(crate) ahead: Vec<Duration>,
+    /// Messages a second of an account, and at once. Some runs have limits that are hit all the time.
+    pub(crate) rate: (u32, u32),
 }
 
 impl Schedule {
@@ -74,7 +76,9 @@ impl Schedule {
         let closings = closings.collect();
         let ahead = (0..ROUTINGS.len()).map(|_| at(&mut rng, 0.0, 0.5)).collect();
         let write = Duration::from_millis(*[1, 3, 20, 80].choose(&mut rng).unwrap_or(&1));
-        Self { people, clients, faults, closings, write, ahead }
+        let rate =
+            if rng.random_bool(0.5) { (rng.random_range(4..30), rng.random_range(2..12)) } else { (10_000, 10_000) };
+        Self { people, clients, faults, closings, write, ahead, rate }
     }
 }
 
@@ -106,6 +110,7 @@ fn plan(person: Person, people: &[Person], accounts: u8, rng: &mut StdRng) -> Pl
         drops,
         lies,
         ack_delay: Duration::from_millis(*[0, 10, 60].choose(rng).unwrap_or(&0)),
+        eager: rng.random_bool(0.5),
     }
 }
 

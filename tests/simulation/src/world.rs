@@ -141,10 +141,10 @@ fn add_hosts(sim: &mut Sim<'_>, schedule: &Schedule, ledger: &Ledger, store: &St
         }
     });
     for (index, name) in ROUTINGS.into_iter().enumerate() {
-        let (store, ahead) = (store.clone(), schedule.ahead[index]);
+        let (store, ahead, rate) = (store.clone(), schedule.ahead[index], schedule.rate);
         sim.host(name, move || {
             let mailbox = store.started(name);
-            async move { Ok(routing(name, mailbox, SimulatedClock { ahead }).await?) }
+            async move { Ok(routing(name, mailbox, SimulatedClock { ahead }, rate).await?) }
         });
     }
     for name in EDGES {
@@ -170,13 +170,18 @@ async fn close(directory: Directory, ledger: Ledger, account: u8, from: Duration
     directory.set_closed(account, false).await;
 }
 
-async fn routing(name: &'static str, mailbox: MemoryMailbox, clock: SimulatedClock) -> anyhow::Result<()> {
+async fn routing(
+    name: &'static str,
+    mailbox: MemoryMailbox,
+    clock: SimulatedClock,
+    (account_per_s, account_burst): (u32, u32),
+) -> anyhow::Result<()> {
     let config = RoutingConfig {
         name: name.to_owned(),
         advertise_url: name.to_owned(),
         lease_ms: LEASE_MS,
-        account_per_s: 10_000,
-        account_burst: 10_000,
+        account_per_s,
+        account_burst,
         provider_per_s: 100_000,
         provider_burst: 100_000,
         ..RoutingConfig::default()

@@ -45,7 +45,7 @@ impl Lane {
 
 impl Dispatch {
     /// The place of a message that the client sends, or what to answer if others must come first.
-    pub(super) fn admit(&mut self, message: &pb::Submit, now: Instant) -> Result<u64, pb::Outcome> {
+    pub(super) fn admit(&mut self, message: &pb::Submit, now: Instant) -> Result<u64, Box<pb::Outcome>> {
         let Some(lane) = self.lanes.get_mut(&message.to) else { return Ok(self.arrived) };
         let closing = lane.is_closing();
         if !closing {
@@ -64,7 +64,7 @@ impl Dispatch {
         };
         let refused = come_again(message, retry_at.saturating_duration_since(now));
         self.owe(self.arrived, message, retry_at, now);
-        Err(refused)
+        Err(Box::new(refused))
     }
 
     /// The client is told to send a message again later: nothing that came behind it may be accepted before.

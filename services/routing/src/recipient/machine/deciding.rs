@@ -10,7 +10,7 @@ use crate::message::{Class, Envelope, Header, MessageKey, Mismatch, Outcome, Rej
 use crate::records::{Found, Record};
 use crate::rules;
 
-/// Repeats of one message that are answered together; of more, the latest.
+/// Repeats of one message that are answered together; the sessions of earlier ones end, since each has an answer coming.
 const MAX_REPLIES: usize = 8;
 /// An account that nobody has.
 const NOBODY: AccountId = AccountId::from_bytes([0; 16]);
@@ -19,10 +19,10 @@ impl<R> Machine<R> {
     /// Answers a message whose outcome is known, or will be; gives `reply` back otherwise.
     pub(crate) fn repeat(&mut self, key: &MessageKey, reply: R, out: &mut Vec<Output<R>>) -> Result<(), R> {
         if let Some(pending) = self.pending.get_mut(key) {
-            if pending.replies.len() >= MAX_REPLIES {
-                pending.replies.remove(0);
-            }
             pending.replies.push(reply);
+            if pending.replies.len() > MAX_REPLIES {
+                out.push(Output::Fail { reply: pending.replies.remove(0) });
+            }
             return Ok(());
         }
         match self.outcomes.get(key) {
