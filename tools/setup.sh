@@ -21,7 +21,7 @@ if [ "$want" = test ]; then
     python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
     need openssl openssl
     [ -x /usr/sbin/nginx ] || need nginx nginx-light # a TLS proxy; run by a test, never as a system service
-    need ip iproute2
+    [ -x /usr/sbin/ip ] || [ -x /sbin/ip ] || need ip iproute2
     need node nodejs
     need npm npm
     # Real stores for tests: they run from the installed programs, each in a folder of its own, never as system services.

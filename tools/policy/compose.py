@@ -143,6 +143,10 @@ def check_dockerfile(root):
     if re.search(r"^RUN ", last, re.MULTILINE):
         yield "Dockerfile: the last stage runs something"
     ignored = (root / ".dockerignore").read_text().splitlines()
+    workspace = tomllib.loads((root / "Cargo.toml").read_text())["workspace"]
+    for folder in sorted({member.split("/")[0] for member in workspace["members"]} | {"Cargo.lock", "rust-toolchain.toml"}):
+        if f"!{folder}" not in ignored:
+            yield f"Dockerfile: {folder} is not in the build's context (.dockerignore)"
     for path in re.findall(r"^COPY (?!--from)(\S+) ", last, re.MULTILINE):
         if f"!{path}" not in ignored:
             yield f"Dockerfile: {path} is not in the build's context (.dockerignore)"

@@ -31,6 +31,8 @@ INSIDE = "CAUSEWAY_LOCALLY_INSIDE"
 def main():
     """Enters namespaces of its own, then starts, tells the story, and stops."""
     if INSIDE not in os.environ:
+        # Where Debian has `ip`, which is not in everybody's path.
+        os.environ["PATH"] += ":/usr/sbin:/sbin"
         enter = ["unshare", "--map-current-user", "--keep-caps"] if os.getuid() else ["unshare"]
         command = [*enter, "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, __file__]
         environment = {**os.environ, INSIDE: "1"}

@@ -1,7 +1,9 @@
 """Each rule finds what it is for: manifests that are spoiled in one place, and the sentence that must come."""
 
 import copy
+import shutil
 import sys
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -177,6 +179,44 @@ class Compose(unittest.TestCase):
                     found = list(compose.check(ROOT, BINARY))
                 finally:
                     compose.load = load
+                self.assertTrue(any(sentence in one for one in found), found)
+
+
+class Files(unittest.TestCase):
+    """Dockerfile and workflows, in a folder of their own."""
+
+    def found(self, check, path, spoil):
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            for file in ("Dockerfile", ".dockerignore", "Cargo.toml", "rust-toolchain.toml"):
+                shutil.copy(ROOT / file, root)
+            shutil.copytree(ROOT / ".github", root / ".github")
+            shutil.copytree(ROOT / ".ci", root / ".ci")
+            (root / "tools").mkdir()
+            shutil.copy(ROOT / "tools/sbom.py", root / "tools")
+            self.assertEqual(list(check(root)), [])
+            text = (root / path).read_text()
+            changed = spoil(text)
+            self.assertNotEqual(text, changed)
+            (root / path).write_text(changed)
+            return list(check(root))
+
+    def test_every_rule(self):
+        workflow = ".github/workflows/release.yml"
+        for check, path, sentence, old, new in [
+            (compose.check_dockerfile, "Dockerfile", "neither a dated", "debian:bookworm-20250520-slim AS tools", "debian:12 AS tools"),
+            (compose.check_dockerfile, "Dockerfile", "is not from Rust", "FROM rust:1.", "FROM rust:2."),
+            (compose.check_dockerfile, "Dockerfile", "keep to Cargo.lock", "--release --locked", "--release"),
+            (compose.check_dockerfile, "Dockerfile", "no build is like", "--remap-path-prefix", "--remap"),
+            (compose.check_dockerfile, "Dockerfile", "numbered user", "USER 65532:65532\n# The root", "USER root\n# The root"),
+            (compose.check_dockerfile, ".dockerignore", "proto is not in the build's context", "!proto\n", ""),
+            (compose.check_workflows, workflow, "not pinned", "actions/checkout@v4.2.2", "actions/checkout@v4"),
+            (compose.check_workflows, workflow, "say permissions", "permissions:\n  contents: read\nconcurrency", "concurrency"),
+            (compose.check_workflows, workflow, "no bound on its time", "    timeout-minutes: 120\n", ""),
+            (compose.check_workflows, workflow, "which is not there", "tools/sbom.py", "tools/bom.py"),
+        ]:
+            with self.subTest(sentence):
+                found = self.found(check, path, lambda text, old=old, new=new: text.replace(old, new))
                 self.assertTrue(any(sentence in one for one in found), found)
 
 

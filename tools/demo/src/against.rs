@@ -2,8 +2,12 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use anyhow::anyhow;
 use clap::Args;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
 
 use crate::world::Provider;
 
@@ -33,7 +37,27 @@ pub(crate) struct Against {
     pub(crate) third_url: String,
 }
 
+/// So long a deployment may take to be there.
+const START: Duration = Duration::from_secs(120);
+/// Between two attempts to connect.
+const PAUSE: Duration = Duration::from_millis(200);
+
 impl Against {
+    /// Waits until somebody listens at each address: who starts a deployment does not wait for all of it.
+    pub(crate) async fn is_there(&self) -> anyhow::Result<()> {
+        let urls = [&self.operator, &self.home_url, &self.third_url];
+        for address in self.edges.iter().chain(urls) {
+            let place = address.split_once("://").map_or(address.as_str(), |(_, place)| place);
+            let there = async {
+                while TcpStream::connect(place).await.is_err() {
+                    sleep(PAUSE).await;
+                }
+            };
+            timeout(START, there).await.map_err(|_| anyhow!("nobody listens at {place}"))?;
+        }
+        Ok(())
+    }
+
     /// What the sandbox at `url` would say of itself.
     pub(crate) fn provider(&self, domain: &'static str, url: &str) -> Provider {
         let host = url.split_once("://").map_or(url, |(_, host)| host);

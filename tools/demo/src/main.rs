@@ -84,6 +84,7 @@ async fn story(folder: &std::path::Path, running: Option<Against>) -> anyhow::Re
         }
         Some(running) => {
             story.step("A deployment of many processes, which runs already");
+            running.is_there().await?;
             World::against(folder, running)?
         }
     };
