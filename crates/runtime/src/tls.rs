@@ -35,7 +35,7 @@ pub use self::files::TlsError;
 use self::files::{Files, Material};
 pub use self::identity::{Role, is_trust_domain};
 use self::metrics::Metrics;
-pub(crate) use self::permissions::allows;
+pub(crate) use self::permissions::{allows, is_call};
 use crate::clock::SharedClock;
 
 /// A handshake that takes longer is given up.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::process::Output;
+use std::time::Duration;
 
 use bytes::Bytes;
 use causeway_proto::directory::v1::ClaimRequest;
@@ -32,27 +33,28 @@ async fn messages_flow_between_services_that_prove_who_they_are() -> anyhow::Res
     let (mut bo, mut ada) = (world.at_home("bo").await?, world.at_birdy("ada").await?);
     talk(&mut ada, &mut bo, "at first").await?;
 
-    // Mailboxes change their owners: routings ask each other.
-    let third = Process::Routing.replica(3);
-    world.net.terminate_one(third).await?;
-    talk(&mut ada, &mut bo, "with two routings").await?;
-    world.net.start_one(third).await?;
-    world.net.health_is(third, |health| health["status"] == "ready").await?;
-    talk(&mut ada, &mut bo, "with three again").await?;
+    // Each in turn leaves and comes back: at least one then takes an account back from another, which it asks for it.
+    let mut released = false;
+    for routing in world.net.replicas().into_iter().filter(|replica| replica.process == Process::Routing) {
+        world.net.terminate_one(routing).await?;
+        talk(&mut ada, &mut bo, &format!("without {routing}")).await?;
+        let linked = format!("linked to routing replica=\"{routing}\"");
+        let before = logged(&world.net, &linked);
+        world.net.start_one(routing).await?;
+        comes(&world.net, &linked, before + world.net.edges()?.len()).await?;
+        talk(&mut ada, &mut bo, &format!("with {routing} again")).await?;
+        released |= has_released(&world.net).await?;
+    }
+    assert!(released, "no routing has asked another one for an account");
 
     only_those_who_may(&world.net).await?;
 
     // Certificates are replaced while everybody is connected; what starts afterwards meets those that have new ones.
-    let before = reloads(&world.net);
+    let renewed = "new certificate files are used";
+    let before = logged(&world.net, renewed);
     world.net.renew_certificates().await?;
     let processes = world.net.replicas();
-    within("all processes use the new certificates", async {
-        while reloads(&world.net) < before + processes.len() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-        Ok(())
-    })
-    .await?;
+    comes(&world.net, renewed, before + processes.len()).await?;
     talk(&mut ada, &mut bo, "with new certificates").await?;
     world.net.kill_one(Process::Edge.replica(1)).await?;
     world.net.kill_one(Process::KeyDirectory.replica(1)).await?;
@@ -63,13 +65,38 @@ async fn messages_flow_between_services_that_prove_who_they_are() -> anyhow::Res
     }
     talk(&mut ada, &mut bo, "after a restart").await?;
     // Those that were tried on purpose; the services themselves make none.
-    let refused = world.net.log().matches("a call that its role may not make").count();
+    let refused = logged(&world.net, "a call that its role may not make");
     assert_eq!(refused, 3, "{}", world.net.log());
     Ok(())
 }
 
-fn reloads(net: &Deployment) -> usize {
-    net.log().matches("new certificate files are used").count()
+/// How often all processes have said this.
+fn logged(net: &Deployment, what: &str) -> usize {
+    net.log().matches(what).count()
+}
+
+/// Waits until it has been said so often.
+async fn comes(net: &Deployment, what: &str, times: usize) -> anyhow::Result<()> {
+    within(what, async {
+        while logged(net, what) < times {
+            // A log tells nobody by itself.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Whether a routing has given an account to another one that asked for it.
+async fn has_released(net: &Deployment) -> anyhow::Result<bool> {
+    let mut released = false;
+    for routing in net.replicas().into_iter().filter(|replica| replica.process == Process::Routing) {
+        released |= net.metrics(routing).await?.lines().any(|line| {
+            let counted = line.starts_with("rpc_server_call_duration_seconds_count{");
+            counted && line.contains("causeway.routing.v1.Peers/Release") && line.contains("\"OK\"")
+        });
+    }
+    Ok(released)
 }
 
 /// Certificates of the deployment in the wrong hands, and none.

@@ -13,6 +13,7 @@ use tracing::Instrument as _;
 
 use crate::telemetry::instruments;
 use crate::telemetry::trace::{Hop, Step, TRACEPARENT, TraceContext};
+use crate::tls;
 
 /// Puts [`Observed`] around a server's services.
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,7 +63,7 @@ where
                 step.outcome(name(code));
             }
             // Whoever calls what does not exist makes up no labels.
-            let method = if code == Code::Unimplemented { "_OTHER".to_owned() } else { method };
+            let method = if tls::is_call(&method) { method } else { "_OTHER".to_owned() };
             instruments::call_served(method, name(code), since.elapsed());
             answer
         })

@@ -47,7 +47,7 @@ impl Metrics {
 
     /// Other files were there, and are used or not.
     pub(super) fn reloaded(&self, used: bool) {
-        self.reloads.add(1, &[KeyValue::new("outcome", if used { "used" } else { "refused" })]);
+        self.reloads.add(1, &[KeyValue::new("result", if used { "used" } else { "refused" })]);
     }
 
     pub(super) fn handshake_failed(&self, side: Side) {

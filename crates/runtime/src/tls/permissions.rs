@@ -26,8 +26,18 @@ const CALLS: &[Calls] = &[
 
 /// Whether a process of this role may make the call with this path, `/<package>.<service>/<method>`.
 pub(crate) fn allows(role: Role, path: &str) -> bool {
-    let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else { return false };
-    CALLS.iter().any(|(known, methods, roles)| *known == service && methods.contains(&method) && roles.contains(&role))
+    path.strip_prefix('/').and_then(who_calls).is_some_and(|roles| roles.contains(&role))
+}
+
+/// Whether there is a call with this full name, `<package>.<service>/<method>`.
+pub(crate) fn is_call(name: &str) -> bool {
+    who_calls(name).is_some()
+}
+
+fn who_calls(name: &str) -> Option<&'static [Role]> {
+    let (service, method) = name.split_once('/')?;
+    let (_, _, roles) = CALLS.iter().find(|(known, methods, _)| *known == service && methods.contains(&method))?;
+    Some(roles)
 }
 
 #[cfg(test)]
@@ -76,6 +86,8 @@ mod tests {
             .iter()
             .flat_map(|(service, methods, _)| methods.iter().map(move |method| format!("/{service}/{method}")))
             .collect();
+        assert!(declared.iter().all(|path| is_call(path.trim_start_matches('/'))));
+        assert!(!is_call("causeway.routing.v1.Peers/Nothing") && !is_call("/causeway.routing.v1.Peers/Release"));
         let (missing, gone): (Vec<_>, Vec<_>) =
             (declared.difference(&listed).collect(), listed.difference(&declared).collect());
         assert!(missing.is_empty(), "say in permissions.rs who may call {missing:?}");
