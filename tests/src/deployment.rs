@@ -313,6 +313,19 @@ impl Deployment {
         Ok(last)
     }
 
+    /// Processor time that a process has used, in clock ticks of Linux (a hundredth of a second).
+    ///
+    /// # Errors
+    /// It is not running, or this is no Linux.
+    pub fn processor_ticks(&self, replica: Replica) -> anyhow::Result<u64> {
+        let child = self.running.get(&replica).with_context(|| format!("{replica} is not running"))?;
+        let id = child.id().with_context(|| format!("{replica} has ended"))?;
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+        // The name before, in parentheses, may hold anything.
+        let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
+        fields.split_ascii_whitespace().skip(11).take(2).map(|ticks| Ok(ticks.parse::<u64>()?)).sum()
+    }
+
     /// What a process answers at `/metrics`.
     ///
     /// # Errors

@@ -133,7 +133,17 @@ fn dangerous_libraries_have_one_home() -> anyhow::Result<()> {
         // key-directory uses key types and the signature check only; the next test looks. The ledger test makes keys
         // that key-directory accepts.
         ("libsignal-protocol-syft", &["causeway-client", "causeway-key-directory", "causeway-faults"]),
-        ("reqwest", &["causeway-fetch", "causeway-client", "causeway-tests", "causeway-demo", "causewayctl"]),
+        (
+            "reqwest",
+            &[
+                "causeway-fetch",
+                "causeway-client",
+                "causeway-runtime",
+                "causeway-tests",
+                "causeway-demo",
+                "causewayctl",
+            ],
+        ),
         ("jsonwebtoken", &["causeway-identity", "causeway-sandbox"]),
         // The ledger test counts what is left in mailboxes at the end.
         ("rusqlite", &["causeway-client", "causeway-key-directory", "causeway-routing", "causeway-faults"]),

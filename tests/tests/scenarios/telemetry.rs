@@ -1,7 +1,7 @@
 //! What processes tell of themselves: a message's way from hop to hop, and all metrics that the documentation lists.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::process::Stdio;
 
 use anyhow::Context as _;
@@ -178,4 +178,49 @@ async fn what_is_switched_off_tells_nothing() -> anyhow::Result<()> {
     assert!(ada.send(bo.address(), "hello").await?.is_accepted());
     assert_eq!(bo.next_text().await?, "hello");
     Ok(())
+}
+
+/// What telemetry costs: processor time of `causeway all` for each message, from sender to recipient and back, with the default
+/// settings and a collector, and with everything off.
+#[tokio::test]
+#[ignore = "a measurement: run it alone, on a quiet machine, with --run-ignored only --no-capture"]
+async fn cost() -> anyhow::Result<()> {
+    const ROUNDS: usize = 8;
+    const MESSAGES: usize = 2_000;
+    let collector = Collector::start().await?;
+    let endpoint = format!("\"{}\"", collector.url());
+    let quick = [("routing.account_per_s", "100000"), ("routing.account_burst", "100000")];
+    let on = [&quick[..], &[("telemetry.otlp_endpoint", endpoint.as_str())]].concat();
+    let off = [&quick[..], &[("telemetry.metrics", "false")]].concat();
+    let mut totals = [0, 0];
+    // In turns, so that what else the machine does falls on both.
+    for round in 0..ROUNDS {
+        for (total, settings) in totals.iter_mut().zip([&on, &off]) {
+            let ticks = load(settings, MESSAGES).await?;
+            // The first of each only warms up.
+            *total += if round == 0 { 0 } else { ticks };
+        }
+    }
+    let each = |ticks: u64| ticks as f64 * 10_000.0 / ((ROUNDS - 1) * MESSAGES) as f64;
+    let [with, without] = totals.map(each);
+    let more = (with / without - 1.0) * 100.0;
+    let mut out = std::io::stdout();
+    writeln!(out, "{with:.1} us a message with telemetry, {without:.1} us without: {more:+.1} %")?;
+    Ok(())
+}
+
+async fn load(settings: &[(&str, &str)], messages: usize) -> anyhow::Result<u64> {
+    let world = World::start_with(settings).await?;
+    let (ada, mut bo) = (world.at_birdy("ada").await?, world.at_home("bo").await?);
+    assert!(ada.send(bo.address(), "first").await?.is_accepted());
+    assert_eq!(bo.next_text().await?, "first");
+    let process = world.net.replicas()[0];
+    let before = world.net.processor_ticks(process)?;
+    for n in 0..messages {
+        ada.queue(bo.address(), &n.to_string()).await?;
+    }
+    for n in 0..messages {
+        assert_eq!(bo.next_text().await?, n.to_string());
+    }
+    Ok(world.net.processor_ticks(process)? - before)
 }

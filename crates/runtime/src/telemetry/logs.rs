@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{Format, Full, Json, JsonFields, Writer};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, Registry};
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use super::trace::{self, TraceContext};
 
@@ -52,16 +52,24 @@ pub(super) fn subscribe(filter: &str, format: LogFormat, tracer: Option<SdkTrace
         None => parsed,
     };
     let colours = std::io::stderr().is_terminal();
-    let layer = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr);
-    let layer = match format {
+    let layer = lines(format, colours, std::io::stderr);
+    let spans = tracer.map(|tracer| trace::layer(tracer).with_filter(traced));
+    let _second_call = Registry::default().with(layer.with_filter(parsed)).with(spans).try_init();
+}
+
+fn lines<S, W>(format: LogFormat, colours: bool, to: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let layer = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(to);
+    match format {
         LogFormat::Text => layer.event_format(Traced::Text(Format::default().with_ansi(colours))).boxed(),
         LogFormat::Json => layer
             .fmt_fields(JsonFields::new())
             .event_format(Traced::Json(Format::default().json().with_current_span(false).with_span_list(false)))
             .boxed(),
-    };
-    let spans = tracer.map(|tracer| trace::layer(tracer).with_filter(traced));
-    let _second_call = Registry::default().with(layer.with_filter(parsed)).with(spans).try_init();
+    }
 }
 
 /// The usual lines, with the ids of the trace they belong to.
@@ -101,5 +109,64 @@ impl Traced {
             Self::Text(format) => format.format_event(context, to, event),
             Self::Json(format) => format.format_event(context, to, event),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+
+    use super::super::trace::{Hop, Step};
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat) -> (String, TraceContext) {
+        let (written, provider) = (Written::default(), SdkTracerProvider::builder().build());
+        let to = written.clone();
+        let subscriber = Registry::default().with(lines(format, false, move || to.clone())).with(
+            trace::layer(provider.tracer("test"))
+                .with_filter(Targets::new().with_target(trace::TARGET, LevelFilter::INFO)),
+        );
+        trace::record(1.0);
+        let context = tracing::subscriber::with_default(subscriber, || {
+            tracing::info!("outside");
+            let step = Step::begin(Hop::ACCEPT).unwrap();
+            step.span().in_scope(|| tracing::info!(answer = 42, "inside"));
+            assert_eq!(step.span().in_scope(TraceContext::current), Some(step.context()));
+            step.context()
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        (text, context)
+    }
+
+    #[test]
+    fn lines_within_a_traced_message_name_its_trace_and_others_do_not() {
+        let (text, context) = logged(LogFormat::Text);
+        let (outside, inside) = text.split_once('\n').unwrap();
+        assert!(outside.ends_with("outside") && !outside.contains("trace_id"), "{text}");
+        let ids = format!(" trace_id={} span_id={}\n", context.trace_id(), context.span_id());
+        assert!(inside.contains("inside answer=42") && inside.ends_with(&ids), "{text}");
+
+        let (text, context) = logged(LogFormat::Json);
+        let (outside, inside) = text.split_once('\n').unwrap();
+        assert!(outside.starts_with("{\"timestamp\""), "{text}");
+        let ids = format!(r#"{{"trace_id":"{}","span_id":"{}","timestamp""#, context.trace_id(), context.span_id());
+        assert!(inside.starts_with(&ids) && inside.contains(r#""answer":42"#), "{text}");
     }
 }
