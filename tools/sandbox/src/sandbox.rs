@@ -40,7 +40,7 @@ impl Sandbox {
     /// # Errors
     /// [`SandboxError`], one sentence that says what to mend.
     pub async fn build(config: SandboxConfig, clock: SharedClock) -> Result<Self, SandboxError> {
-        let behind_tls = config.public_base.as_ref().is_some_and(|base| base.scheme() == "https");
+        let behind_tls = config.public_base.as_ref().is_some_and(|base| base.scheme() == "https" && base.path() == "/");
         if !config.listen.ip().is_loopback() && !behind_tls {
             return Err(SandboxError::NotLoopback(config.listen));
         }

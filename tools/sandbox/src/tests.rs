@@ -199,6 +199,17 @@ async fn what_prevents_a_start_is_one_sentence() {
     let listen = "0.0.0.0:0".parse().unwrap();
     let error = failed(SandboxConfig { listen, ..config(folder.path(), Algorithm::EdDsa) }).await;
     assert!(error.contains("no loopback address"), "{error}");
+    for base in ["http://birdy.example:8443", "https://birdy.example:8443/path"] {
+        let public_base = Some(base.parse().unwrap());
+        let error = failed(SandboxConfig { listen, public_base, ..config(folder.path(), Algorithm::EdDsa) }).await;
+        assert!(error.contains("no loopback address"), "{base}: {error}");
+    }
+    let public_base = Some("https://birdy.example:8443".parse().unwrap());
+    let behind = SandboxConfig { listen, public_base, ..config(folder.path(), Algorithm::EdDsa) };
+    let provider = Sandbox::build(behind, clock.clone()).await.unwrap().provider();
+    assert_eq!(provider.issuer(), "https://birdy.example:8443");
+    assert_eq!(provider.hosts(), ["birdy.example:8443"]);
+    assert_eq!(provider.media_prefix(), "https://birdy.example:8443/v1/blobs/");
 
     let file = folder.path().join("file");
     std::fs::write(&file, b"").unwrap();
