@@ -62,7 +62,10 @@ pub(crate) async fn run(config: Config, data: &Path) -> anyhow::Result<Ended> {
     back.spawn_vital("key-directory", directory.serve(back.clone()));
     back.spawn_vital("media-relay", media.serve(back.clone()));
     let back_of_operator = back.clone();
-    back.spawn_vital("operator API", async move { transport.serve(operator_router, operator, &back_of_operator).await });
+    back.spawn_vital(
+        "operator API",
+        async move { transport.serve(operator_router, operator, &back_of_operator).await },
+    );
     middle.spawn_vital("routing", routing.serve(middle.clone()));
     health::tell_when_ready(&front, edge.ready());
     front.spawn_vital("edge", edge.serve(front.clone()));

@@ -20,7 +20,8 @@ use crate::{health, transport};
 
 /// What users notice while a service's Redis does not answer (docs/redis.md).
 const EDGE_WITHOUT_REDIS: &str = "new logins are refused as overloaded; open sessions go on";
-const ROUTING_WITHOUT_REDIS: &str = "rates are counted by each replica alone; the order of a device's sessions falls back to clocks";
+const ROUTING_WITHOUT_REDIS: &str =
+    "rates are counted by each replica alone; the order of a device's sessions falls back to clocks";
 const MEDIA_WITHOUT_REDIS: &str = "uploads are refused for now; downloads go on";
 
 pub(crate) async fn edge(config: Config) -> anyhow::Result<Ended> {

@@ -113,6 +113,9 @@ impl Operator {
             Code::PermissionDenied if status.message().starts_with("the role ") => {
                 anyhow!("{}: give a certificate of the role operator-tool", status.message())
             }
+            Code::Internal | Code::Unknown if status.message().starts_with("h2 protocol error") => {
+                anyhow!("what answers at {} speaks no gRPC in plain text: is it https?", self.address)
+            }
             Code::Unauthenticated | Code::PermissionDenied => {
                 anyhow!("the server refused the operator token: give the token file of this very deployment")
             }

@@ -91,7 +91,7 @@ mod tests {
             ("server.tls.ca_file", TlsConfig { ca_file: PathBuf::new(), ..whole.clone() }),
             ("server.tls.trust_domain", TlsConfig { trust_domain: Some("a/b".to_owned()), ..whole.clone() }),
             ("server.tls.reload_interval_ms", TlsConfig { reload_interval_ms: 99, ..whole.clone() }),
-            ("server.tls.expiry_warning_days", TlsConfig { expiry_warning_days: 366, ..whole.clone() }),
+            ("server.tls.expiry_warning_days", TlsConfig { expiry_warning_days: 366, ..whole }),
         ] {
             let error = wrong.check().unwrap_err().to_string();
             assert!(error.contains(field), "{field}: {error}");
