@@ -291,7 +291,7 @@ impl Dispatch {
             Ok(order) => order,
             Err(refused) => {
                 trip.ends(&refused, now);
-                return self.tell(Told::Outcome(refused));
+                return self.tell(Told::Outcome(*refused));
             }
         };
         let size = message.encoded_len() + OVERHEAD;
