@@ -29,6 +29,9 @@ pub(crate) struct Against {
     /// The operator's token.
     #[arg(long, value_name = "FILE")]
     pub(crate) operator_token_file: PathBuf,
+    /// The media-relay, as clients reach it.
+    #[arg(long, value_name = "URL")]
+    pub(crate) media_url: String,
     /// The sandbox that is home.example.
     #[arg(long, value_name = "URL")]
     pub(crate) home_url: String,
@@ -45,7 +48,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 impl Against {
     /// Waits until somebody listens at each address: who starts a deployment does not wait for all of it.
     pub(crate) async fn is_there(&self) -> anyhow::Result<()> {
-        let urls = [&self.operator, &self.home_url, &self.third_url];
+        let urls = [&self.operator, &self.media_url, &self.home_url, &self.third_url];
         for address in self.edges.iter().chain(urls) {
             let place = address.split_once("://").map_or(address.as_str(), |(_, place)| place);
             let there = async {

@@ -136,6 +136,39 @@ impl People {
         Ok(())
     }
 
+    /// The same picture back, by way of the operator's own store.
+    pub(crate) async fn send_picture_back(&self, story: &mut Story, folder: &Path) -> anyhow::Result<()> {
+        story.step("Bo sends the picture back");
+        let transfers = MediaTransfers::new(Default::default())?;
+        let details = MediaDetails {
+            kind: MediaKind::Image,
+            mime_type: "image/png".to_owned(),
+            name: "picture.png".to_owned(),
+            width: 480,
+            height: 320,
+            ..MediaDetails::default()
+        };
+        let began = Instant::now();
+        let media = transfers.upload(&self.bo_phone.client, PICTURE, details).await.context("upload")?;
+        let size = media.ciphertext_size;
+        story.tell(&format!("bo's phone -> media-relay: {size} bytes of ciphertext in {}", seconds(began.elapsed())));
+        let id = self.bo_phone.client.send(&self.ada, Content::media(media)).await?;
+        accepted(&self.bo_phone.outcome(id).await?)?;
+        for device in [&self.ada_phone, &self.ada_tablet] {
+            let message = device.next().await?;
+            let media = message.content.as_media().context("the message should be media")?;
+            let began = Instant::now();
+            let copy = folder.join(format!("{}-back.png", device.name.replace([' ', '\''], "-")));
+            let mut file = tokio::fs::File::create(&copy).await.context("make the copy")?;
+            transfers.download(&device.client, media, &mut file).await.context("download")?;
+            file.sync_all().await?;
+            let bytes = std::fs::read(&copy).context("read the copy")?;
+            ensure!(bytes == PICTURE, "the picture that arrived on {} is not the one that was sent", device.name);
+            story.tell(&format!("media-relay -> {}: same bytes in {}", device.name, seconds(began.elapsed())));
+        }
+        Ok(())
+    }
+
     /// A device that was off gets what it missed, in order.
     pub(crate) async fn fetch_later(&mut self, world: &World, story: &mut Story) -> anyhow::Result<()> {
         story.step("Bo's tablet is off while ada writes, and comes back");

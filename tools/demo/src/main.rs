@@ -116,6 +116,7 @@ async fn story(folder: &std::path::Path, running: Option<Against>) -> anyhow::Re
     people.opt_in(&mut story).await?;
     people.talk(&mut story).await?;
     people.send_picture(&world, &mut story, folder).await?;
+    people.send_picture_back(&mut story, folder).await?;
     people.fetch_later(&world, &mut story).await?;
     people.refuse_strangers(&world, &mut story).await?;
     burst::survive_a_kill(&people, &mut world, &mut story).await?;

@@ -22,6 +22,8 @@ pub(crate) struct World {
     own: Option<Own>,
     operator: String,
     operator_token: PathBuf,
+    /// Where the media-relay is reached.
+    media: String,
     home: Provider,
     third: Provider,
     pub(crate) deployment: Deployment,
@@ -87,6 +89,7 @@ impl World {
             folder: folder.to_owned(),
             operator: causeway.said("operator")?.to_owned(),
             operator_token: data.join("keys/operator.token"),
+            media: causeway.said("media")?.to_owned(),
             home: Provider::new(HOME, home.ready.clone()),
             third: Provider::new(THIRD, third.ready.clone()),
             third_edge: deployment.server.clone(),
@@ -105,6 +108,7 @@ impl World {
             own: None,
             operator: running.operator.clone(),
             operator_token: running.operator_token_file.clone(),
+            media: running.media_url.clone(),
             home: running.provider(HOME, &running.home_url),
             third: running.provider(THIRD, &running.third_url),
             third_edge: first.parse().context("--edge")?,
@@ -120,12 +124,20 @@ impl World {
     pub(crate) async fn register(&self, domain: &str) -> anyhow::Result<String> {
         let (name, kind) = if domain == HOME { ("Home Messenger", "home") } else { ("Birdy", "third-party") };
         let provider = self.provider(domain);
-        let arguments = [
+        // The home provider's users upload to the operator's own media-relay.
+        let (media_host, media_prefix) = if domain == HOME {
+            let host = self.media.split_once("://").map_or(self.media.as_str(), |(_, host)| host);
+            (host, format!("{}/v1/blobs/", self.media))
+        } else {
+            (provider.said("host")?, provider.said("media_prefix")?.to_owned())
+        };
+        let token_file = text(&self.operator_token);
+        let mut arguments = vec![
             "provider",
             "--operator",
             &self.operator,
             "--operator-token-file",
-            &text(&self.operator_token),
+            &token_file,
             "register",
             "--domain",
             domain,
@@ -138,9 +150,13 @@ impl World {
             "--host",
             provider.said("host")?,
             "--media-prefix",
-            provider.said("media_prefix")?,
+            &media_prefix,
         ];
-        run(&binary("causewayctl")?, &arguments.map(ToOwned::to_owned)).await
+        if media_host != provider.said("host")? {
+            arguments.extend(["--host", media_host]);
+        }
+        let arguments: Vec<_> = arguments.into_iter().map(ToOwned::to_owned).collect();
+        run(&binary("causewayctl")?, &arguments).await
     }
 
     /// Where a device keeps its state.
