@@ -23,6 +23,9 @@ part "Signal's Node library" tests/interop/setup.sh
 # Binaries and tests in one go, so that both share their dependencies; the scenarios start this very binary.
 part "build" cargo build --quiet --locked --workspace --all-targets
 export CAUSEWAY_BIN="$PWD/target/debug/causeway"
+# For the test of upgrades (docs/upgrades.md). It shares most of what the build before has made.
+earlier() { CAUSEWAY_EARLIER_BIN=$PWD/$(tools/earlier.sh) && export CAUSEWAY_EARLIER_BIN; }
+part "build of the earlier version" earlier
 part "deployment files" .tools/python/bin/python tools/policy/main.py "$CAUSEWAY_BIN"
 part "deployment files: what is wrong is found" .tools/python/bin/python -m unittest discover -q -s tools/policy
 part "deployment of docker-compose.yml, as processes" .tools/python/bin/python tools/policy/locally.py

@@ -15,6 +15,27 @@ pub(crate) fn causeway() -> anyhow::Result<PathBuf> {
     }
 }
 
+/// `$CAUSEWAY_EARLIER_BIN`, or what `tools/earlier.sh` makes: the `causeway` of the commit in `tests/upgrade/EARLIER`.
+pub(crate) fn earlier() -> anyhow::Result<PathBuf> {
+    static PATH: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    match PATH.get_or_init(|| find_earlier().map_err(|error| format!("{error:#}"))) {
+        Ok(path) => Ok(path.clone()),
+        Err(error) => bail!("no causeway binary of the earlier version: {error}"),
+    }
+}
+
+fn find_earlier() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("CAUSEWAY_EARLIER_BIN").map(PathBuf::from) {
+        anyhow::ensure!(path.is_file(), "CAUSEWAY_EARLIER_BIN is {}, which is no file", path.display());
+        return Ok(path);
+    }
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let script = std::process::Command::new("tools/earlier.sh").current_dir(root).output();
+    let made = script.context("run tools/earlier.sh")?;
+    anyhow::ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr).trim());
+    Ok(PathBuf::from(root).join(String::from_utf8(made.stdout)?.trim()))
+}
+
 /// A binary of this workspace: `causeway`, `causewayctl` or `sandbox`.
 ///
 /// # Errors

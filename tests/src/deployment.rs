@@ -36,6 +36,16 @@ pub use shape::{Process, Replica, Shape};
 /// Settings beside the harness's own, as `section.field` and a TOML value.
 pub type Settings<'s> = &'s [(&'s str, &'s str)];
 
+/// Whose `causeway` a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Program {
+    /// This workspace's.
+    #[default]
+    Present,
+    /// That of the commit in `tests/upgrade/EARLIER`.
+    Earlier,
+}
+
 /// What `causeway all` says when it is ready.
 #[derive(Debug, Clone)]
 pub struct Ready {
@@ -58,6 +68,7 @@ pub struct Deployment {
     // Dropped in this order: processes, then what they use.
     running: BTreeMap<Replica, Child>,
     shape: Shape,
+    program: Program,
     fronts: Vec<Front>,
     postgres: Option<Store<Postgres>>,
     redis: Option<Store<Redis>>,
@@ -76,6 +87,14 @@ impl Deployment {
     /// # Errors
     /// The binary cannot be built or does not become ready, or there is no PostgreSQL or Redis for many replicas.
     pub async fn start(shape: Shape, further: Settings<'_>) -> anyhow::Result<Self> {
+        Self::start_with(Program::Present, shape, further).await
+    }
+
+    /// The same, all of whose processes run this program until [`run`](Self::run) says otherwise.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start), and the program cannot be built.
+    pub async fn start_with(program: Program, shape: Shape, further: Settings<'_>) -> anyhow::Result<Self> {
         let mut settings = BTreeMap::new();
         for (field, value) in [
             ("server.operator_listen", "\"127.0.0.1:0\""),
@@ -99,7 +118,7 @@ impl Deployment {
         let folder = tempfile::tempdir().context("folder for the deployment")?;
         // The first start makes the keys, also for a deployment of many processes.
         let all = Replica::from(Process::All);
-        let (child, ready) = launch::all(folder.path(), &settings).await?;
+        let (child, ready) = launch::all(folder.path(), &settings, program).await?;
         // Clients find it again after a restart.
         for (field, address) in [
             ("edge.listen", ready.edge.to_string()),
@@ -112,6 +131,7 @@ impl Deployment {
         let mut net = Self {
             running: BTreeMap::from([(all, child)]),
             shape,
+            program,
             fronts: Vec::new(),
             postgres: None,
             redis: None,
@@ -133,6 +153,11 @@ impl Deployment {
     /// Where it listens, and whom to trust.
     pub fn ready(&self) -> &Ready {
         &self.ready
+    }
+
+    /// Processes that are started from now on run this program.
+    pub fn run(&mut self, program: Program) {
+        self.program = program;
     }
 
     /// Its data folder.
@@ -241,7 +266,7 @@ impl Deployment {
     /// It does not answer.
     pub async fn start_one(&mut self, replica: impl Into<Replica>) -> anyhow::Result<()> {
         let replica = replica.into();
-        let child = launch::one(self.folder.path(), &self.settings_of(replica), replica).await?;
+        let child = launch::one(self.folder.path(), &self.settings_of(replica), replica, self.program).await?;
         self.running.insert(replica, child);
         let url = format!("http://{}/live", self.address(replica, "server.health_listen")?);
         within(&format!("{replica} answers probes"), async {
@@ -264,8 +289,11 @@ impl Deployment {
         for replicas in missing.chunk_by(|one, next| one.process == next.process) {
             for replica in replicas {
                 let child = match replica.process {
-                    Process::All => launch::all(self.folder.path(), &self.settings).await?.0,
-                    _ => launch::one(self.folder.path(), &self.settings_of(*replica), *replica).await?,
+                    Process::All => launch::all(self.folder.path(), &self.settings, self.program).await?.0,
+                    _ => {
+                        let settings = self.settings_of(*replica);
+                        launch::one(self.folder.path(), &settings, *replica, self.program).await?
+                    }
                 };
                 self.running.insert(*replica, child);
             }

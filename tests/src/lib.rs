@@ -25,7 +25,7 @@ use anyhow::Context as _;
 
 pub use binary::program;
 pub use collector::{Collector, Span};
-pub use deployment::{Deployment, Process, Ready, Replica, Settings, Shape};
+pub use deployment::{Deployment, Process, Program, Ready, Replica, Settings, Shape};
 pub use device::{Device, DeviceOptions};
 pub use network::{CuttingNetwork, RecordingNetwork};
 pub use provider::{Kind, Provider};

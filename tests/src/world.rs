@@ -1,6 +1,6 @@
 //! What most scenarios begin with.
 
-use crate::{Deployment, Device, Kind, Provider, Settings, Shape};
+use crate::{Deployment, Device, Kind, Program, Provider, Settings, Shape};
 
 /// A deployment, its home provider, and one other.
 pub struct World {
@@ -34,7 +34,15 @@ impl World {
     /// # Errors
     /// One of them does not start.
     pub async fn start_as(shape: Shape, settings: Settings<'_>) -> anyhow::Result<Self> {
-        let net = Deployment::start(shape, settings).await?;
+        Self::start_with_program(Program::Present, shape, settings).await
+    }
+
+    /// Starts all three, the deployment in this shape, with further settings, and with processes that run this program.
+    ///
+    /// # Errors
+    /// One of them does not start.
+    pub async fn start_with_program(program: Program, shape: Shape, settings: Settings<'_>) -> anyhow::Result<Self> {
+        let net = Deployment::start_with(program, shape, settings).await?;
         let home = Provider::start(&net, "home.example", Kind::Home).await?;
         let birdy = Provider::start(&net, "birdy.example", Kind::ThirdParty).await?;
         Ok(Self { net, home, birdy })

@@ -9,13 +9,17 @@ use anyhow::{Context as _, anyhow};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use super::{Process, Ready, Replica, data, tail};
+use super::{Process, Program, Ready, Replica, data, tail};
 use crate::{binary, within};
 
 /// Starts `causeway all` and reads what it says when it is ready.
-pub(super) async fn all(folder: &Path, settings: &BTreeMap<String, String>) -> anyhow::Result<(Child, Ready)> {
+pub(super) async fn all(
+    folder: &Path,
+    settings: &BTreeMap<String, String>,
+    program: Program,
+) -> anyhow::Result<(Child, Ready)> {
     let replica = Replica::from(Process::All);
-    let mut child = one(folder, settings, replica).await?;
+    let mut child = one(folder, settings, replica, program).await?;
     let output = child.stdout.take().context("standard output of causeway")?;
     let line =
         within("causeway becomes ready", async { Ok(BufReader::new(output).lines().next_line().await?) }).await?;
@@ -26,7 +30,12 @@ pub(super) async fn all(folder: &Path, settings: &BTreeMap<String, String>) -> a
 }
 
 /// Starts a process, which is not ready yet.
-pub(super) async fn one(folder: &Path, settings: &BTreeMap<String, String>, replica: Replica) -> anyhow::Result<Child> {
+pub(super) async fn one(
+    folder: &Path,
+    settings: &BTreeMap<String, String>,
+    replica: Replica,
+    program: Program,
+) -> anyhow::Result<Child> {
     let file = folder.join(format!("{replica}.toml"));
     let mut toml = String::new();
     for (field, value) in settings {
@@ -35,7 +44,11 @@ pub(super) async fn one(folder: &Path, settings: &BTreeMap<String, String>, repl
     std::fs::write(&file, toml).context("write the configuration")?;
     let log = log_file(folder, replica);
     let log = std::fs::OpenOptions::new().create(true).append(true).open(log).context("open the log")?;
-    Command::new(tokio::task::spawn_blocking(binary::causeway).await??)
+    let find = match program {
+        Program::Present => binary::causeway,
+        Program::Earlier => binary::earlier,
+    };
+    Command::new(tokio::task::spawn_blocking(find).await??)
         .args([replica.process.subcommand().as_ref(), "--data".as_ref(), data(folder).as_os_str()])
         .args(["--config".as_ref(), file.as_os_str()])
         .env_clear()

@@ -20,3 +20,4 @@ mod rolling_restart;
 mod stopping;
 mod stores_lost;
 mod telemetry;
+mod upgrades;
