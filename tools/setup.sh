@@ -27,6 +27,7 @@ if [ "$want" = test ]; then
     # Real stores for tests: they run from the installed programs, each in a folder of its own, never as system services.
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || need postgres postgresql
     need redis-server redis-server
+    need promtool prometheus # promtool, and the server, which a test runs in a folder of its own
     need setpriv util-linux
     need kill procps
 fi
@@ -50,7 +51,7 @@ if [ ${#packages[@]} -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
     if [ $ours = yes ]; then
         # Nor are they to start with the machine.
-        for service in postgresql redis-server nginx; do
+        for service in postgresql redis-server nginx prometheus; do
             case " ${packages[*]} " in
                 *" $service "* | *" $service-light "*) $as_root systemctl disable --quiet $service >/dev/null 2>&1 || true ;;
             esac

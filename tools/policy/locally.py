@@ -24,6 +24,7 @@ import configuration
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(os.environ.get("CAUSEWAY_PROGRAMS", ROOT / "target/debug"))
 LOOKERS_ON = {"otel-collector", "prometheus", "grafana", "bucket", "demo", "prepare"}
+OBSERVE = ROOT / "tools/observe"
 PATIENCE_S = 120
 INSIDE = "CAUSEWAY_LOCALLY_INSIDE"
 
@@ -41,7 +42,7 @@ def main():
         deployment = Deployment(Path(sys.argv[1] if len(sys.argv) > 1 else folder))
         try:
             deployment.start()
-            told = deployment.tell()
+            told = deployment.tell() and deployment.observe()
             stopped = deployment.stop()
         except Failed as problem:
             print(f"locally: {problem}", file=sys.stderr)
@@ -92,6 +93,7 @@ class Deployment:
         for name, service in self.services.items():
             if service["image"].startswith(compose.OURS):
                 self._wait(name, lambda at=self.addresses[name]: _answers(f"http://{at}:7460/ready"))
+        self._prometheus("prometheus", self.services["prometheus"])
         print(f"locally: {', '.join(self.processes)} run", flush=True)
 
     def tell(self):
@@ -105,6 +107,12 @@ class Deployment:
                 self.processes.pop("routing-1").wait()
                 self._start("routing-1")
         return process.wait() == 0
+
+    def observe(self):
+        """Every expression of the dashboards, alerts and runbooks, asked of the Prometheus that has looked on."""
+        keep = os.environ.get("CAUSEWAY_ANSWERS")
+        command = [sys.executable, OBSERVE / "ask.py", f"http://{self.addresses['prometheus']}:9090", str(PATIENCE_S), *([keep] if keep else [])]
+        return subprocess.run(command, check=False).returncode == 0
 
     def stop(self):
         """SIGTERM to all of ours; each must leave with 0 within its time."""
@@ -252,6 +260,20 @@ class Deployment:
         self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
         bucket = configuration.field(self._media(), "media.s3.bucket")
         self._wait(name, lambda: _answers(f"http://{self.addresses[name]}:{port}/{bucket}", "PUT"))
+
+    def _prometheus(self, name, service):
+        """Debian's, with the file of the compose file; it looks more often, because the story is short."""
+        text = (ROOT / "deploy/prometheus/prometheus.yml").read_text()
+        text = text.replace("_interval: 5s", "_interval: 1s").replace("/etc/prometheus/", f"{ROOT}/deploy/prometheus/")
+        file = self.folder / "prometheus.yml"
+        file.write_text(text)
+        data = self.folder / "prometheus"
+        options = [part for part in service["command"] if not part.startswith(("--config.file", "--storage.tsdb.path"))]
+        log = open(self.folder / "prometheus.log", "ab")
+        listen = f"--web.listen-address={self.addresses[name]}:9090"
+        command = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={data}", listen, *options]
+        self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
+        self._wait(name, lambda: _answers(f"http://{self.addresses[name]}:9090/-/ready"))
 
     def _media(self):
         environment = self.services["media-relay-1"]["environment"]
