@@ -139,8 +139,6 @@ pub struct Totals {
     pub inversions: u64,
     /// Shown late and rightly so: it may have been refused, and the sender repeated it without having heard so.
     pub late_retries: u64,
-    /// Of devices of the SDK, which may send in another order after the server has pushed back.
-    pub sdk_inversions: u64,
     /// Deliveries.
     pub wire: u64,
     /// Messages shown.

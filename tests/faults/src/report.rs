@@ -88,7 +88,6 @@ pub fn markdown(verdict: &Verdict, faults: &Faults, timelines: &[Vec<String>]) -
         ("shown twice", totals.duplicated),
         ("out of order within a pair", totals.inversions),
         ("late, since a refusal was not heard", totals.late_retries),
-        ("out of order of the SDK, after push-back", totals.sdk_inversions),
         ("without an outcome", totals.unknown),
         ("of these, arrived", totals.unknown_arrived),
         ("shown on devices", totals.shown),

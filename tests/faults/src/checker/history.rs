@@ -85,8 +85,6 @@ pub(super) struct History {
     pub(super) media: Media,
     pub(super) last: u64,
     pub(super) ended: bool,
-    /// When somebody was told to slow down.
-    slowed: Vec<u64>,
     claimed: HashSet<(u32, u32, u32, bool, u32)>,
     /// Times in which something was disturbed, merged and in order.
     disturbed: Vec<(u64, u64)>,
@@ -300,9 +298,6 @@ impl History {
         let Some(message) = self.messages.get_mut(&m) else {
             return self.violate(Invariant::Acks, t, Some(m), None, format!("an outcome of {m}, which nobody sent"));
         };
-        if reason == "RateLimited" {
-            self.slowed.push(t);
-        }
         if !reason.is_empty() {
             *self.totals.rejections.entry(reason).or_insert(0) += 1;
         }
@@ -420,17 +415,14 @@ impl History {
         let before = device.shown.get(&m.device()).copied();
         let Some(greatest) = before.filter(|(greatest, _)| *greatest > seq) else {
             device.shown.insert(m.device(), (seq, m));
-            self.judged(Rule::InOrder, u64::from(before.is_some() && !sdk));
+            self.judged(Rule::InOrder, u64::from(before.is_some()));
             return;
         };
-        self.judged(Rule::InOrder, u64::from(!sdk));
-        if sdk {
-            self.totals.sdk_inversions += 1;
-            return;
-        }
+        self.judged(Rule::InOrder, 1);
         // One that was dropped is nowhere; with the replica that dropped it, what it decided may be lost too.
         let dropped = ephemeral && self.is_disturbed(at, t);
-        if again > 0 && (dropped || self.may_have_been_refused(m.device(), account, at, t)) {
+        // What devices of the SDK submit again is not seen.
+        if (again > 0 || sdk) && (dropped || self.may_have_been_refused(m.device(), account, at, t)) {
             self.totals.late_retries += 1;
             return;
         }
@@ -445,11 +437,6 @@ impl History {
     /// Whether a message to `account` that was sent at `from` may have been refused before `to` without its sender hearing
     /// of it. What is repeated before it has heard comes behind what was sent and accepted meanwhile, and rightly so.
     fn may_have_been_refused(&self, sender: u32, account: u32, from: u64, to: u64) -> bool {
-        const AROUND: u64 = 3_000_000;
-        let next = self.slowed.partition_point(|t| *t < from.saturating_sub(AROUND));
-        if self.slowed.get(next).is_some_and(|t| *t <= to.saturating_add(AROUND)) {
-            return true;
-        }
         let Some(sender) = self.devices.get(&sender).map(|device| device.account) else { return false };
         let (Some(sender), Some(account)) = (self.accounts.get(&sender), self.accounts.get(&account)) else {
             return false;
