@@ -1,5 +1,7 @@
 //! What of a process works: starting, ready, draining, and which parts are degraded. For probes and for people.
 
+mod facts;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -9,6 +11,10 @@ use axum::routing::get;
 use axum::{Json, Router};
 use http::StatusCode;
 use serde::Serialize;
+
+pub use self::facts::{About, Certificate, Tables};
+use self::facts::{Facts, FactsReport};
+use crate::clock::SharedClock;
 
 /// A part that has not worked yet is missed in the log after this: connections need a moment at a start.
 const MISSED_AFTER: Duration = Duration::from_secs(10);
@@ -31,6 +37,7 @@ struct Known {
     ready: bool,
     draining: bool,
     parts: BTreeMap<&'static str, Seen>,
+    facts: Facts,
 }
 
 #[derive(Debug)]
@@ -100,6 +107,21 @@ impl Health {
         });
     }
 
+    /// Says who the process is, which starts now, and by which clock it goes.
+    pub fn identify(&self, about: About, clock: SharedClock) {
+        self.known().facts.identify(about, clock);
+    }
+
+    /// Says which tables the process uses; `name` is as that of a part.
+    pub fn tables(&self, name: &'static str, tables: Tables) {
+        self.known().facts.tables(name, tables);
+    }
+
+    /// Says which certificate the process shows now; `name` is as that of a part.
+    pub fn certificate(&self, name: &'static str, certificate: Certificate) {
+        self.known().facts.certificate(name, certificate);
+    }
+
     /// The parts and their states.
     pub fn parts(&self) -> BTreeMap<&'static str, Part> {
         self.known().parts.iter().map(|(name, seen)| (*name, seen.state.clone())).collect()
@@ -121,7 +143,9 @@ impl Health {
 
     /// The endpoints for probes, over HTTP: `GET /live` (200 as long as the process answers), `GET /ready` (200 when ready or
     /// degraded, else 503), `GET /health` (always 200). The body is JSON:
-    /// `{"status": ..., "parts": {"name": {"state": "up"|"degraded", "meaning": ...}}}`.
+    /// `{"status": ..., "parts": {"name": {"state": "up"|"degraded", "meaning": ...}}}`, and where they are known `service`,
+    /// `version`, `build`, `started_at`, `time`, `tables` (`{"name": {"store": ..., "version": ...}}`) and `certificates`
+    /// (`{"name": {"not_before": ..., "not_after": ..., "root": ...}}`), with times in milliseconds since the Unix epoch.
     pub fn router(&self) -> Router {
         Router::new()
             .route("/live", get(told))
@@ -138,7 +162,7 @@ impl Health {
             };
             (name, PartReport { state, meaning })
         });
-        Report { status: self.status(), parts: parts.collect() }
+        Report { status: self.status(), parts: parts.collect(), facts: self.known().facts.report() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -150,6 +174,8 @@ impl Health {
 struct Report {
     status: &'static str,
     parts: BTreeMap<&'static str, PartReport>,
+    #[serde(flatten)]
+    facts: FactsReport,
 }
 
 #[derive(Serialize)]
@@ -170,9 +196,12 @@ async fn asked_whether_ready(State(health): State<Health>) -> (StatusCode, Json<
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use tower::ServiceExt as _;
 
     use super::*;
+    use crate::clock::ManualClock;
 
     async fn get(health: &Health, path: &str) -> (StatusCode, String) {
         let request = http::Request::get(path).body(axum::body::Body::empty()).unwrap();
@@ -199,6 +228,22 @@ mod tests {
         let (status, body) = get(&health, "/ready").await;
         assert!(status == StatusCode::SERVICE_UNAVAILABLE && body.contains("draining"), "{body}");
         assert_eq!(get(&health, "/health").await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn who_it_is_and_what_it_uses_is_told_when_it_is_known() {
+        let (health, clock) = (Health::default(), ManualClock::at_ms(5_000));
+        health.identify(About { service: "causeway-edge", version: "1.2.3", build: "abc" }, clock.clone());
+        health.tables("routing.mailbox", Tables { store: "postgres", version: 4 });
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let certificate = Certificate { not_before: at(1), not_after: at(9), root: Some("00ff".to_owned()) };
+        health.certificate("edge.certificate", certificate);
+        clock.advance(Duration::from_secs(1));
+        let (_, body) = get(&health, "/health").await;
+        let told = r#","service":"causeway-edge","version":"1.2.3","build":"abc","started_at":5000,"time":6000"#;
+        let tables = r#","tables":{"routing.mailbox":{"store":"postgres","version":4}}"#;
+        let shown = r#","certificates":{"edge.certificate":{"not_before":1000,"not_after":9000,"root":"00ff"}}}"#;
+        assert_eq!(body, format!(r#"{{"status":"starting","parts":{{}}{told}{tables}{shown}"#));
     }
 
     fn is_known(health: &Health, part: &str) -> bool {

@@ -15,7 +15,7 @@ use causeway_runtime::lifecycle::{Ended, Lifecycle, stop_signal};
 use causeway_runtime::tls::Role;
 use tokio::net::TcpListener;
 
-use crate::config::Config;
+use crate::config::{Config, Role as ServiceRole};
 use crate::{first_start, health, transport};
 
 /// Runs until a stop signal or a failure. Stops from the outside in, so that what is open can finish: edge, routing,
@@ -34,7 +34,7 @@ pub(crate) async fn run(config: Config, data: &Path) -> anyhow::Result<Ended> {
     let front = Lifecycle::new();
     let middle = front.later_stage();
     let back = front.later_stage();
-    health::serve(&config.server, &front).await?;
+    health::serve(&config.server, ServiceRole::All.service(), &front).await?;
 
     // The services speak inside the process; the operator API is what a key-directory has outside.
     let transport = transport::open(&config, Role::KeyDirectory, &back)?;

@@ -28,6 +28,19 @@ pub(crate) enum Role {
     MediaRelay,
 }
 
+impl Role {
+    /// As metrics, traces and health call it.
+    pub(crate) fn service(self) -> &'static str {
+        match self {
+            Self::Edge => "causeway-edge",
+            Self::Routing => "causeway-routing",
+            Self::KeyDirectory => "causeway-key-directory",
+            Self::MediaRelay => "causeway-media-relay",
+            Self::All => "causeway",
+        }
+    }
+}
+
 /// Everything that can be set.
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]

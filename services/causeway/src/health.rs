@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use causeway_redis::Health as Redis;
-use causeway_runtime::health::Part;
+use causeway_runtime::clock::SystemClock;
+use causeway_runtime::health::{About, Part};
 use causeway_runtime::lifecycle::Lifecycle;
 use causeway_runtime::telemetry;
 use hyper::server::conn::http1;
@@ -17,7 +18,10 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::ServerConfig;
 
 /// Answers probes from now on, if that is configured, until the process leaves.
-pub(crate) async fn serve(config: &ServerConfig, life: &Lifecycle) -> anyhow::Result<()> {
+pub(crate) async fn serve(config: &ServerConfig, service: &'static str, life: &Lifecycle) -> anyhow::Result<()> {
+    let build = option_env!("CAUSEWAY_BUILD").unwrap_or_default();
+    let about = About { service, version: env!("CARGO_PKG_VERSION"), build };
+    life.health().identify(about, Arc::new(SystemClock));
     let Some(address) = config.health_listen else { return Ok(()) };
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("server.health_listen {address} cannot be bound: stop what uses the port, or set another one")

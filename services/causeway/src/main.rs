@@ -127,13 +127,7 @@ fn main() -> ExitCode {
 /// Before anything is built, so that it is counted.
 fn start_telemetry(runtime: &Runtime, role: Option<Role>, config: &Config) -> Result<Telemetry, TelemetryError> {
     let _within = runtime.enter();
-    let service = match role {
-        Some(Role::Edge) => "causeway-edge",
-        Some(Role::Routing) => "causeway-routing",
-        Some(Role::KeyDirectory) => "causeway-key-directory",
-        Some(Role::MediaRelay) => "causeway-media-relay",
-        Some(Role::All) | None => "causeway",
-    };
+    let service = role.unwrap_or(Role::All).service();
     let who = Identity { service, version: env!("CARGO_PKG_VERSION"), deployment: &config.edge.deployment };
     telemetry::start(Log { filter: &config.log.filter, format: config.log.format }, &config.telemetry, who)
 }

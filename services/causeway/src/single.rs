@@ -15,7 +15,7 @@ use causeway_runtime::lifecycle::{Ended, Lifecycle, stop_signal};
 use causeway_runtime::tls::Role;
 use tokio::net::TcpListener;
 
-use crate::config::{Config, ServerConfig};
+use crate::config::{Config, Role as ServiceRole, ServerConfig};
 use crate::{health, transport};
 
 /// What users notice while a service's Redis does not answer (docs/redis.md).
@@ -27,7 +27,7 @@ const MEDIA_WITHOUT_REDIS: &str = "uploads are refused for now; downloads go on"
 pub(crate) async fn edge(config: Config) -> anyhow::Result<Ended> {
     let stopped = stop_signal();
     let life = Lifecycle::new();
-    health::serve(&config.server, &life).await?;
+    health::serve(&config.server, ServiceRole::Edge.service(), &life).await?;
     let several = |urls: &[String]| urls.len() > 1 || urls.iter().any(|url| url.starts_with("dns+"));
     if config.edge.redis.is_none() && several(&config.server.routing_urls) {
         tracing::warn!(
@@ -52,7 +52,7 @@ pub(crate) async fn edge(config: Config) -> anyhow::Result<Ended> {
 pub(crate) async fn routing(config: Config) -> anyhow::Result<Ended> {
     let stopped = stop_signal();
     let life = Lifecycle::new();
-    health::serve(&config.server, &life).await?;
+    health::serve(&config.server, ServiceRole::Routing.service(), &life).await?;
     let transport = transport::open(&config, Role::Routing, &life)?;
     let directory = transport.connect_any(Role::KeyDirectory, &config.server.directory_urls);
     let directory = directory.context("server.directory_urls")?;
@@ -70,7 +70,7 @@ pub(crate) async fn routing(config: Config) -> anyhow::Result<Ended> {
 pub(crate) async fn key_directory(config: Config) -> anyhow::Result<Ended> {
     let stopped = stop_signal();
     let life = Lifecycle::new();
-    health::serve(&config.server, &life).await?;
+    health::serve(&config.server, ServiceRole::KeyDirectory.service(), &life).await?;
     let transport = transport::open(&config, Role::KeyDirectory, &life)?;
     let ServerConfig { directory_listen, operator_listen, .. } = config.server;
     let directory = KeyDirectory::build(config.directory, Arc::new(SystemClock)).await?;
@@ -84,7 +84,7 @@ pub(crate) async fn key_directory(config: Config) -> anyhow::Result<Ended> {
 pub(crate) async fn media_relay(config: Config) -> anyhow::Result<Ended> {
     let stopped = stop_signal();
     let life = Lifecycle::new();
-    health::serve(&config.server, &life).await?;
+    health::serve(&config.server, ServiceRole::MediaRelay.service(), &life).await?;
     let transport = transport::open(&config, Role::MediaRelay, &life)?;
     let media = MediaRelay::build(config.media, Arc::new(SystemClock)).await?;
     listen(&life, &transport, "server.media_listen", config.server.media_listen, media.router()).await?;

@@ -13,6 +13,8 @@ use causeway_identity::NoiseKey;
 use causeway_identity::certificate::{CertificateError, ServerCertificate};
 use causeway_proto::wire::v1 as pb;
 use causeway_runtime::clock::SharedClock;
+use causeway_runtime::health::{Certificate, Health, Part};
+use opentelemetry::global;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +25,8 @@ use crate::session::Rules;
 /// Far more than a certificate needs.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 const DAY: Duration = Duration::from_secs(86_400);
+/// In health.
+const PART: &str = "edge.certificate";
 /// With less time left than this, the operator hears of it once a day.
 const SOON: Duration = Duration::from_secs(14 * 86_400);
 
@@ -30,6 +34,7 @@ const SOON: Duration = Duration::from_secs(14 * 86_400);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Served {
     pub(crate) certificate: pb::ServerCertificate,
+    not_before_s: u64,
     /// The first second after.
     not_after_s: u64,
     /// The file's content.
@@ -65,7 +70,9 @@ impl CertificateFile {
 }
 
 /// Looks after the certificate until `stop`.
-pub(crate) async fn look_after(rules: Arc<Rules>, clock: SharedClock, stop: CancellationToken) {
+pub(crate) async fn look_after(rules: Arc<Rules>, clock: SharedClock, health: Health, stop: CancellationToken) {
+    measure(&rules, &clock);
+    rules.keys.served().tell(&health, clock.now());
     let period = Duration::from_millis(rules.config.certificate_reload_interval_ms);
     // It was read when the edge was built.
     let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
@@ -83,6 +90,45 @@ pub(crate) async fn look_after(rules: Arc<Rules>, clock: SharedClock, stop: Canc
         }
         for word in news {
             word.log();
+        }
+        rules.keys.served().tell(&health, clock.now());
+    }
+}
+
+/// Has the seconds until the certificate ends as a metric.
+fn measure(rules: &Arc<Rules>, clock: &SharedClock) {
+    let (rules, clock) = (Arc::downgrade(rules), Arc::clone(clock));
+    let _lives_with_the_meter = global::meter("causeway.edge")
+        .i64_observable_gauge("causeway.edge.certificate.remaining")
+        .with_unit("s")
+        .with_description("Until the certificate that clients are shown ends; negative when it has")
+        .with_callback(move |observer| {
+            if let Some(rules) = rules.upgrade() {
+                let seconds = |s| i64::try_from(s).unwrap_or(i64::MAX);
+                let now_s = clock.now_ms() / 1000;
+                observer.observe(seconds(rules.keys.served().not_after_s) - seconds(now_s), &[]);
+            }
+        })
+        .build();
+}
+
+impl Served {
+    /// Tells the process's health which certificate it is; of its end only when that is near.
+    fn tell(&self, health: &Health, now: SystemTime) {
+        let at = |seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(now);
+        let (not_before, not_after) = (at(self.not_before_s), at(self.not_after_s));
+        let root = Some(self.certificate.root_id.iter().map(|byte| format!("{byte:02x}")).collect());
+        health.certificate(PART, Certificate { not_before, not_after, root });
+        let left = not_after.duration_since(now).unwrap_or_default();
+        let whole = not_after.duration_since(not_before).unwrap_or_default();
+        if left.is_zero() {
+            health.report(PART, Part::Degraded("the certificate has expired: clients refuse it".to_owned()));
+        } else if left < SOON && left < whole / 4 {
+            let days = left.as_secs() / DAY.as_secs();
+            let meaning = format!("the certificate ends in {days} days: put a new one into edge.certificate_file");
+            health.report(PART, Part::Degraded(meaning));
+        } else {
+            health.report(PART, Part::Up);
         }
     }
 }
@@ -203,7 +249,7 @@ fn fitting(bytes: Vec<u8>, deployment: &str, key: NoiseKey, now: SystemTime) -> 
     if now_s >= body.not_after_s {
         return Err(CertificateError::Expired);
     }
-    Ok(Served { certificate, not_after_s: body.not_after_s, bytes })
+    Ok(Served { certificate, not_before_s: body.not_before_s, not_after_s: body.not_after_s, bytes })
 }
 
 #[cfg(test)]
@@ -224,6 +270,7 @@ mod tests {
     struct Bench {
         clock: Arc<ManualClock>,
         rules: Arc<Rules>,
+        health: Health,
         stop: CancellationToken,
         task: Option<tokio::task::JoinHandle<()>>,
         _folder: tempfile::TempDir,
@@ -243,11 +290,13 @@ mod tests {
             std::fs::write(&config.certificate_file, certificate(1, DEPLOYMENT, clock.now(), days)).unwrap();
             let keys = Keys::load(&config, clock.now()).unwrap();
             let rules = Arc::new(Rules { config, keys });
-            Self { clock, rules, stop: CancellationToken::new(), task: None, _folder: folder }
+            let (health, stop) = (Health::default(), CancellationToken::new());
+            Self { clock, rules, health, stop, task: None, _folder: folder }
         }
 
         fn start(&mut self) {
-            let looking = look_after(Arc::clone(&self.rules), self.clock.clone(), self.stop.clone());
+            let looking =
+                look_after(Arc::clone(&self.rules), self.clock.clone(), self.health.clone(), self.stop.clone());
             self.task = Some(tokio::spawn(looking));
         }
 
@@ -356,12 +405,15 @@ mod tests {
         bench.clock.advance(DAY);
         bench.looks(3).await;
         assert_eq!(log.count(&["ERROR", "expired"]), 2);
+        let expired = &bench.health.parts()[PART];
+        assert!(matches!(expired, Part::Degraded(meaning) if meaning.contains("has expired")), "{expired:?}");
 
         bench.put(&certificate(1, DEPLOYMENT, bench.clock.now(), 90)).await;
         let lines = log.lines().len();
         bench.clock.advance(DAY);
         bench.looks(3).await;
         assert_eq!(log.lines().len(), lines, "renewed");
+        assert_eq!(bench.health.parts()[PART], Part::Up);
         bench.stop().await;
     }
 }

@@ -232,7 +232,8 @@ impl UnboundEdge {
         let (connections, services) = (TaskTracker::new(), TaskTracker::new());
         let stop = CancellationToken::new();
         life.spawn(services.track_future(self.providers.run(stop.clone())));
-        let certificate = certificate::look_after(certificate_rules, certificate_clock, stop.clone());
+        let certificate =
+            certificate::look_after(certificate_rules, certificate_clock, life.health().clone(), stop.clone());
         life.spawn(services.track_future(certificate));
         let stop_counting = stop.clone();
         life.spawn(services.track_future(async move { report.count(stop_counting).await }));

@@ -141,6 +141,11 @@ impl KeyDirectory {
     /// [`DirectoryError::StoreLost`] when the store can never answer again.
     pub async fn serve(self, life: Lifecycle) -> Result<(), DirectoryError> {
         let Self { directory, peers, redis, .. } = self;
+        let tables = match directory.config.store {
+            StoreKind::Sqlite => SqliteStore::TABLES,
+            StoreKind::Postgres => PostgresStore::TABLES,
+        };
+        life.health().tables("directory.store", tables);
         let mut peers = peers.map(|peers| Task::spawn(peers.run(life.health().clone(), directory.closing.clone())));
         let _with_redis = redis.map(|redis| {
             let sharing = counters::sync(redis.clone(), directory.limits.to_share(), directory.closing.clone());

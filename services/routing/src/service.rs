@@ -11,6 +11,7 @@ use causeway_redis::{Health, Holds, Redis};
 use causeway_runtime::clock::SharedClock;
 use causeway_runtime::config::Check as _;
 use causeway_runtime::grpc::{self, Router};
+use causeway_runtime::health::Tables;
 use causeway_runtime::lifecycle::Lifecycle;
 use rand::TryRngCore as _;
 use tokio::sync::mpsc;
@@ -48,6 +49,7 @@ use crate::twins;
 pub struct Routing {
     links: Links,
     shared: Arc<Shared>,
+    tables: Tables,
     registration: Registration,
     redis: Option<Redis>,
     sweep_every: Duration,
@@ -162,7 +164,11 @@ impl Routing {
         levels::observe(&shared, &links.0, &seen);
         let registration =
             Registration { url: config.advertise_url.clone(), lasts: Duration::from_millis(config.lease_ms) };
-        Ok(Self { links, shared, registration, redis, sweep_every, seen, leftovers, changes })
+        let tables = match config.store {
+            StoreKind::Sqlite => SqliteMailbox::TABLES,
+            StoreKind::Postgres => PostgresMailbox::TABLES,
+        };
+        Ok(Self { links, shared, tables, registration, redis, sweep_every, seen, leftovers, changes })
     }
 
     /// How the Redis with shared rates and presence is, if there is one: while it is degraded, this replica counts alone.
@@ -199,6 +205,7 @@ impl Routing {
             let renamed = || renamed.renamed();
             keeper.lease.keep(&*keeper.mailbox, &url, lasts, &keeper.metrics, renamed, stopped).await;
         });
+        life.health().tables("routing.mailbox", self.tables);
         let (telling, health, drained) = (Arc::clone(&self.shared), life.health().clone(), life.drain_token());
         // Not one of those that never end by themselves: it ends with the drain.
         tokio::spawn(async move { telling.lease.tell(&health, patience / 4, drained).await });

@@ -11,7 +11,7 @@ use x509_cert::der::DateTime;
 
 use super::files::{Files, Material, TlsError};
 use super::{Inner, Tls};
-use crate::health::Part;
+use crate::health::{Certificate, Health, Part};
 use crate::lifecycle::Lifecycle;
 
 /// The part in health.
@@ -34,7 +34,7 @@ impl Tls {
     pub fn follow(&self, life: &Lifecycle) {
         measure(&self.0);
         let (tls, health) = (self.clone(), life.health().clone());
-        health.report(PART, tls.part());
+        tls.tell(&health);
         life.spawn_until_drained(async move {
             loop {
                 tokio::time::sleep(tls.0.config.reload_interval()).await;
@@ -42,9 +42,16 @@ impl Tls {
                 if tokio::task::spawn_blocking(move || looking.look()).await.is_err() {
                     tracing::error!("the certificate files could not be looked at");
                 }
-                health.report(PART, tls.part());
+                tls.tell(&health);
             }
         });
+    }
+
+    fn tell(&self, health: &Health) {
+        health.report(PART, self.part());
+        let state = self.state();
+        let (not_before, not_after) = (state.used.not_before, state.used.not_after);
+        health.certificate(PART, Certificate { not_before, not_after, root: None });
     }
 
     /// Reads the files and uses what is new and good.

@@ -22,6 +22,7 @@ mod tests;
 use async_trait::async_trait;
 use causeway_identity::{AccountId, DeviceId, Domain, ProviderId};
 use causeway_postgres::{Postgres, PostgresConfig, PostgresError};
+use causeway_runtime::health::Tables;
 
 use self::claim::{Claim, Claims};
 use self::enlist::Enlist;
@@ -60,6 +61,9 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
+    /// What this program has brought the tables to.
+    pub(crate) const TABLES: Tables = Tables { store: "postgres", version: schema::MIGRATIONS.len() as u32 };
+
     /// Connects, and makes or updates the tables, which any number of replicas may do at a time.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use causeway_identity::{AccountId, DeviceId, Domain, ProviderId};
+use causeway_runtime::health::Tables;
 
 use self::engine::Engine;
 use super::{
@@ -65,6 +66,9 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
+    /// What this program has brought the tables to.
+    pub(crate) const TABLES: Tables = Tables { store: "sqlite", version: schema::STEPS.len() as u32 };
+
     /// Opens or makes the store in `folder`, which is made too if need be. Blocks for as long as a migration takes.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use causeway_identity::{AccountId, DeviceId};
 use causeway_postgres::{Class, Connection, Postgres, PostgresError};
+use causeway_runtime::health::Tables;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rand::RngCore;
@@ -65,6 +66,9 @@ struct Reader {
 }
 
 impl PostgresMailbox {
+    /// What this program has brought the tables to.
+    pub(crate) const TABLES: Tables = Tables { store: "postgres", version: sql::MIGRATIONS.len() as u32 };
+
     /// Connects, brings the tables up to date and starts the writers on the current runtime.
     ///
     /// # Errors

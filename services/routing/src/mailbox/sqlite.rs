@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use causeway_identity::{AccountId, DeviceId};
+use causeway_runtime::health::Tables;
 use futures::FutureExt as _;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, oneshot};
@@ -52,6 +53,9 @@ fn private(path: &Path) -> std::io::Result<File> {
 }
 
 impl SqliteMailbox {
+    /// What this program has brought the tables to.
+    pub(crate) const TABLES: Tables = Tables { store: "sqlite", version: SCHEMA_VERSION as u32 };
+
     /// Opens `mailbox.sqlite` in `dir`, and makes it if it is not there.
     pub(crate) fn open(dir: &Path, bounds: Bounds, metrics: Metrics) -> Result<Self, RoutingError> {
         let folder = |source| RoutingError::Folder { path: dir.to_owned(), source };

@@ -10,7 +10,7 @@ use super::OpenError;
 /// "CWKD": tells our file from other SQLite files.
 const APPLICATION_ID: i32 = 0x4357_4b44;
 
-const STEPS: [&str; 2] = [VERSION_1, VERSION_2];
+pub(super) const STEPS: [&str; 2] = [VERSION_1, VERSION_2];
 
 /// Lookup of an account by its address is a table of its own, so that account tables need no key but the account's.
 const VERSION_1: &str = "
