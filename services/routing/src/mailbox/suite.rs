@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use causeway_identity::{AccountId, DeviceId, MessageId};
 
-use super::{Bounds, Chain, Claimed, Mailbox, Page, PageRequest, Put, PutOutcome, Replica, ReplicaId, Usage};
+use super::{Bounds, Chain, Claimed, Depth, Mailbox, Page, PageRequest, Put, PutOutcome, Replica, ReplicaId, Usage};
 use crate::message::{Class, Enc, EncType, Envelope, Header, Inbox, Kind, MessageKey, Origin, Seq};
 
 /// Bounds of the mailboxes that the suite is run on.
@@ -28,6 +28,7 @@ pub(crate) async fn suite<M: Mailbox>(fresh: impl AsyncFn() -> M) {
     nothing_happens_behind_a_break_of_its_chain(&owned(fresh().await).await).await;
     room_comes_back(&owned(fresh().await).await).await;
     what_has_expired_is_not_shown_and_is_swept(&owned(fresh().await).await).await;
+    the_depth_is_of_all_accounts(&owned(fresh().await).await).await;
     accounts_do_not_see_each_other(&owned(fresh().await).await).await;
     operations_take_effect_in_the_order_of_the_calls(&owned(fresh().await).await).await;
     a_claim_tells_what_waits(&owned(fresh().await).await).await;
@@ -267,6 +268,21 @@ async fn what_has_expired_is_not_shown_and_is_swept(mailbox: &impl Mailbox) {
     assert_eq!(mailbox.expire(10_000, 10).await.unwrap(), 0);
     assert_eq!(usage(mailbox, 1, 1).await.messages, 1);
     assert_eq!(all(mailbox, 1, 1).await, [3]);
+}
+
+async fn the_depth_is_of_all_accounts(mailbox: &impl Mailbox) {
+    assert_eq!(mailbox.depth().await.unwrap(), Depth::default());
+    for (to, ts_ms, class) in [(1, 3_000, Class::Chat), (2, 2_000, Class::Chat), (3, 1_000, Class::Call)] {
+        let header = Header { ts_ms, expires_ms: ts_ms + 500_000, class, ..header(u64::from(to), 9, to) };
+        mailbox.put(ONE, put(to, header, vec![enc(1, 101, b"a"), enc(2, 102, b"a")])).await.unwrap();
+    }
+    let depth = mailbox.depth().await.unwrap();
+    assert_eq!((depth.waiting.messages, depth.oldest_ms), (6, Some(2_000)));
+    assert_eq!(depth.waiting.bytes, 3 * 2 * usage(mailbox, 1, 1).await.bytes);
+    mailbox.forget(ONE, account(2), device(1), Seq(2)).await.unwrap();
+    mailbox.forget(ONE, account(2), device(2), Seq(2)).await.unwrap();
+    let depth = mailbox.depth().await.unwrap();
+    assert_eq!((depth.waiting.messages, depth.oldest_ms), (4, Some(3_000)));
 }
 
 async fn accounts_do_not_see_each_other(mailbox: &impl Mailbox) {

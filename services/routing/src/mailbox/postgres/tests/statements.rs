@@ -6,7 +6,7 @@ use super::{config, open};
 use crate::mailbox::postgres::sql;
 
 /// Statements that look at all accounts, and the one index that is for them.
-const GLOBAL: &[&str] = &["EXPIRE"];
+const GLOBAL: &[&str] = &["EXPIRE", "DEPTH"];
 const GLOBAL_INDEX: &str = "mailbox_entries_expiry";
 /// Tables that are not of accounts: one row a process.
 const REGISTRIES: &[&str] = &["mailbox_replicas", "mailbox_writers"];
