@@ -36,6 +36,8 @@ use crate::token_keys::TokenKeys;
 /// Batches of keys whose signatures are verified at the same time; each keeps one core busy for some milliseconds.
 const VERIFICATIONS: usize = 4;
 const TIDY_EVERY: Duration = Duration::from_secs(10);
+/// A copy of a store that is older than this is found when it is put back.
+const EPOCH: Duration = Duration::from_secs(30);
 
 /// The key-directory, built and not yet serving.
 pub struct KeyDirectory {
@@ -152,6 +154,7 @@ impl KeyDirectory {
             let tidying = tidy(Arc::clone(&directory));
             [sharing.boxed(), tidying.boxed(), watch_redis(redis, life.health().clone()).boxed()].map(Task::spawn)
         });
+        let epochs = Task::spawn(turn_epochs(Arc::clone(&directory.store)));
         let outcome = tokio::select! {
             () = life.draining() => Ok(()),
             () = directory.store.lost() => Err(DirectoryError::StoreLost),
@@ -159,6 +162,8 @@ impl KeyDirectory {
             () = ended(peers.as_mut()) => Err(DirectoryError::StoreLost),
         };
         directory.closing.cancel();
+        drop(epochs);
+        turn_epoch(directory.store.as_ref()).await;
         if outcome.is_ok() && peers.is_some() {
             // Calls that have changed something are told of the confirmation first.
             ended(peers.as_mut()).await;
@@ -179,6 +184,19 @@ async fn tidy(directory: Arc<Directory>) {
     loop {
         tokio::time::sleep(TIDY_EVERY).await;
         directory.limits.tidy();
+    }
+}
+
+async fn turn_epochs(store: Arc<dyn Store>) {
+    loop {
+        tokio::time::sleep(EPOCH).await;
+        turn_epoch(store.as_ref()).await;
+    }
+}
+
+async fn turn_epoch(store: &dyn Store) {
+    if let Err(error) = store.turn_epoch().await {
+        tracing::warn!(%error, "an older copy of the database would not be known as such for now");
     }
 }
 

@@ -24,6 +24,12 @@ pub enum DirectoryError {
     /// PostgreSQL cannot be used.
     #[error("the directory's database: {0}")]
     Postgres(#[from] PostgresError),
+    /// The database was made from a dump.
+    #[error(
+        "the directory's database was restored from a dump, or moved: run `causeway after-restore` once, so that nothing is \
+         given out twice (docs/backups.md)"
+    )]
+    PutBack,
     /// Redis cannot be used with these settings.
     #[error("the directory's Redis: {0}")]
     Redis(#[from] causeway_redis::OpenError),

@@ -14,6 +14,7 @@
 //! - `rpc`: a file per call. A further call is a method in the .proto, a file there, and a line in its service.
 
 pub mod accounts;
+mod after_restore;
 mod changes;
 mod config;
 pub mod consent;
@@ -31,6 +32,7 @@ pub mod store;
 mod testing;
 mod token_keys;
 
+pub use after_restore::{GivenUp, after_restore};
 pub use config::{DirectoryConfig, StoreKind};
 pub use directory::KeyDirectory;
 pub use error::DirectoryError;

@@ -359,6 +359,12 @@ pub trait Store: Send + Sync + 'static {
         low: u32,
     ) -> Result<Written<Vec<Bundle>>, StoreError>;
 
+    /// Marks the present moment, so that a copy that was made before is known as such when it is put back and opened. To be
+    /// called every now and then, and when the process leaves. Nothing for a store that knows copies by something else.
+    async fn turn_epoch(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Resolves when this store can never answer again, so that the process should leave.
     async fn lost(&self);
 }

@@ -4,7 +4,9 @@ pub(crate) mod pair;
 pub(crate) mod template;
 pub(crate) mod wire;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -157,6 +159,44 @@ impl Postgres {
     /// The server refuses, or is gone.
     pub fn execute(&self, database: &str, sql: &str) -> Result<Vec<Row>, ServerError> {
         Session::open(self.port(), database, Some(PATIENCE))?.execute(sql)
+    }
+
+    /// All of a database as `pg_dump` writes it, while others go on using it.
+    ///
+    /// # Errors
+    /// The server refuses, or is gone.
+    pub fn dump(&self, database: &str) -> Result<Vec<u8>, ServerError> {
+        self.client("pg_dump", &["--format=custom", database], &[])
+    }
+
+    /// Makes a database, in the place of one that may be there, and fills it with what [`dump`](Self::dump) has given, by
+    /// `pg_restore`.
+    ///
+    /// # Errors
+    /// The server refuses, or is gone.
+    pub fn restore(&self, database: &str, dump: &[u8]) -> Result<(), ServerError> {
+        self.execute("postgres", &format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)"))?;
+        self.execute("postgres", &format!("CREATE DATABASE {database} STRATEGY file_copy"))?;
+        self.client("pg_restore", &["--exit-on-error", "--dbname", database], dump).map(drop)
+    }
+
+    /// What a program of PostgreSQL's says to `input`.
+    fn client(&self, program: &'static str, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, ServerError> {
+        let failed = || ServerError::io(program);
+        let mut command = std::process::Command::new(self.installation.program(program));
+        command.args(["--host=127.0.0.1", "--username", USER, "--no-password", "--port"]);
+        command.arg(self.port().to_string()).args(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(failed())?;
+        // `pg_restore` says nothing before it has read everything, and `pg_dump` reads nothing.
+        let given = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input));
+        let output = child.wait_with_output().map_err(failed())?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(failed()(std::io::Error::other(said)));
+        }
+        given.map_err(failed())?;
+        Ok(output.stdout)
     }
 
     /// Opens a connection to a database, for a transaction that is to stay open.

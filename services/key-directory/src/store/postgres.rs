@@ -8,6 +8,7 @@ mod accounts;
 pub(crate) mod change_log;
 mod claim;
 mod enlist;
+mod home;
 mod leave;
 mod prekeys;
 mod providers;
@@ -36,6 +37,7 @@ use super::{
 };
 use crate::accounts::{PushToken, Record};
 use crate::consent::Consent;
+use crate::error::DirectoryError;
 use crate::keys::VerifiedPrekeys;
 use crate::providers::{Provider, ProviderSettings, ProviderStatus, TokenKeySet};
 
@@ -67,12 +69,32 @@ impl PostgresStore {
     /// Connects, and makes or updates the tables, which any number of replicas may do at a time.
     ///
     /// # Errors
-    /// [`PostgresError`].
-    pub async fn open(config: &PostgresConfig) -> Result<Self, PostgresError> {
-        let postgres = Postgres::open(config, "causeway-key-directory", SETTINGS).await?;
-        postgres.migrate("directory", schema::MIGRATIONS).await?;
+    /// [`DirectoryError::Postgres`]; [`DirectoryError::PutBack`] if the tables were made from a dump.
+    pub async fn open(config: &PostgresConfig) -> Result<Self, DirectoryError> {
+        let postgres = Self::connect(config).await?;
+        if !home::is_home(&postgres).await? {
+            return Err(DirectoryError::PutBack);
+        }
         let claims = Claims::over(&postgres);
         Ok(Self { postgres, claims, turns: Turns::of(config.max_connections) })
+    }
+
+    /// Makes tables usable that were made from a dump: treats all one-time keys as handed out, if `give_up` says so, and
+    /// gives their number.
+    ///
+    /// # Errors
+    /// [`PostgresError`]; what was not done is done by the next call.
+    pub(crate) async fn after_restore(config: &PostgresConfig, give_up: bool) -> Result<u64, PostgresError> {
+        let postgres = Self::connect(config).await?;
+        let given_up = if give_up { home::give_up_prekeys(&postgres).await? } else { 0 };
+        home::settle(&postgres).await?;
+        Ok(given_up)
+    }
+
+    async fn connect(config: &PostgresConfig) -> Result<Postgres, PostgresError> {
+        let postgres = Postgres::open(config, "causeway-key-directory", SETTINGS).await?;
+        postgres.migrate("directory", schema::MIGRATIONS).await?;
+        Ok(postgres)
     }
 
     /// Its connections.

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod engine;
+mod epoch;
 mod prekeys;
 mod providers;
 mod retired;
@@ -17,7 +18,7 @@ use async_trait::async_trait;
 use causeway_identity::{AccountId, DeviceId, Domain, ProviderId};
 use causeway_runtime::health::Tables;
 
-use self::engine::Engine;
+use self::engine::{Alone, Engine, failed};
 use super::{
     Bundle, Enlisted, Enlistment, KeyCounts, Published, Registered, Removed, Store, StoreError, Updated, Who, Written,
 };
@@ -40,6 +41,12 @@ pub enum OpenError {
     /// Another process has it open.
     #[error("data folder {0} is in use by another process: stop that one, or set another data_dir")]
     InUse(PathBuf),
+    /// An older copy of the database was put back, or the folder is a copy.
+    #[error(
+        "{0} holds a copy of the database that was put back, or has been moved: run `causeway after-restore` once, so that \
+         nothing is given out twice (docs/backups.md)"
+    )]
+    PutBack(PathBuf),
     /// Written by a newer version of this program.
     #[error("{file} has schema version {found}, this program knows up to {known}: run the newer program")]
     TooNew {
@@ -63,6 +70,7 @@ pub enum OpenError {
 /// The directory's state in one SQLite file, `directory.sqlite` in the data folder. WAL, synchronous=FULL.
 pub struct SqliteStore {
     engine: Engine,
+    folder: PathBuf,
 }
 
 impl SqliteStore {
@@ -74,7 +82,20 @@ impl SqliteStore {
     /// # Errors
     /// [`OpenError`].
     pub fn open(folder: &Path) -> Result<Self, OpenError> {
-        Ok(Self { engine: Engine::open(folder)? })
+        Ok(Self { engine: Engine::open(folder)?, folder: folder.to_owned() })
+    }
+
+    /// Makes a database usable that was put back from a backup: treats all one-time keys as handed out, if `give_up` says
+    /// so, and gives their number.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(crate) fn after_restore(folder: &Path, give_up: bool) -> Result<u64, OpenError> {
+        let alone = Alone::open(folder)?;
+        let broken = |error: StoreError| OpenError::Database { file: folder.to_owned(), cause: error.to_string() };
+        let given_up = if give_up { prekeys::give_up(&alone.db).map_err(broken)? } else { 0 };
+        epoch::begin(&alone.db, folder)?;
+        Ok(given_up)
     }
 }
 
@@ -207,6 +228,14 @@ impl Store for SqliteStore {
         }
     }
 
+    async fn turn_epoch(&self) -> Result<(), StoreError> {
+        let next = epoch::next();
+        self.engine.write(move |db| epoch::store(db, &next)).await?;
+        let folder = self.folder.clone();
+        let written = tokio::task::spawn_blocking(move || epoch::write(&folder, &next)).await;
+        written.map_err(failed)?.map_err(failed)
+    }
+
     async fn lost(&self) {
         self.engine.lost().await;
     }
@@ -300,5 +329,65 @@ mod tests {
             let entry = entry.unwrap();
             assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", entry.file_name());
         }
+    }
+
+    fn copy(from: &Path, to: &Path) {
+        for file in std::fs::read_dir(from).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_database_that_is_put_back_is_refused_until_its_one_time_keys_are_given_up() {
+        let (folder, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = SqliteStore::open(folder.path()).unwrap();
+        let (account, device) = suite::restored::before_the_backup(&store).await;
+        drop(store);
+        copy(folder.path(), backup.path());
+        let store = SqliteStore::open(folder.path()).unwrap();
+        suite::restored::after_the_backup(&store, account, device).await;
+        drop(store);
+        drop(SqliteStore::open(folder.path()).expect("a restart is no restore"));
+
+        std::fs::copy(backup.path().join("directory.sqlite"), folder.path().join("directory.sqlite")).unwrap();
+        for _ in 0..2 {
+            let refused = SqliteStore::open(folder.path()).err().expect("must be refused");
+            assert!(matches!(refused, OpenError::PutBack(_)), "{refused}");
+        }
+        assert_eq!(SqliteStore::after_restore(folder.path(), true).unwrap(), 6);
+        suite::restored::after_the_restore(&SqliteStore::open(folder.path()).unwrap(), account, device).await;
+    }
+
+    #[tokio::test]
+    async fn a_backup_that_was_made_while_the_process_ran_is_known_as_well() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = SqliteStore::open(folder.path()).unwrap();
+        let (account, device) = suite::restored::before_the_backup(&store).await;
+        let backup = elsewhere.path().join("directory.sqlite");
+        let db = rusqlite::Connection::open(folder.path().join("directory.sqlite")).unwrap();
+        db.execute("VACUUM INTO ?1", [backup.to_str().unwrap()]).unwrap();
+        drop(db);
+        suite::restored::after_the_backup(&store, account, device).await;
+        store.turn_epoch().await.unwrap();
+        drop(store);
+        // Alone in another folder, and in its own.
+        assert!(matches!(SqliteStore::open(elsewhere.path()), Err(OpenError::PutBack(_))));
+        std::fs::copy(backup, folder.path().join("directory.sqlite")).unwrap();
+        assert!(matches!(SqliteStore::open(folder.path()), Err(OpenError::PutBack(_))));
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_moved_keeps_its_keys() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = SqliteStore::open(folder.path()).unwrap();
+        let (account, device) = suite::restored::before_the_backup(&store).await;
+        suite::restored::after_the_backup(&store, account, device).await;
+        drop(store);
+        copy(folder.path(), elsewhere.path());
+        std::fs::remove_file(elsewhere.path().join("epoch")).unwrap();
+        assert!(SqliteStore::open(elsewhere.path()).is_err());
+        assert_eq!(SqliteStore::after_restore(elsewhere.path(), false).unwrap(), 0);
+        suite::restored::after_a_move(&SqliteStore::open(elsewhere.path()).unwrap(), account, device).await;
     }
 }

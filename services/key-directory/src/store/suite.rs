@@ -2,6 +2,7 @@
 //! model. A backend calls [`run`] with a way to make empty stores, and [`shared::run`] if several processes share it.
 
 mod model;
+pub(crate) mod restored;
 pub(crate) mod shared;
 
 use bytes::Bytes;

@@ -2,19 +2,20 @@
 //! step, older ones go on using the tables, so a step adds and does not take away.
 //!
 //! Every table of accounts leads its keys with the account's id. The exceptions, and why:
-//! - `providers` are few and belong to the operator; `providers_lock` is one row;
+//! - `providers` are few and belong to the operator; `providers_lock` and `directory_home` are one row;
 //! - `addresses` finds the account of an address, so the address leads;
 //! - `retired_keys` outlive their account: the digest of the address leads;
 //! - the log of changes is in the order of commits, of all accounts.
 
 use causeway_postgres::Migration;
 
-use super::change_log;
+use super::{change_log, home};
 
 /// Of the component `directory`.
 pub(super) const MIGRATIONS: &[Migration] = &[
     Migration::new(1, "providers, accounts, devices, prekeys, consent", ACCOUNTS),
     Migration::new(2, "the log of changes", change_log::SCHEMA),
+    Migration::new(3, "where the tables were made", home::SCHEMA),
 ];
 
 /// `COLLATE "C"`: by bytes, as everywhere else. `jwks` and `settings` are texts as they were written.

@@ -4,6 +4,7 @@ mod answers;
 mod claims;
 mod crashes;
 mod measure;
+mod restored;
 mod turns;
 
 use causeway_postgres::PostgresConfig;
@@ -83,7 +84,7 @@ async fn every_account_table_leads_its_keys_with_the_account() {
         let (table, index, first): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
         match table {
             "causeway_migrations" | "providers" | "providers_lock" => {}
-            "change_log" | "change_log_head" | "directory_replicas" => {}
+            "change_log" | "change_log_head" | "directory_replicas" | "directory_home" => {}
             "addresses" => assert_eq!(first, "address", "{index}"),
             "retired_keys" => assert!(["owner", "until_ms"].contains(&first), "{index}"),
             _ => {

@@ -3,7 +3,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{OpenError, schema};
+use super::{OpenError, epoch, schema};
 use crate::store::StoreError;
 
 const FILE: &str = "directory.sqlite";
@@ -39,12 +39,15 @@ pub(super) struct Engine {
     writer_gone: CancellationToken,
 }
 
-struct Readers {
-    free: Arc<Semaphore>,
-    connections: Mutex<Vec<Connection>>,
+/// The database, which no other process has open.
+pub(super) struct Alone {
+    pub(super) db: Connection,
+    file: PathBuf,
+    lock: File,
 }
 
-impl Engine {
+impl Alone {
+    /// Makes it, or brings it to the newest version.
     pub(super) fn open(folder: &Path) -> Result<Self, OpenError> {
         let in_folder = |cause| OpenError::Folder { folder: folder.to_owned(), cause };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(in_folder)?;
@@ -58,6 +61,21 @@ impl Engine {
         let mut db = Connection::open_with_flags(&file, flags(OpenFlags::SQLITE_OPEN_READ_WRITE)).map_err(broken)?;
         db.busy_timeout(Duration::from_secs(5)).map_err(broken)?;
         schema::prepare(&mut db, &file)?;
+        Ok(Self { db, file, lock })
+    }
+}
+
+struct Readers {
+    free: Arc<Semaphore>,
+    connections: Mutex<Vec<Connection>>,
+}
+
+impl Engine {
+    pub(super) fn open(folder: &Path) -> Result<Self, OpenError> {
+        let Alone { lock, db, file } = Alone::open(folder)?;
+        epoch::open(&db, folder)?;
+        let in_folder = |cause| OpenError::Folder { folder: folder.to_owned(), cause };
+        let broken = |cause: rusqlite::Error| OpenError::Database { file: file.clone(), cause: cause.to_string() };
         let readers = (0..READERS)
             .map(|_| {
                 let reader = Connection::open_with_flags(&file, flags(OpenFlags::SQLITE_OPEN_READ_ONLY))?;

@@ -257,6 +257,13 @@ fn take(
     Ok(Some(key))
 }
 
+/// Treats all one-time keys as handed out, and gives their number.
+pub(super) fn give_up(db: &Connection) -> Result<u64, StoreError> {
+    let sql = "UPDATE one_time_prekeys SET public_key = NULL, signature = NULL WHERE public_key IS NOT NULL";
+    let given_up = db.execute(sql, []).map_err(failed)?;
+    Ok(given_up as u64)
+}
+
 fn one_time(row: &Row<'_>, first: usize) -> rusqlite::Result<StoredPrekey> {
     Ok(StoredPrekey { id: row.get(first)?, key: row.get(first + 1)?, signature: row.get(first + 2)? })
 }

@@ -1,5 +1,6 @@
 //! The tables, and how older files get them: a step a version, run in one transaction at open. To change the schema,
-//! append a step; steps that were released are never edited.
+//! append a step; steps that were released are never edited. Older programs refuse a file with a step that they do not
+//! know; what they can do without is no step but an addition (docs/upgrades.md).
 
 use std::path::Path;
 
@@ -110,6 +111,15 @@ CREATE TABLE retired_keys (
 CREATE INDEX retired_keys_by_end ON retired_keys (until_ms);
 ";
 
+/// What is made at each open if it is not there. Older programs go on without knowing of it.
+const ADDITIONS: &str = "
+CREATE TABLE IF NOT EXISTS epoch (
+    only_one INTEGER NOT NULL PRIMARY KEY CHECK (only_one = 1),
+    current  BLOB NOT NULL,
+    before   BLOB NOT NULL
+) STRICT;
+";
+
 /// Sets the connection up and brings the file to the newest version.
 pub(super) fn prepare(db: &mut Connection, file: &Path) -> Result<(), OpenError> {
     let broken = |cause: rusqlite::Error| OpenError::Database { file: file.to_owned(), cause: cause.to_string() };
@@ -138,6 +148,7 @@ pub(super) fn prepare(db: &mut Connection, file: &Path) -> Result<(), OpenError>
     for step in &STEPS[found as usize..] {
         transaction.execute_batch(step).map_err(broken)?;
     }
+    transaction.execute_batch(ADDITIONS).map_err(broken)?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(broken)?;
     transaction.pragma_update(None, "user_version", known).map_err(broken)?;
     transaction.commit().map_err(broken)

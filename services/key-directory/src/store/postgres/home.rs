@@ -1,0 +1,85 @@
+//! Whether the database was made from a dump.
+//!
+//! PostgreSQL numbers clusters, databases and tables; none of these numbers is in a dump. So the tables say in a row where
+//! they were when they were made. What this does not find: a cluster that was recovered to an earlier time, or from a
+//! copy of its files, which has the same numbers (docs/backups.md).
+
+use causeway_postgres::{Connection, Postgres, PostgresError};
+
+/// Where the tables are at home.
+pub(super) const SCHEMA: &str = "
+CREATE TABLE directory_home (
+    only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    place    text NOT NULL
+);
+";
+
+/// Some services let nobody see the cluster's number.
+const MAY_SEE_CLUSTER: &str = "SELECT has_function_privilege('pg_control_system()', 'EXECUTE')";
+
+const HERE: &str = "SELECT concat_ws('/', system_identifier, d.oid, 'one_time_prekeys'::regclass::oid::text)
+    FROM pg_control_system(), pg_database d WHERE d.datname = current_database()";
+
+const HERE_IN_CLUSTER: &str = "SELECT concat_ws('/', '', d.oid, 'one_time_prekeys'::regclass::oid::text)
+    FROM pg_database d WHERE d.datname = current_database()";
+
+const SETTLE: &str = "INSERT INTO directory_home (place) VALUES ($1) ON CONFLICT DO NOTHING";
+
+const HOME: &str = "SELECT place FROM directory_home";
+
+const HAS_DEVICES: &str = "SELECT EXISTS (SELECT FROM devices)";
+
+const MOVE: &str = "INSERT INTO directory_home (place) VALUES ($1) ON CONFLICT (only_one) DO UPDATE SET place = $1";
+
+/// Keys that are given up in one transaction.
+const FORGET: &str = "UPDATE one_time_prekeys SET public_key = NULL, signature = NULL WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM one_time_prekeys WHERE public_key IS NOT NULL LIMIT 5000))";
+
+/// Whether the tables are where they were made. Tables that have not said so before are at home now, and so are those
+/// without devices, which have nothing that could be given twice.
+pub(super) async fn is_home(postgres: &Postgres) -> Result<bool, PostgresError> {
+    let connection = postgres.connection().await?;
+    let here = here(&connection).await?;
+    connection.execute(SETTLE, &[&here]).await?;
+    if one::<String>(&connection, HOME).await? == here {
+        return Ok(true);
+    }
+    if one::<bool>(&connection, HAS_DEVICES).await? {
+        return Ok(false);
+    }
+    connection.execute(MOVE, &[&here]).await?;
+    Ok(true)
+}
+
+/// The tables are at home here from now on.
+pub(super) async fn settle(postgres: &Postgres) -> Result<(), PostgresError> {
+    let connection = postgres.connection().await?;
+    let here = here(&connection).await?;
+    connection.execute(MOVE, &[&here]).await?;
+    Ok(())
+}
+
+/// Treats all one-time keys as handed out, and gives their number. Done again, it goes on where it has stopped.
+pub(super) async fn give_up_prekeys(postgres: &Postgres) -> Result<u64, PostgresError> {
+    let mut all = 0;
+    loop {
+        let given_up = postgres.connection().await?.execute(FORGET, &[]).await?;
+        if given_up == 0 {
+            return Ok(all);
+        }
+        all += given_up;
+    }
+}
+
+async fn here(connection: &Connection) -> Result<String, PostgresError> {
+    let sql = if one::<bool>(connection, MAY_SEE_CLUSTER).await? { HERE } else { HERE_IN_CLUSTER };
+    one(connection, sql).await
+}
+
+async fn one<T>(connection: &Connection, sql: &'static str) -> Result<T, PostgresError>
+where
+    T: for<'a> causeway_postgres::FromSql<'a>,
+{
+    let row = connection.query_one(sql, &[]).await?;
+    row.try_get(0).map_err(|error| PostgresError::Value(error.to_string()))
+}
