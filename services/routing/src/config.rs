@@ -131,6 +131,11 @@ pub struct RoutingConfig {
     pub push_concurrency: usize,
     /// The same for one provider (1 to 4 096). Default 8.
     pub push_concurrency_per_provider: usize,
+    /// How long the delivery trace of a message is kept, in memory (0 to 86 400 000). Default 900 000; 0: none is.
+    pub trace_keep_ms: u64,
+    /// Messages whose delivery traces are kept, some 1 200 bytes each (0 to 10 000 000). Default 20 000. The oldest give way;
+    /// of one account at most a sixteenth is kept.
+    pub trace_max_messages: usize,
     /// How providers' webhooks are called.
     pub fetch: FetchConfig,
 }
@@ -182,6 +187,8 @@ impl Default for RoutingConfig {
             push_queue: 100_000,
             push_concurrency: 64,
             push_concurrency_per_provider: 8,
+            trace_keep_ms: 15 * 60 * 1_000,
+            trace_max_messages: 20_000,
             fetch: FetchConfig::default(),
         }
     }
@@ -248,7 +255,9 @@ impl Check for RoutingConfig {
         within("routing.push_give_up_ms", self.push_give_up_ms, 1_000..=7 * DAY_MS)?;
         within("routing.push_queue", self.push_queue, 16..=10_000_000)?;
         within("routing.push_concurrency", self.push_concurrency, 1..=4_096)?;
-        within("routing.push_concurrency_per_provider", self.push_concurrency_per_provider, 1..=4_096)
+        within("routing.push_concurrency_per_provider", self.push_concurrency_per_provider, 1..=4_096)?;
+        within("routing.trace_keep_ms", self.trace_keep_ms, 0..=DAY_MS)?;
+        within("routing.trace_max_messages", self.trace_max_messages, 0..=10_000_000)
     }
 }
 

@@ -32,6 +32,18 @@ pub(crate) fn observe(shared: &Arc<Shared>, links: &Arc<LinksInner>, seen: &Arc<
         "Devices that are to be woken, or have just been",
         of(|shared| number(shared.pusher.queued())),
     );
+    metrics.observe(
+        "causeway.routing.messages.under_way",
+        "{message}",
+        "Messages that were accepted and are not settled yet",
+        of(|shared| whole(shared.trails.under_way())),
+    );
+    metrics.observe(
+        "causeway.routing.messages.unaccounted",
+        "{message}",
+        "Messages that were accepted and have neither reached an end nor the mailbox within a minute",
+        of(|shared| whole(shared.trails.unaccounted())),
+    );
     let memory = |read: fn(&LinksInner) -> usize| {
         let links = Arc::downgrade(links);
         move || links.upgrade().map(|links| number(read(&links)))

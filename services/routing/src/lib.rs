@@ -40,6 +40,7 @@ mod session;
 mod shared_counters;
 mod strangers;
 mod sweep;
+mod trails;
 mod twins;
 
 pub use config::{RoutingConfig, StoreKind};

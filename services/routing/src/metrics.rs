@@ -8,6 +8,7 @@ use opentelemetry::{KeyValue, global};
 
 use crate::mailbox::StoreError;
 use crate::message::{Class, Ending, Outcome, Rejection};
+use crate::trails::Settled;
 
 /// Instruments of a routing; cheap to clone.
 #[derive(Debug, Clone)]
@@ -15,6 +16,9 @@ pub(crate) struct Metrics {
     submissions: Counter<u64>,
     outcomes: Counter<u64>,
     unanswered: Counter<u64>,
+    accepted: Counter<u64>,
+    settled: Counter<u64>,
+    ended: Counter<u64>,
     fan_out: Histogram<u64>,
     deliveries: Counter<u64>,
     delivery_duration: Histogram<f64>,
@@ -60,6 +64,21 @@ impl Metrics {
                 "causeway.routing.unanswered",
                 "{message}",
                 "Messages of which nothing true could be said; their senders repeat them",
+            ),
+            accepted: counter(
+                "causeway.routing.messages.accepted",
+                "{message}",
+                "Messages that were accepted: from then on each is under way until it is settled",
+            ),
+            settled: counter(
+                "causeway.routing.messages.settled",
+                "{message}",
+                "Accepted messages that have reached their end, or wait in the mailbox",
+            ),
+            ended: counter(
+                "causeway.routing.mailbox.ended",
+                "{message}",
+                "Copies that were in the mailbox and have reached their end",
             ),
             fan_out: sizes(
                 "causeway.routing.fan_out",
@@ -126,6 +145,8 @@ impl Metrics {
         }
         for (counter, label, words) in [
             (&metrics.submissions, "class", &["chat", "ephemeral", "call"][..]),
+            (&metrics.accepted, "class", &["chat", "ephemeral", "call"]),
+            (&metrics.ended, "end", &["acknowledged", "device-removed", "expired"]),
             (&metrics.outcomes, "outcome", &["delivered", "stored", "dropped"]),
             (&metrics.deliveries, "path", &["live", "mailbox"]),
             (&metrics.endings, "reason", &["replaced", "device-removed", "withdrawn", "overloaded"]),
@@ -135,6 +156,10 @@ impl Metrics {
             (&metrics.webhooks, "result", &["taken", "refused", "gone", "failed", "no-room"]),
         ] {
             words.iter().for_each(|word| counter.add(0, &[KeyValue::new(label, *word)]));
+        }
+        for class in [Class::Chat, Class::Ephemeral, Class::Call] {
+            metrics.settled.add(0, &settled(class, Settled::Acknowledged));
+            metrics.settled.add(0, &settled(class, Settled::Unanswered));
         }
         metrics
     }
@@ -172,6 +197,20 @@ impl Metrics {
     /// Nothing true could be said about a message; its sender's session ends.
     pub(crate) fn left_unanswered(&self) {
         self.unanswered.add(1, &[]);
+    }
+
+    pub(crate) fn accepted(&self, class: Class) {
+        self.accepted.add(1, &[KeyValue::new("class", class.name())]);
+    }
+
+    /// An accepted message is not under way any more.
+    pub(crate) fn settled(&self, class: Class, how: Settled) {
+        self.settled.add(1, &settled(class, how));
+    }
+
+    /// So many copies have left the mailbox: `acknowledged`, `device-removed`, `expired`.
+    pub(crate) fn left_mailbox(&self, end: &'static str, copies: u64) {
+        self.ended.add(copies, &[KeyValue::new("end", end)]);
     }
 
     pub(crate) fn delivering(&self, from_mailbox: bool) {
@@ -250,6 +289,7 @@ impl Metrics {
 
     pub(crate) fn expired(&self, copies: u64) {
         self.expired.add(copies, &[]);
+        self.left_mailbox("expired", copies);
     }
 
     pub(crate) fn record_fetched(&self, found: &'static str) {
@@ -268,6 +308,10 @@ impl Metrics {
             self.webhook_duration.record(took.as_secs_f64(), &[result]);
         }
     }
+}
+
+fn settled(class: Class, how: Settled) -> [KeyValue; 2] {
+    [KeyValue::new("class", class.name()), KeyValue::new("state", how.name())]
 }
 
 const fn path(from_mailbox: bool) -> &'static str {

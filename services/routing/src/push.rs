@@ -24,6 +24,7 @@ use crate::config::RoutingConfig;
 use crate::error::RoutingError;
 use crate::metrics::Metrics;
 use crate::records::Records;
+use crate::trails::Trails;
 
 pub(crate) use queue::Wake;
 use queue::{Key, Queue, QueueBounds};
@@ -39,6 +40,7 @@ struct Inner {
     stirred: Notify,
     sender: Sender,
     metrics: Metrics,
+    trails: Arc<Trails>,
 }
 
 impl Pusher {
@@ -47,6 +49,7 @@ impl Pusher {
         records: Records,
         clock: SharedClock,
         metrics: Metrics,
+        trails: Arc<Trails>,
     ) -> Result<Self, RoutingError> {
         let fetcher = Fetcher::new(config.fetch.clone()).map_err(|error| RoutingError::Fetch(error.to_string()))?;
         let bounds = QueueBounds {
@@ -57,7 +60,7 @@ impl Pusher {
             give_up: Duration::from_millis(config.push_give_up_ms),
         };
         let sender = Sender::new(fetcher, records, clock);
-        let inner = Inner { queue: Mutex::new(Queue::new(bounds)), stirred: Notify::new(), sender, metrics };
+        let inner = Inner { queue: Mutex::new(Queue::new(bounds)), stirred: Notify::new(), sender, metrics, trails };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -97,11 +100,13 @@ impl Pusher {
                 let stop = stop.clone();
                 tasks.spawn(async move {
                     let since = Instant::now();
+                    this.0.trails.push_sent(key.account, key.device);
                     let sent = tokio::select! {
                         sent = this.0.sender.send(&provider, &job) => sent,
                         () = stop.cancelled() => return,
                     };
                     this.0.metrics.webhook_sent(sent.name(), Some(since.elapsed()));
+                    this.0.trails.push_answered(key.account, key.device, sent.name());
                     this.queue().done(&provider, key, sent, Instant::now());
                     this.0.stirred.notify_one();
                 });

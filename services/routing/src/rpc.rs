@@ -4,3 +4,4 @@ mod decode;
 pub(crate) mod encode;
 pub(crate) mod link;
 pub(crate) mod peers;
+pub(crate) mod traces;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use causeway_identity::{AccountId, Address, Domain};
 use causeway_proto::routing::v1::peers_server::PeersServer;
 use causeway_proto::routing::v1::routing_server::RoutingServer;
+use causeway_proto::routing::v1::traces_server::TracesServer;
 use causeway_redis::{Health, Holds, Redis};
 use causeway_runtime::clock::SharedClock;
 use causeway_runtime::config::Check as _;
@@ -40,9 +41,11 @@ use crate::records::{Change, Changes, Records, follow};
 use crate::replica::Lease;
 use crate::rpc::link::{Links, LinksInner};
 use crate::rpc::peers::PeersService;
+use crate::rpc::traces::TracesService;
 use crate::shared_counters;
 use crate::strangers::Strangers;
 use crate::sweep::{self, Seen};
+use crate::trails::Trails;
 use crate::twins;
 
 /// A routing: built, then served.
@@ -122,7 +125,9 @@ impl Routing {
     ) -> Result<Self, RoutingError> {
         let timeout = Duration::from_millis(config.directory_timeout_ms);
         let records = Records::new(directory, config.cached_records, timeout, metrics.clone());
-        let pusher = Pusher::new(config, records.clone(), Arc::clone(&clock), metrics.clone())?;
+        let keep = Duration::from_millis(config.trace_keep_ms);
+        let trails = Trails::new(keep, config.trace_max_messages, Arc::clone(&clock));
+        let pusher = Pusher::new(config, records.clone(), Arc::clone(&clock), metrics.clone(), Arc::clone(&trails))?;
         let redis = config.redis.as_ref().map(|redis| Redis::open(redis, "routing", Holds::Hints)).transpose()?;
         let recipients = Recipients::new(config.max_recipients, config.recipient_queue, config.device_policy());
         let shared = Arc::new(Shared {
@@ -137,6 +142,7 @@ impl Routing {
             pusher,
             presence: Presence::new(redis.clone(), &config.stable_name()),
             clock,
+            trails,
             metrics: metrics.clone(),
             retry_ms: config.retry_ms,
             idle: Duration::from_millis(config.recipient_idle_ms),
@@ -176,13 +182,15 @@ impl Routing {
         self.redis.as_ref().map(Redis::health)
     }
 
-    /// The internal gRPC services `causeway.routing.v1.Routing`, for edges, and `Peers`, for other routings.
+    /// The internal gRPC services `causeway.routing.v1.Routing`, for edges, `Peers`, for other routings, and `Traces`, for
+    /// key-directory.
     pub fn router(&self) -> Router {
         let peers = PeersService { recipients: Arc::clone(&self.changes.recipients) };
         let service = RoutingServer::new(self.links.clone())
             .max_decoding_message_size(grpc::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(grpc::MAX_MESSAGE_BYTES);
-        grpc::server().add_service(service).add_service(PeersServer::new(peers))
+        let traces = TracesService { trails: Arc::clone(&self.shared.trails) };
+        grpc::server().add_service(service).add_service(PeersServer::new(peers)).add_service(TracesServer::new(traces))
     }
 
     /// Follows the directory, keeps its lease, sweeps and sends webhooks until `life` drains. Then it takes nothing more

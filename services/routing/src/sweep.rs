@@ -38,6 +38,7 @@ pub(crate) async fn run(shared: Arc<Shared>, seen: Arc<Seen>, every: Duration, s
         }
         shared.limits.tidy();
         shared.strangers.tidy();
+        shared.trails.tidy();
         loop {
             let erased = tokio::select! {
                 erased = shared.mailbox.expire(shared.clock.now_ms(), BATCH) => erased,

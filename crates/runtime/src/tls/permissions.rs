@@ -3,13 +3,14 @@
 //! A new call of a `.proto` file needs a line here, or it is refused wherever services speak over TLS; a test compares the
 //! two.
 
-use super::Role::{self, Edge, OperatorTool, Routing};
+use super::Role::{self, Edge, KeyDirectory, OperatorTool, Routing};
 
 /// A gRPC service, its methods, and who calls them.
 type Calls = (&'static str, &'static [&'static str], &'static [Role]);
 
 const CALLS: &[Calls] = &[
     ("causeway.directory.v1.Providers", &["Register", "Update", "List", "SetStatus"], &[OperatorTool]),
+    ("causeway.directory.v1.Traces", &["Find"], &[OperatorTool]),
     ("causeway.directory.v1.TokenKeys", &["Watch", "Refetch"], &[Edge]),
     (
         "causeway.directory.v1.Accounts",
@@ -22,6 +23,7 @@ const CALLS: &[Calls] = &[
     ("causeway.media.v1.Tickets", &["Upload", "Download"], &[Edge]),
     ("causeway.routing.v1.Routing", &["Link"], &[Edge]),
     ("causeway.routing.v1.Peers", &["Release"], &[Routing]),
+    ("causeway.routing.v1.Traces", &["Find"], &[KeyDirectory]),
 ];
 
 /// Whether a process of this role may make the call with this path, `/<package>.<service>/<method>`.
@@ -45,7 +47,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
-    use super::Role::{KeyDirectory, MediaRelay};
+    use super::Role::MediaRelay;
     use super::*;
 
     /// `/<package>.<service>/<method>` of each call in the `.proto` files below a folder.
@@ -107,6 +109,8 @@ mod tests {
             (MediaRelay, "/causeway.directory.v1.Prekeys/Claim", false),
             (Routing, "/causeway.routing.v1.Peers/Release", true),
             (Edge, "/causeway.routing.v1.Peers/Release", false),
+            (KeyDirectory, "/causeway.routing.v1.Traces/Find", true),
+            (OperatorTool, "/causeway.routing.v1.Traces/Find", false),
             (OperatorTool, "/causeway.directory.v1.Providers/Register", true),
             (KeyDirectory, "/causeway.directory.v1.Providers/Register", false),
             (OperatorTool, "/causeway.directory.v1.Accounts/Login", false),

@@ -40,6 +40,7 @@ use crate::records::{Fetched, Records, Unavailable};
 use crate::replica::Lease;
 use crate::session::{Session, SessionKey};
 use crate::strangers::Strangers;
+use crate::trails::Trails;
 
 use owning::{Claim, Done, Owning};
 use senses::Senses;
@@ -59,6 +60,7 @@ pub(crate) struct Shared {
     pub(crate) pusher: Pusher,
     pub(crate) presence: Presence,
     pub(crate) clock: SharedClock,
+    pub(crate) trails: Arc<Trails>,
     pub(crate) metrics: Metrics,
     pub(crate) retry_ms: u64,
     pub(crate) idle: Duration,

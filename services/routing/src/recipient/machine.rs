@@ -27,9 +27,10 @@ pub(crate) use super::device::Ticket;
 use super::outcomes::Outcomes;
 use crate::config::DevicePolicy;
 use crate::mailbox::{Chain, PageRequest, Put};
-use crate::message::{Enc, Ending, Envelope, Header, MessageKey, Outcome, Rejection, Sender, Seq};
+use crate::message::{Class, Enc, Ending, Envelope, Header, MessageKey, Outcome, Rejection, Sender, Seq};
 use crate::records::Record;
 use crate::session::SessionKey;
+use crate::trails::Settled;
 
 /// What the machine asks of the world while it decides.
 pub(crate) trait World {
@@ -136,6 +137,34 @@ pub(crate) enum Output<R> {
     Page {
         session: SessionKey,
         request: PageRequest,
+    },
+    /// A message is accepted: it is under way until it is settled.
+    Accepted {
+        account: AccountId,
+        from: Arc<Sender>,
+        header: Arc<Header>,
+        devices: Vec<DeviceId>,
+        /// It asks its recipient to send an earlier one again.
+        asks_again: bool,
+    },
+    /// The mailbox has a message for these devices.
+    Kept {
+        account: AccountId,
+        seq: Seq,
+        devices: Vec<DeviceId>,
+    },
+    /// A device has acknowledged a message.
+    Acknowledged {
+        account: AccountId,
+        seq: Seq,
+        device: DeviceId,
+    },
+    /// A message that was accepted has its outcome, or has been given up.
+    Settled {
+        account: AccountId,
+        seq: Seq,
+        class: Class,
+        how: Settled,
     },
     /// A message waits for a device that is not here.
     Wake {

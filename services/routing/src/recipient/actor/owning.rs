@@ -223,7 +223,9 @@ impl Actor {
         self.owning.held_back.clear();
         self.machine.reset(&mut self.out);
         self.perform();
-        self.owning.owned = None;
+        if let Some(owned) = self.owning.owned.take() {
+            self.shared.trails.left_to_others(owned.account);
+        }
         self.epoch += 1;
     }
 
@@ -243,6 +245,7 @@ impl Actor {
     /// The actor ends because nobody needs it; whoever is next claims behind this.
     pub(super) fn give_back(&self) {
         if let Some(owned) = self.owning.owned {
+            self.shared.trails.left_to_others(owned.account);
             drop(self.shared.mailbox.release(owned.id, owned.account));
         }
     }

@@ -13,6 +13,7 @@ use crate::push::Wake;
 use crate::recipient::ReplyTo;
 use crate::recipient::machine::Output;
 use crate::recipient::planted::out_of_order;
+use crate::trails::Recipient;
 
 impl Actor {
     pub(super) fn perform(&mut self) {
@@ -39,6 +40,7 @@ impl Actor {
                         let Sender { account, device, .. } = *session.device;
                         drop(mailbox.forget(replica, account, device, envelope.header.seq));
                     }
+                    self.shared.trails.handed(&session.device, &envelope, from_mailbox);
                     session.deliver(tag, envelope, from_mailbox);
                 }
             }
@@ -69,10 +71,15 @@ impl Actor {
                 self.in_order(done.map(move |result| (epoch, Finished::Forgotten(device, upto, result))));
             }
             Output::DropDevice { account, device, keep } => {
+                // Under the same id there may be another device now, of which nothing is erased.
+                if keep.is_none() {
+                    self.shared.trails.removed(account, device);
+                }
                 let done = mailbox.drop_device(replica, account, device, keep);
                 self.in_order(done.map(move |result| (epoch, Finished::DroppedDevice(device, result))));
             }
             Output::DropAccount { account } => {
+                self.shared.trails.withdrawn(account);
                 let done = mailbox.drop_account(replica, account);
                 self.in_order(done.map(move |result| (epoch, Finished::DroppedAccount(account, result))));
             }
@@ -87,6 +94,19 @@ impl Actor {
             Output::Verify { account, key, reply, rejection } => {
                 let done = mailbox.holds(account, key);
                 self.read(done.map(move |held| (epoch, Finished::Verified(key, reply, rejection, held))));
+            }
+            Output::Accepted { account, from, header, devices, asks_again } => {
+                self.shared.metrics.accepted(header.class);
+                let unknown = &from.provider;
+                let provider = self.machine.record().map_or(unknown, |record| &record.provider);
+                let to = Recipient { account, address: &self.address, provider };
+                self.shared.trails.accepted(to, &from, &header, &devices, asks_again);
+            }
+            Output::Kept { account, seq, devices } => self.shared.trails.queued(account, seq, &devices),
+            Output::Acknowledged { account, seq, device } => self.shared.trails.acknowledged(account, seq, device),
+            Output::Settled { account, seq, class, how } => {
+                self.shared.metrics.settled(class, how);
+                self.shared.trails.settled(account, seq, how);
             }
             Output::Wake { device, urgent, trace } => self.wake(device, urgent, trace),
         }
@@ -107,10 +127,14 @@ impl Actor {
         }
         match outcome {
             Outcome::Rejected(rejection @ Rejection::NotAvailable) => {
+                self.shared.trails.refused(&reply.session.device, id, &rejection);
                 self.shared.strangers.refused(&reply.session.device);
                 self.shared.pace.refuse(reply, id, rejection);
             }
-            Outcome::Rejected(_) => reply.session.answer(outcome, id, reply.to),
+            Outcome::Rejected(ref rejection) => {
+                self.shared.trails.refused(&reply.session.device, id, rejection);
+                reply.session.answer(outcome, id, reply.to);
+            }
             Outcome::Delivered | Outcome::Stored | Outcome::Dropped => {
                 self.shared.strangers.reached(&reply.session.device, &self.address);
                 reply.session.answer(outcome, id, reply.to);
@@ -120,6 +144,13 @@ impl Actor {
 
     /// Feeds a result back to the machine.
     pub(super) fn finished(&mut self, (epoch, finished): (u64, Finished)) {
+        match &finished {
+            Finished::Forgotten(_, _, Ok(erased)) => self.shared.metrics.left_mailbox("acknowledged", erased.messages),
+            Finished::DroppedDevice(_, Ok(erased)) => {
+                self.shared.metrics.left_mailbox("device-removed", erased.messages);
+            }
+            _ => {}
+        }
         if epoch != self.epoch {
             self.finished_late(finished);
             return;

@@ -6,7 +6,9 @@ use causeway_identity::AccountId;
 
 use super::{Machine, Now, Output, Part, Pending, State, World};
 use crate::mailbox::Usage;
-use crate::message::{Class, Envelope, Header, MessageKey, Mismatch, Outcome, Rejection, Seq, Submission, weight};
+use crate::message::{
+    Class, EncType, Envelope, Header, MessageKey, Mismatch, Outcome, Rejection, Seq, Submission, weight,
+};
 use crate::records::{Found, Record};
 use crate::rules;
 
@@ -167,6 +169,13 @@ impl<R> Machine<R> {
             origin: rules::origin(recipient, sender),
             charge: submission.charge,
             trace: submission.trace,
+        });
+        out.push(Output::Accepted {
+            account: recipient.account,
+            header: Arc::clone(&header),
+            devices: submission.enc.iter().map(|enc| enc.device).collect(),
+            asks_again: submission.enc.iter().any(|enc| enc.kind == EncType::Plaintext),
+            from: submission.from,
         });
         let mut parts = Vec::with_capacity(submission.enc.len());
         for enc in submission.enc {

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use causeway_identity::{AccountId, DeviceId};
 
-use super::{Machine, Now, Output, RETRY, State, UnderWay, World};
+use super::{Machine, Now, Output, Pending, RETRY, State, UnderWay, World};
 use crate::mailbox::{DeviceUsage, Put, PutOutcome, Usage};
-use crate::message::{Class, Enc, MessageKey, Outcome, Seq, weight};
+use crate::message::{Class, Enc, Header, MessageKey, Outcome, Seq, weight};
 use crate::recipient::device::{Device, Mode, Ticket};
 use crate::recipient::window::Kept;
+use crate::trails::Settled;
 
 impl<R> Machine<R> {
     /// The window of a message is over: what has not been acknowledged is written, or was not in time.
@@ -133,6 +134,9 @@ impl<R> Machine<R> {
                     behind.let_go();
                 }
             }
+        }
+        if let (Some(account), Some(_)) = (self.account, repeats) {
+            out.push(Output::Kept { account, seq, devices: parts.iter().map(|(id, _)| *id).collect() });
         }
         if self.is_pending(&key, seq) {
             if repeats.is_some() {
@@ -268,8 +272,22 @@ impl<R> Machine<R> {
         let Some(pending) = self.pending.remove(key) else { return };
         self.waiting.remove(&pending.header.seq);
         self.remember(*key, &outcome);
+        let how = match outcome {
+            Outcome::Delivered => Settled::Acknowledged,
+            Outcome::Dropped => Settled::Dropped,
+            Outcome::Stored | Outcome::Rejected(_) => Settled::Waiting,
+        };
+        self.settled(&pending, how, out);
         for reply in pending.replies {
             out.push(Output::Answer { reply, id: key.id, outcome: outcome.clone() });
+        }
+    }
+
+    /// Tells that a message which has just been taken out of what is pending is settled.
+    pub(super) fn settled(&self, pending: &Pending<R>, how: Settled, out: &mut Vec<Output<R>>) {
+        if let Some(account) = self.account {
+            let Header { seq, class, .. } = *pending.header;
+            out.push(Output::Settled { account, seq, class, how });
         }
     }
 
@@ -277,6 +295,7 @@ impl<R> Machine<R> {
     /// with them.
     fn fail(&mut self, key: &MessageKey, out: &mut Vec<Output<R>>) {
         let Some(pending) = self.pending.remove(key) else { return };
+        self.settled(&pending, Settled::Unanswered, out);
         let seq = pending.header.seq;
         self.waiting.remove(&seq);
         for part in pending.parts.iter().filter(|part| part.state == State::Waiting) {

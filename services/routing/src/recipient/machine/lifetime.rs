@@ -7,10 +7,11 @@ use causeway_identity::{AccountId, DeviceId};
 
 use super::{Machine, Output};
 use crate::mailbox::{Chain, DeviceUsage};
-use crate::message::{Ending, MessageKey, Seq};
+use crate::message::{Ending, Header, MessageKey, Seq};
 use crate::recipient::device::Device;
 use crate::records::Record;
 use crate::session::SessionKey;
+use crate::trails::Settled;
 
 impl<R> Machine<R> {
     /// Starts with what the mailbox holds for the account. An earlier account of the same address is gone.
@@ -33,7 +34,9 @@ impl<R> Machine<R> {
                 out.push(Output::End { session: served.session, reason: Ending::Withdrawn });
             }
         }
-        for (_, pending) in self.pending.drain() {
+        for (_, pending) in std::mem::take(&mut self.pending) {
+            let Header { seq, class, .. } = *pending.header;
+            out.push(Output::Settled { account, seq, class, how: Settled::Withdrawn });
             out.extend(pending.replies.into_iter().map(|reply| Output::Fail { reply }));
         }
         self.record = None;
@@ -86,13 +89,15 @@ impl<R> Machine<R> {
     /// The account is another's, or may be: nothing of what is known of it is certain any more. Messages without an
     /// outcome fail, and sessions are to attach again. What is under way in the mailbox is not waited for.
     pub(crate) fn reset(&mut self, out: &mut Vec<Output<R>>) {
-        self.account = None;
+        let account = self.account.take();
         for (_, device) in std::mem::take(&mut self.devices) {
             if let Some(served) = device.served {
                 out.push(Output::Moved { session: served.session });
             }
         }
-        for (_, pending) in self.pending.drain() {
+        for (_, pending) in std::mem::take(&mut self.pending) {
+            let Header { seq, class, .. } = *pending.header;
+            out.extend(account.map(|account| Output::Settled { account, seq, class, how: Settled::Unanswered }));
             out.extend(pending.replies.into_iter().map(|reply| Output::Fail { reply }));
         }
         self.record = None;

@@ -124,6 +124,7 @@ impl<R> Machine<R> {
                 Kept::Never => {}
             }
             acknowledged.push(delivery.key);
+            out.push(Output::Acknowledged { account, seq: delivery.seq, device: id });
         }
         if let Some(upto) = in_mailbox {
             *forgets += 1;

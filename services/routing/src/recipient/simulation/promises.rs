@@ -26,6 +26,7 @@ impl Simulated {
         assert!(self.store.rows.is_empty(), "{} rows are left", self.store.rows.len());
         for replica in &self.replicas {
             assert!(replica.machine.is_quiet());
+            assert!(replica.under_way.is_empty(), "accepted, and never settled: {:?}", replica.under_way);
             // What another one knows may be old; it counts for nothing.
             let owns = replica.owned.is_some_and(|id| self.store.may_write(id));
             assert!(!owns || replica.machine.holds_nothing(), "the machine believes that something is kept");

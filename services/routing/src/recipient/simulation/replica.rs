@@ -1,7 +1,7 @@
 //! One of the replicas: its machine, what it knows of owning the account, what it has asked the store for. It does what
 //! `actor/owning.rs` does.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub(super) struct Replica {
     /// It does not get through to the store, and nothing comes back.
     pub(super) cut: bool,
     pub(super) waiting: VecDeque<Waiting>,
+    /// Accepted and not settled.
+    pub(super) under_way: BTreeSet<Seq>,
     queue: VecDeque<(u32, u64, Op)>,
     pub(super) to_read: Vec<(u32, SessionKey, PageRequest)>,
     pub(super) read: Vec<(u32, SessionKey, Page)>,
@@ -91,6 +93,7 @@ impl Replica {
             epoch: 0,
             cut: false,
             waiting: VecDeque::new(),
+            under_way: BTreeSet::new(),
             queue: VecDeque::new(),
             to_read: Vec::new(),
             read: Vec::new(),

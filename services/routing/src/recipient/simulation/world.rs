@@ -797,7 +797,13 @@ impl Simulated {
                     self.replicas[at].machine.verified(&key, reply, rejection, Some(held), &mut self.out);
                 }
                 Output::DropAccount { .. } => unreachable!("nobody withdraws here"),
-                Output::Wake { .. } => {}
+                Output::Wake { .. } | Output::Kept { .. } | Output::Acknowledged { .. } => {}
+                Output::Accepted { header, .. } => {
+                    assert!(self.replicas[at].under_way.insert(header.seq), "two messages in one place");
+                }
+                Output::Settled { seq, .. } => {
+                    assert!(self.replicas[at].under_way.remove(&seq), "settled twice, or never accepted");
+                }
                 Output::Put { .. }
                 | Output::Forget { .. }
                 | Output::DropDevice { .. }

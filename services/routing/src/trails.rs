@@ -1,0 +1,308 @@
+//! Delivery traces: by which checkpoints each accepted message went, without its content; and the books of what has been
+//! accepted and is not accounted for (docs/operating.md, "What became of a message").
+//!
+//! A [`Trail`] is found by its place, the recipient's account and the [`Seq`], which all replicas of routing agree upon. So
+//! another replica that goes on with a message (its mailbox has moved, or the process has started anew) begins a trail of its
+//! own, and whoever asks all of them puts the parts together. The id that people are given is random.
+//!
+//! Everything is in memory, for a configured time, and bounded in number: a message is one record of fixed size, a checkpoint
+//! is a write into it under the lock of its shard. The books are kept apart, also when no trails are: a message that has been
+//! accepted is under way until it is settled, and each is to be settled.
+
+mod books;
+mod find;
+mod trail;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use causeway_identity::{AccountId, Address, DeviceId, Domain, MessageId};
+use causeway_runtime::clock::SharedClock;
+use rand::rngs::StdRng;
+use rand::{RngCore as _, SeedableRng as _};
+
+use self::books::Books;
+pub(crate) use self::find::{Found, Query, Wanted};
+use self::trail::{Refused, Trail, What, bit};
+pub(crate) use self::trail::{Settled, TraceId};
+use crate::message::{Class, Envelope, Header, Outcome, Rejection, Sender, Seq};
+
+/// Of one account at most this part of all trails is kept, so that no one's traffic pushes everybody else's out.
+const SHARDS: usize = 16;
+/// Refused messages that are remembered, for each accepted one.
+const REFUSED_PART: usize = 4;
+
+/// The trails of a replica.
+pub(crate) struct Trails {
+    shards: Vec<Mutex<Shard>>,
+    hasher: RandomState,
+    keep_ms: u64,
+    /// Trails of a shard; 0: none are kept.
+    limit: usize,
+    clock: SharedClock,
+}
+
+struct Shard {
+    accounts: HashMap<AccountId, Account>,
+    /// Places and times of all trails, the oldest first.
+    order: VecDeque<(AccountId, Seq, u64)>,
+    refused: VecDeque<Refused>,
+    books: Books,
+    random: StdRng,
+}
+
+/// Whose messages these are.
+struct Account {
+    address: Address,
+    provider: Domain,
+    /// By place.
+    trails: VecDeque<Box<Trail>>,
+}
+
+/// The recipient of an accepted message.
+#[derive(Clone, Copy)]
+pub(crate) struct Recipient<'a> {
+    pub(crate) account: AccountId,
+    pub(crate) address: &'a Address,
+    pub(crate) provider: &'a Domain,
+}
+
+impl Trails {
+    /// For at most `limit` messages, each for at most `keep`.
+    pub(crate) fn new(keep: Duration, limit: usize, clock: SharedClock) -> Arc<Self> {
+        let shard = || Shard {
+            accounts: HashMap::new(),
+            order: VecDeque::new(),
+            refused: VecDeque::new(),
+            books: Books::default(),
+            random: StdRng::from_os_rng(),
+        };
+        Arc::new(Self {
+            shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
+            hasher: RandomState::new(),
+            keep_ms: u64::try_from(keep.as_millis()).unwrap_or(u64::MAX),
+            limit: if keep.is_zero() { 0 } else { limit.div_ceil(SHARDS) },
+            clock,
+        })
+    }
+
+    /// A message has been accepted for these devices.
+    pub(crate) fn accepted(
+        &self,
+        to: Recipient<'_>,
+        from: &Arc<Sender>,
+        header: &Header,
+        devices: &[DeviceId],
+        asks_again: bool,
+    ) {
+        let now_ms = self.clock.now_ms();
+        let mut shard = self.shard(to.account);
+        shard.books.opened(to.account, header.seq, now_ms);
+        if self.limit == 0 {
+            return;
+        }
+        let mut trail = Trail::new(shard.new_id(), header, now_ms);
+        trail.from = Some(Arc::clone(from));
+        trail.accepted(devices, asks_again);
+        shard.insert(to, trail, now_ms, self);
+    }
+
+    /// A message that had been accepted is not under way any more: it has reached its end, or waits in the mailbox.
+    pub(crate) fn settled(&self, account: AccountId, seq: Seq, how: Settled) {
+        let now_ms = self.clock.now_ms();
+        let mut shard = self.shard(account);
+        shard.books.closed(account, seq);
+        if let Some(trail) = shard.trail(account, seq) {
+            trail.settled(how, now_ms);
+        }
+    }
+
+    /// The mailbox has a message for these devices.
+    pub(crate) fn queued(&self, account: AccountId, seq: Seq, devices: &[DeviceId]) {
+        let now_ms = self.clock.now_ms();
+        if let Some(trail) = self.shard(account).trail(account, seq) {
+            devices.iter().for_each(|device| trail.queued(*device, now_ms));
+        }
+    }
+
+    /// A message is on its way to a device. One that is not known here has been accepted by another replica, or before a
+    /// restart.
+    pub(crate) fn handed(&self, to: &Sender, envelope: &Envelope, from_mailbox: bool) {
+        if self.limit == 0 {
+            return;
+        }
+        let (now_ms, header) = (self.clock.now_ms(), &envelope.header);
+        let mut shard = self.shard(to.account);
+        if shard.trail(to.account, header.seq).is_none() {
+            let recipient = Recipient { account: to.account, address: &to.address, provider: &to.provider };
+            let trail = Trail::new(shard.new_id(), header, now_ms);
+            shard.insert(recipient, trail, now_ms, self);
+        }
+        if let Some(trail) = shard.trail(to.account, header.seq) {
+            trail.handed(to.device, from_mailbox, now_ms);
+        }
+    }
+
+    /// A device has acknowledged a message.
+    pub(crate) fn acknowledged(&self, account: AccountId, seq: Seq, device: DeviceId) {
+        let now_ms = self.clock.now_ms();
+        if let Some(trail) = self.shard(account).trail(account, seq) {
+            trail.ended(device, What::Acknowledged(bit(device).0), now_ms);
+        }
+    }
+
+    /// A device has been removed: what waited for it is erased.
+    pub(crate) fn removed(&self, account: AccountId, device: DeviceId) {
+        let now_ms = self.clock.now_ms();
+        for trail in self.shard(account).of(account) {
+            trail.ended(device, What::Removed(bit(device).0), now_ms);
+        }
+    }
+
+    /// An account has left: what waited for it is erased.
+    pub(crate) fn withdrawn(&self, account: AccountId) {
+        let now_ms = self.clock.now_ms();
+        for trail in self.shard(account).of(account) {
+            trail.ended_for_all(What::Withdrawn, now_ms);
+        }
+    }
+
+    /// This replica does not own the account any more: what becomes of what waits is not known here.
+    pub(crate) fn left_to_others(&self, account: AccountId) {
+        let now_ms = self.clock.now_ms();
+        for trail in self.shard(account).of(account) {
+            trail.ended_for_all(What::Elsewhere, now_ms);
+        }
+    }
+
+    /// The provider is asked to wake a device, for whatever waits for it.
+    pub(crate) fn push_sent(&self, account: AccountId, device: DeviceId) {
+        self.pushing(account, device, What::PushSent(bit(device).0));
+    }
+
+    /// It has answered, or not.
+    pub(crate) fn push_answered(&self, account: AccountId, device: DeviceId, result: &'static str) {
+        self.pushing(account, device, What::PushAnswered(bit(device).0, result));
+    }
+
+    fn pushing(&self, account: AccountId, device: DeviceId, what: What) {
+        let now_ms = self.clock.now_ms();
+        for trail in self.shard(account).of(account).rev().take(PUSHED_FOR) {
+            trail.pushed(device, what, now_ms);
+        }
+    }
+
+    /// A message has been refused.
+    pub(crate) fn refused(&self, from: &Arc<Sender>, message: MessageId, why: &Rejection) {
+        if self.limit == 0 {
+            return;
+        }
+        let (now_ms, limit) = (self.clock.now_ms(), self.limit.div_ceil(REFUSED_PART));
+        // By sender: of whom it was for, nothing is known that may be told.
+        let mut shard = self.shard(from.account);
+        while shard.refused.len() >= limit {
+            shard.refused.pop_front();
+        }
+        let (id, why) = (shard.new_id(), Outcome::Rejected(why.clone()).name());
+        shard.refused.push_back(Refused { id, message, from: Arc::clone(from), why, at_ms: now_ms });
+    }
+
+    /// Marks what has expired, and forgets what is older than it is to be kept.
+    pub(crate) fn tidy(&self) {
+        let now_ms = self.clock.now_ms();
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            shard.forget_old(now_ms, self.keep_ms);
+            for trail in shard.accounts.values_mut().flat_map(|account| &mut account.trails) {
+                trail.expire(now_ms);
+            }
+        }
+    }
+
+    /// Messages that were accepted and have neither reached an end nor a mailbox, for longer than anything may take.
+    pub(crate) fn unaccounted(&self) -> u64 {
+        let now_ms = self.clock.now_ms();
+        self.shards.iter().map(|shard| lock(shard).books.unaccounted(now_ms)).sum()
+    }
+
+    /// Messages that were accepted and are not settled yet.
+    pub(crate) fn under_way(&self) -> u64 {
+        self.shards.iter().map(|shard| lock(shard).books.under_way()).sum()
+    }
+
+    fn shard(&self, account: AccountId) -> MutexGuard<'_, Shard> {
+        let hash = self.hasher.hash_one(account);
+        lock(&self.shards[usize::try_from(hash % SHARDS as u64).unwrap_or(0)])
+    }
+}
+
+/// Of the messages that wait for a device, a webhook is noted at so many of the last.
+const PUSHED_FOR: usize = 64;
+
+impl Shard {
+    fn new_id(&mut self) -> TraceId {
+        let mut bytes = [0; 16];
+        self.random.fill_bytes(&mut bytes);
+        TraceId::from_bytes(bytes)
+    }
+
+    fn insert(&mut self, to: Recipient<'_>, trail: Trail, now_ms: u64, bounds: &Trails) {
+        self.forget_old(now_ms, bounds.keep_ms);
+        while self.order.len() >= bounds.limit {
+            self.forget_first();
+        }
+        let seq = trail.seq;
+        let account = self.accounts.entry(to.account).or_insert_with(|| Account {
+            address: to.address.clone(),
+            provider: to.provider.clone(),
+            trails: VecDeque::new(),
+        });
+        match account.trails.binary_search_by_key(&seq, |trail| trail.seq) {
+            // After a fault the same place may be given twice: the earlier message was not accepted for good.
+            Ok(at) => *account.trails[at] = trail,
+            Err(at) => {
+                account.trails.insert(at, Box::new(trail));
+                self.order.push_back((to.account, seq, now_ms));
+            }
+        }
+    }
+
+    fn forget_old(&mut self, now_ms: u64, keep_ms: u64) {
+        while self.order.front().is_some_and(|(_, _, at_ms)| at_ms.saturating_add(keep_ms) < now_ms) {
+            self.forget_first();
+        }
+        while self.refused.front().is_some_and(|refused| refused.at_ms.saturating_add(keep_ms) < now_ms) {
+            self.refused.pop_front();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        let Some((account, seq, _)) = self.order.pop_front() else { return };
+        let Some(of) = self.accounts.get_mut(&account) else { return };
+        if let Ok(at) = of.trails.binary_search_by_key(&seq, |trail| trail.seq) {
+            of.trails.remove(at);
+        }
+        if of.trails.is_empty() {
+            self.accounts.remove(&account);
+        }
+    }
+
+    fn trail(&mut self, account: AccountId, seq: Seq) -> Option<&mut Trail> {
+        let trails = &mut self.accounts.get_mut(&account)?.trails;
+        let at = trails.binary_search_by_key(&seq, |trail| trail.seq).ok()?;
+        trails.get_mut(at).map(|trail| &mut **trail)
+    }
+
+    fn of(&mut self, account: AccountId) -> impl DoubleEndedIterator<Item = &mut Box<Trail>> {
+        self.accounts.get_mut(&account).into_iter().flat_map(|account| &mut account.trails)
+    }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}

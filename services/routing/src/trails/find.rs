@@ -1,0 +1,166 @@
+//! What can be asked about trails, and by whom.
+
+use std::sync::Arc;
+
+use causeway_identity::{AccountId, Address, Domain, MessageId};
+
+use super::trail::{Refused, Side, Trail, What};
+use super::{Account, TraceId, Trails, lock};
+use crate::message::{Class, Sender, Seq};
+
+/// Which trails are wanted.
+#[derive(Debug, Clone)]
+pub(crate) enum Wanted {
+    Trace(TraceId),
+    /// As its sender's client has named it.
+    Message(MessageId),
+    /// Of messages from or to an account.
+    Address(Address),
+    Places(Vec<(AccountId, Seq)>),
+}
+
+/// A question.
+#[derive(Debug, Clone)]
+pub(crate) struct Query {
+    pub(crate) wanted: Wanted,
+    /// Nothing that began before, in Unix milliseconds.
+    pub(crate) since_ms: u64,
+    /// Only what this provider may see; `None`: everything.
+    pub(crate) provider: Option<Domain>,
+    pub(crate) limit: usize,
+}
+
+/// A trail as far as whoever asks may see it.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) id: TraceId,
+    /// `None`: it was refused.
+    pub(crate) place: Option<(AccountId, Seq)>,
+    /// This replica has accepted or refused it: the id is the one that others are told, too.
+    pub(crate) begun_here: bool,
+    pub(crate) class: Option<Class>,
+    pub(crate) began_ms: u64,
+    /// Of the sender, if that may be seen.
+    pub(crate) from: Option<(AccountId, u32)>,
+    /// Of the recipient, if that may be seen.
+    pub(crate) to: Option<AccountId>,
+    pub(crate) checkpoints: Vec<Part>,
+    pub(crate) left_out: u32,
+}
+
+/// A checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) at_ms: u64,
+    pub(crate) name: &'static str,
+    pub(crate) device: u32,
+    pub(crate) word: String,
+}
+
+impl Trails {
+    /// The trails that are wanted and may be seen, the newest first; and whether there are more. What may not be seen is
+    /// as if it were not there.
+    pub(crate) fn find(&self, query: &Query) -> (Vec<Found>, bool) {
+        let now_ms = self.clock.now_ms();
+        let since_ms = query.since_ms.max(now_ms.saturating_sub(self.keep_ms));
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            let shard = lock(shard);
+            for (id, account) in &shard.accounts {
+                for trail in account.trails.iter().filter(|trail| trail.began_ms() >= since_ms) {
+                    if query.wants(*id, account, trail) {
+                        found.extend(query.show(*id, account, trail));
+                    }
+                }
+            }
+            let refused = shard.refused.iter().filter(|refused| refused.at_ms >= since_ms);
+            found.extend(refused.filter_map(|refused| query.show_refused(refused)));
+        }
+        found.sort_by_key(|trail| std::cmp::Reverse(trail.began_ms));
+        let more = found.len() > query.limit;
+        found.truncate(query.limit);
+        (found, more)
+    }
+}
+
+impl Query {
+    fn wants(&self, id: AccountId, account: &Account, trail: &Trail) -> bool {
+        match &self.wanted {
+            Wanted::Trace(wanted) => trail.id == *wanted,
+            Wanted::Message(wanted) => trail.key.id == *wanted,
+            Wanted::Address(address) => {
+                let sends = trail.from.as_ref().is_some_and(|from| from.address == *address);
+                // Of whose messages somebody else is a part, only one's own side leads to it.
+                sends && self.sees_sender(trail) || account.address == *address && self.sees(&account.provider)
+            }
+            Wanted::Places(places) => places.contains(&(id, trail.seq)),
+        }
+    }
+
+    fn show(&self, id: AccountId, account: &Account, trail: &Trail) -> Option<Found> {
+        let (sender, recipient) = (self.sees_sender(trail), self.sees(&account.provider));
+        if !sender && !recipient {
+            return None;
+        }
+        let visible = |what: What| match what.side() {
+            Side::Sender => sender,
+            Side::Recipient => recipient,
+        };
+        let parts = trail.marks().filter(|(_, what)| visible(*what)).map(|(at_ms, what)| {
+            let (name, device, word) = what.words();
+            Part { at_ms, name, device, word }
+        });
+        Some(Found {
+            id: trail.id,
+            place: Some((id, trail.seq)),
+            begun_here: trail.from.is_some(),
+            class: Some(trail.class),
+            began_ms: trail.began_ms(),
+            from: sender.then_some((trail.key.account, trail.key.device.get())),
+            to: recipient.then_some(id),
+            checkpoints: parts.collect(),
+            left_out: if recipient { trail.left_out } else { 0 },
+        })
+    }
+
+    fn show_refused(&self, refused: &Refused) -> Option<Found> {
+        let Refused { id, message, from, why, at_ms } = refused;
+        let wanted = match &self.wanted {
+            Wanted::Trace(wanted) => id == wanted,
+            Wanted::Message(wanted) => message == wanted,
+            Wanted::Address(address) => from.address == *address,
+            Wanted::Places(_) => false,
+        };
+        if !wanted || !self.sees(&from.provider) {
+            return None;
+        }
+        let part = Part { at_ms: *at_ms, name: "refused", device: 0, word: (*why).to_owned() };
+        Some(Found {
+            id: *id,
+            place: None,
+            begun_here: true,
+            class: None,
+            began_ms: *at_ms,
+            from: Some((from.account, from.device.get())),
+            to: None,
+            checkpoints: vec![part],
+            left_out: 0,
+        })
+    }
+
+    fn sees(&self, provider: &Domain) -> bool {
+        self.provider.as_ref().is_none_or(|only| only == provider)
+    }
+
+    /// A sender of whom nothing is known is the operator's to see alone.
+    fn sees_sender(&self, trail: &Trail) -> bool {
+        match &trail.from {
+            Some(from) => self.sees(provider_of(from)),
+            None => self.provider.is_none(),
+        }
+    }
+}
+
+fn provider_of(sender: &Arc<Sender>) -> &Domain {
+    &sender.provider
+}

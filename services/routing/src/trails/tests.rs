@@ -1,0 +1,254 @@
+use causeway_runtime::clock::ManualClock;
+
+use super::*;
+use crate::message::{Enc, EncType, Inbox, Kind, MessageKey, Origin};
+
+const KEEP: Duration = Duration::from_secs(60);
+
+fn account(n: u8) -> AccountId {
+    AccountId::from_bytes([n; 16])
+}
+
+fn device(n: u32) -> DeviceId {
+    DeviceId::new(n).unwrap()
+}
+
+fn sender(n: u8, provider: &str) -> Arc<Sender> {
+    let provider: Domain = provider.parse().unwrap();
+    let address = Address::new(&format!("user{n}"), &provider).unwrap();
+    Arc::new(Sender { account: account(n), device: device(1), address, provider })
+}
+
+fn header(n: u8, seq: u64, expires_ms: u64) -> Header {
+    let from = sender(1, "birdy.example");
+    Header {
+        seq: Seq(seq),
+        key: MessageKey { account: from.account, device: from.device, id: MessageId::from_bytes([n; 16]) },
+        from: from.address.clone(),
+        class: Class::Chat,
+        ts_ms: 0,
+        expires_ms,
+        origin: Origin { provider: from.provider.clone(), kind: Kind::ThirdParty, inbox: Inbox::ThirdParty },
+        charge: None,
+        trace: None,
+    }
+}
+
+struct Rig {
+    clock: Arc<ManualClock>,
+    trails: Arc<Trails>,
+    from: Arc<Sender>,
+    to: Arc<Sender>,
+}
+
+impl Rig {
+    fn new(limit: usize) -> Self {
+        let clock = ManualClock::at_ms(1_000_000);
+        let trails = Trails::new(KEEP, limit, clock.clone());
+        Self { clock, trails, from: sender(1, "birdy.example"), to: sender(2, "home.example") }
+    }
+
+    fn accept(&self, header: &Header, devices: &[u32]) {
+        let devices: Vec<_> = devices.iter().map(|number| device(*number)).collect();
+        let to = Recipient { account: self.to.account, address: &self.to.address, provider: &self.to.provider };
+        self.trails.accepted(to, &self.from, header, &devices, false);
+    }
+
+    fn hand(&self, header: Header, number: u32, from_mailbox: bool) {
+        let enc = Enc { device: device(number), registration: 1, kind: EncType::Whisper, ciphertext: "x".into() };
+        let to = Sender { device: device(number), ..(*self.to).clone() };
+        self.trails.handed(&to, &Envelope { header: Arc::new(header), enc }, from_mailbox);
+    }
+
+    fn ask(&self, wanted: Wanted, provider: Option<&str>) -> Vec<Found> {
+        let provider = provider.map(|provider| provider.parse().unwrap());
+        self.trails.find(&Query { wanted, since_ms: 0, provider, limit: 100 }).0
+    }
+
+    fn names(&self, message: u8, provider: Option<&str>) -> Vec<String> {
+        let found = self.ask(Wanted::Message(MessageId::from_bytes([message; 16])), provider);
+        let parts = found.iter().flat_map(|found| &found.checkpoints);
+        parts.map(|part| format!("{} {} {}", part.name, part.device, part.word).trim_end().to_owned()).collect()
+    }
+}
+
+/// A message for two devices: one is here, the other is woken and comes later.
+fn one_way(rig: &Rig) {
+    let (to, seq) = (rig.to.account, Seq(7));
+    rig.accept(&header(1, 7, u64::MAX), &[1, 2]);
+    rig.hand(header(1, 7, u64::MAX), 1, false);
+    rig.trails.acknowledged(to, seq, device(1));
+    rig.clock.advance(Duration::from_millis(25));
+    rig.trails.queued(to, seq, &[device(2)]);
+    rig.trails.settled(to, seq, Settled::Waiting);
+    rig.trails.push_sent(to, device(2));
+    rig.trails.push_answered(to, device(2), "taken");
+    rig.trails.push_sent(to, device(1));
+    rig.clock.advance(Duration::from_secs(3));
+    rig.hand(header(1, 7, u64::MAX), 2, true);
+    rig.trails.acknowledged(to, seq, device(2));
+    rig.trails.acknowledged(to, seq, device(2));
+}
+
+#[test]
+fn the_operator_sees_each_checkpoint_once_and_each_provider_its_own_side() {
+    let rig = Rig::new(1_000);
+    one_way(&rig);
+    let of_recipient = [
+        "handed 1 live",
+        "acknowledged 1",
+        "queued 2",
+        "push-sent 2",
+        "push-answered 2 taken",
+        "handed 2 mailbox",
+        "acknowledged 2",
+    ];
+    let of_sender = ["accepted 0 for 2", "told 0 stored"];
+    let mut all = of_recipient.to_vec();
+    all.insert(0, of_sender[0]);
+    all.insert(4, of_sender[1]);
+    assert_eq!(rig.names(1, None), all);
+    assert_eq!(rig.names(1, Some("birdy.example")), of_sender);
+    assert_eq!(rig.names(1, Some("home.example")), of_recipient);
+    assert!(rig.names(1, Some("other.example")).is_empty());
+    assert_eq!(rig.trails.under_way(), 0);
+}
+
+#[test]
+fn what_is_anothers_is_as_if_it_were_not_there() {
+    let rig = Rig::new(1_000);
+    one_way(&rig);
+    let (from, to) = (rig.from.address.clone(), rig.to.address.clone());
+    let id = rig.ask(Wanted::Address(to.clone()), None)[0].id;
+    assert_ne!(id.as_bytes(), &[1; 16], "it is not the message's id");
+    for (wanted, home, birdy) in [
+        (Wanted::Trace(id), 1, 1),
+        (Wanted::Address(to), 1, 0),
+        (Wanted::Address(from), 0, 1),
+        (Wanted::Places(vec![(rig.to.account, Seq(7))]), 1, 1),
+        (Wanted::Address("nobody@home.example".parse().unwrap()), 0, 0),
+    ] {
+        assert_eq!(rig.ask(wanted.clone(), Some("other.example")).len(), 0);
+        let of_home = rig.ask(wanted.clone(), Some("home.example"));
+        let of_birdy = rig.ask(wanted, Some("birdy.example"));
+        assert_eq!((of_home.len(), of_birdy.len()), (home, birdy));
+        assert!(of_home.iter().all(|found| found.from.is_none() && found.to == Some(rig.to.account)));
+        assert!(of_birdy.iter().all(|found| found.from == Some((rig.from.account, 1)) && found.to.is_none()));
+    }
+}
+
+#[test]
+fn the_books_are_closed_by_settling_and_by_nothing_else() {
+    let rig = Rig::new(0);
+    for (seq, how) in [
+        (1, Settled::Acknowledged),
+        (2, Settled::Waiting),
+        (3, Settled::Dropped),
+        (4, Settled::Unanswered),
+        (5, Settled::Withdrawn),
+    ] {
+        rig.accept(&header(1, seq, u64::MAX), &[1]);
+        rig.trails.settled(rig.to.account, Seq(seq), how);
+    }
+    assert_eq!((rig.trails.under_way(), rig.names(1, None).len()), (0, 0));
+    rig.accept(&header(1, 6, u64::MAX), &[1]);
+    rig.trails.acknowledged(rig.to.account, Seq(6), device(1));
+    assert_eq!((rig.trails.under_way(), rig.trails.unaccounted()), (1, 0));
+    rig.clock.advance(Duration::from_secs(61));
+    rig.trails.tidy();
+    assert_eq!(rig.trails.unaccounted(), 1);
+    rig.trails.settled(rig.to.account, Seq(6), Settled::Acknowledged);
+    assert_eq!(rig.trails.unaccounted(), 0);
+}
+
+#[test]
+fn they_end_as_messages_do() {
+    let rig = Rig::new(1_000);
+    let to = rig.to.account;
+    let waits = |n: u8, expires_ms| {
+        rig.accept(&header(n, n.into(), expires_ms), &[1, 2]);
+        rig.trails.queued(to, Seq(n.into()), &[device(1), device(2)]);
+        rig.trails.settled(to, Seq(n.into()), Settled::Waiting);
+    };
+    let ends = |n: u8| rig.names(n, None)[4..].to_vec();
+    waits(1, 1_000_500);
+    rig.trails.acknowledged(to, Seq(1), device(2));
+    rig.clock.advance(Duration::from_secs(1));
+    rig.trails.tidy();
+    rig.trails.tidy();
+    assert_eq!(ends(1), ["acknowledged 2", "expired 1"]);
+    waits(2, u64::MAX);
+    rig.trails.removed(to, device(1));
+    rig.trails.withdrawn(to);
+    rig.trails.left_to_others(to);
+    assert_eq!(ends(2), ["device-removed 1", "withdrawn 0"]);
+    waits(3, u64::MAX);
+    rig.trails.left_to_others(to);
+    assert_eq!(ends(3), ["elsewhere 0"]);
+    rig.accept(&header(4, 4, 0), &[1, 2]);
+    rig.trails.settled(to, Seq(4), Settled::Dropped);
+    assert_eq!(rig.names(4, None), ["accepted 0 for 2", "dropped 1", "dropped 2", "told 0 dropped"]);
+    rig.trails.refused(&rig.from, MessageId::from_bytes([5; 16]), &Rejection::NotAvailable);
+    assert_eq!(rig.names(5, Some("birdy.example")), ["refused 0 rejected-not-available"]);
+    assert!(rig.names(5, Some("home.example")).is_empty());
+}
+
+#[test]
+fn what_another_replica_has_accepted_goes_on_here_for_its_recipient_alone() {
+    let rig = Rig::new(1_000);
+    rig.hand(header(1, 7, u64::MAX), 1, true);
+    rig.trails.acknowledged(rig.to.account, Seq(7), device(1));
+    assert_eq!(rig.names(1, None), ["handed 1 mailbox", "acknowledged 1"]);
+    assert!(!rig.ask(Wanted::Address(rig.to.address.clone()), None)[0].begun_here);
+    assert_eq!(rig.names(1, Some("home.example")).len(), 2);
+    assert!(rig.names(1, Some("birdy.example")).is_empty());
+}
+
+#[test]
+fn they_are_bounded_in_number_and_time_and_so_are_their_checkpoints() {
+    let rig = Rig::new(16 * 4);
+    for n in 1..=10 {
+        rig.accept(&header(n, n.into(), u64::MAX), &[1]);
+        rig.trails.refused(&rig.from, MessageId::from_bytes([n; 16]), &Rejection::TooLarge);
+    }
+    let known = |n| rig.names(n, None).len();
+    assert_eq!((known(6), known(7), known(9), known(10)), (0, 1, 1, 2));
+    rig.trails.queued(rig.to.account, Seq(10), &[device(1)]);
+    for _ in 0..100 {
+        rig.trails.push_sent(rig.to.account, device(1));
+        rig.hand(header(10, 10, u64::MAX), 1, true);
+    }
+    let found = rig.ask(Wanted::Places(vec![(rig.to.account, Seq(10))]), None);
+    assert!(found[0].checkpoints.len() < 64 && found[0].left_out > 100);
+    rig.clock.advance(KEEP + Duration::from_millis(1));
+    assert_eq!(known(10), 0, "also before it is tidied up");
+    rig.trails.tidy();
+    assert!(rig.trails.shards.iter().all(|shard| {
+        let shard = lock(shard);
+        shard.accounts.is_empty() && shard.order.is_empty() && shard.refused.is_empty()
+    }));
+}
+
+/// What a message costs: `cargo nextest run -p causeway-routing --run-ignored only what_a_trail_costs --no-capture`.
+#[test]
+#[ignore = "a measurement"]
+fn what_a_trail_costs() {
+    let rig = Rig::new(20_000);
+    let clock = Arc::new(causeway_runtime::clock::SystemClock);
+    let trails = Trails::new(KEEP, 20_000, clock);
+    let rounds = 200_000;
+    let since = tokio::time::Instant::now();
+    for n in 0..rounds {
+        let mut to = (*rig.to).clone();
+        to.account = AccountId::from_bytes([u8::try_from(n % 256).unwrap(); 16]);
+        let header = Arc::new(header(1, n, u64::MAX));
+        let recipient = Recipient { account: to.account, address: &to.address, provider: &to.provider };
+        trails.accepted(recipient, &rig.from, &header, &[device(1)], false);
+        let enc = Enc { device: device(1), registration: 1, kind: EncType::Whisper, ciphertext: Default::default() };
+        trails.handed(&to, &Envelope { header, enc }, false);
+        trails.acknowledged(to.account, Seq(n), device(1));
+        trails.settled(to.account, Seq(n), Settled::Acknowledged);
+    }
+    let each = since.elapsed().as_nanos() / u128::from(rounds);
+    println!("{each} ns a message with three checkpoints, {} bytes a trail", size_of::<Trail>());
+}
