@@ -49,6 +49,9 @@ enum Command {
     MediaRelay(Common),
     /// Read and check the configuration, then leave.
     CheckConfig(Checked),
+    /// Run once, before the first start, after the directory's database was restored from a backup or moved
+    /// (docs/backups.md): one-time prekeys that may have been handed out are given up.
+    AfterRestore(Restored),
     /// Print what can be set, in Markdown: every field, its default, range and meaning.
     ConfigReference,
 }
@@ -74,6 +77,16 @@ struct Checked {
     service: Option<Role>,
 }
 
+/// What `after-restore` takes.
+#[derive(Debug, Clone, Args)]
+struct Restored {
+    #[command(flatten)]
+    common: Common,
+    /// The database is as it was last, and has only been moved: one-time prekeys stay.
+    #[arg(long)]
+    nothing_lost: bool,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let (common, role) = match &arguments.command {
@@ -83,6 +96,7 @@ fn main() -> ExitCode {
         Command::KeyDirectory(common) => (common, Some(Role::KeyDirectory)),
         Command::MediaRelay(common) => (common, Some(Role::MediaRelay)),
         Command::CheckConfig(checked) => (&checked.common, checked.service),
+        Command::AfterRestore(restored) => (&restored.common, Some(Role::KeyDirectory)),
         Command::ConfigReference => return print_reference(),
     };
     if let Err(error) = refuse_planted_bugs() {
@@ -99,6 +113,12 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, 1),
     };
+    if let Command::AfterRestore(restored) = &arguments.command {
+        return match runtime.block_on(Box::pin(after_restore(&config, restored.nothing_lost))) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(&sentence::of(error.as_ref()), 1),
+        };
+    }
     let telemetry = match start_telemetry(&runtime, role, &config) {
         Ok(telemetry) => telemetry,
         Err(error) => return complain(&error, EXIT_CONFIG),
@@ -112,7 +132,7 @@ fn main() -> ExitCode {
             Command::KeyDirectory(_) => Box::pin(single::key_directory(config)).await,
             Command::MediaRelay(_) => Box::pin(single::media_relay(config)).await,
             // They have left before.
-            Command::CheckConfig(_) | Command::ConfigReference => Ok(Ended::Clean),
+            Command::CheckConfig(_) | Command::AfterRestore(_) | Command::ConfigReference => Ok(Ended::Clean),
         }
     });
     telemetry.finish();
@@ -122,6 +142,17 @@ fn main() -> ExitCode {
         Ok(Ended::Failed) => complain(&"a part failed; the log above says which", 1),
         Err(error) => complain(&sentence::of(error.as_ref()), 1),
     }
+}
+
+async fn after_restore(config: &Config, nothing_lost: bool) -> anyhow::Result<()> {
+    let given_up = causeway_key_directory::after_restore(&config.directory, nothing_lost).await?.prekeys;
+    let mut out = std::io::stdout();
+    if nothing_lost {
+        writeln!(out, "the directory is at home here from now on; nothing was given up")?;
+    } else {
+        writeln!(out, "given up: {given_up} one-time prekeys; devices publish new ones at their next login")?;
+    }
+    Ok(())
 }
 
 /// Before anything is built, so that it is counted.
