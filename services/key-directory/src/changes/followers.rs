@@ -13,6 +13,11 @@
 //! nothing to a follower without pings. It counts by the time of day as well: a machine that was suspended may not have
 //! counted the time in between.
 
+mod following;
+mod state;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,7 +28,12 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::following::{Ear, Following, Next};
+use self::state::{Follower, State};
 use super::Change;
+
+/// A lease may arrive this much later than it was made.
+pub(crate) const TRANSIT: Duration = Duration::from_secs(1);
 
 /// Why a follower's stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

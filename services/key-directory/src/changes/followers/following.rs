@@ -6,11 +6,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{Cut, Shared, Warrant};
+use super::{Cut, Shared, TRANSIT, Warrant};
 use crate::changes::Change;
-
-/// A lease may arrive this much later than it was made.
-pub(crate) const TRANSIT: Duration = Duration::from_secs(1);
 
 /// The next message of a follower's stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,9 +22,9 @@ pub(crate) enum Next {
 
 /// One follower's end. Dropping it is its leaving; it may trust its cache until its lease has passed.
 pub(crate) struct Following {
-    id: u64,
-    wake: Arc<Notify>,
-    shared: Arc<Shared>,
+    pub(super) id: u64,
+    pub(super) wake: Arc<Notify>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Following {

@@ -9,42 +9,45 @@ use tokio::time::Instant;
 use super::{Cut, Warrant};
 use crate::changes::Change;
 
-struct State {
-    warrant: Warrant,
-    last_number: u64,
-    last_follower: u64,
-    followers: HashMap<u64, Follower>,
+/// Of all of them.
+pub(super) struct State {
+    pub(super) warrant: Warrant,
+    pub(super) last_number: u64,
+    pub(super) last_follower: u64,
+    pub(super) followers: HashMap<u64, Follower>,
 }
 
-struct Follower {
+/// One of them, or one that was cut off and may still trust its cache.
+pub(super) struct Follower {
     /// Published and not acknowledged, in order.
-    pending: VecDeque<Pending>,
+    pub(super) pending: VecDeque<Pending>,
     /// It acts on nothing from before this change or an earlier one.
-    settled: u64,
+    pub(super) settled: u64,
     /// Changes up to this one have been sent.
-    sent: u64,
+    pub(super) sent: u64,
     /// When it may no longer trust its cache, if it hears nothing more.
-    trusts_until: Instant,
-    next_lease: Instant,
+    pub(super) trusts_until: Instant,
+    pub(super) next_lease: Instant,
     /// The greatest ping, and when it came in.
-    ping: Option<(u64, Instant)>,
-    cut: Option<Cut>,
-    wake: Arc<Notify>,
+    pub(super) ping: Option<(u64, Instant)>,
+    pub(super) cut: Option<Cut>,
+    pub(super) wake: Arc<Notify>,
 }
 
-struct Pending {
-    number: u64,
-    since: Instant,
-    change: Change,
+/// A change that is to be acknowledged.
+pub(super) struct Pending {
+    pub(super) number: u64,
+    pub(super) since: Instant,
+    pub(super) change: Change,
 }
 
 impl State {
     /// Those that were cut off matter only until they stop trusting their caches.
-    fn forget_harmless(&mut self, now: Instant) {
+    pub(super) fn forget_harmless(&mut self, now: Instant) {
         self.followers.retain(|_, follower| follower.cut.is_none() || follower.trusts_until > now);
     }
 
-    fn publish(&mut self, number: u64, change: &Change, now: Instant, queue: usize) {
+    pub(super) fn publish(&mut self, number: u64, change: &Change, now: Instant, queue: usize) {
         self.forget_harmless(now);
         for follower in self.followers.values_mut().filter(|follower| follower.cut.is_none()) {
             if follower.pending.len() >= queue {
@@ -57,7 +60,7 @@ impl State {
         self.last_number = number;
     }
 
-    fn cut_all(&mut self, why: Cut) {
+    pub(super) fn cut_all(&mut self, why: Cut) {
         for follower in self.followers.values_mut() {
             follower.cut.get_or_insert(why);
             follower.wake.notify_one();
@@ -67,12 +70,12 @@ impl State {
 
 impl Follower {
     /// The first change that was not sent.
-    fn unsent(&self) -> Option<&Pending> {
+    pub(super) fn unsent(&self) -> Option<&Pending> {
         self.pending.get(self.pending.partition_point(|pending| pending.number <= self.sent))
     }
 
     /// Nothing is waited for up to the change before the first unacknowledged one, or up to the last one.
-    fn settle(&mut self, last_number: u64) {
+    pub(super) fn settle(&mut self, last_number: u64) {
         if self.cut.is_none() {
             self.settled = self.pending.front().map_or(last_number, |first| first.number - 1);
         }

@@ -1,3 +1,5 @@
+//! Who is told what, and who is waited for, by a clock that the test moves.
+
 use causeway_runtime::clock::ManualClock;
 use futures::FutureExt as _;
 
