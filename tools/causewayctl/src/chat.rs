@@ -24,6 +24,7 @@ use tokio::time::{Instant, timeout};
 use self::files::Files;
 use self::line::Line;
 use self::profile::Profile;
+pub(crate) use self::show::clean;
 
 /// Lines read ahead of what is sent.
 const READ_AHEAD: usize = 64;
@@ -262,11 +263,11 @@ impl Chat {
                 show::content(&sent.content)
             )),
             EventKind::Undecryptable(waiting) => {
-                let from = show::clean(&waiting.from.to_string());
+                let from = clean(&waiting.from.to_string());
                 self.print(&format!("a message of {from} waits for its keys; it was asked for again"))
             }
             EventKind::IdentityChanged(change) => {
-                let whose = show::clean(change.address.as_str());
+                let whose = clean(change.address.as_str());
                 self.print(&format!(
                     "NOTE: the keys of {whose} have changed; make sure that it is still the same person"
                 ))

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use causeway_proto::directory::v1::providers_client::ProvidersClient;
+use causeway_proto::directory::v1::traces_client::TracesClient;
 use causeway_runtime::clock::SystemClock;
 use causeway_runtime::grpc::Transport;
 use causeway_runtime::tls::{Role, Tls, TlsConfig};
@@ -27,6 +28,28 @@ pub(crate) struct OperatorArguments {
     operator_token_file: PathBuf,
     #[command(flatten)]
     tls: TlsArguments,
+}
+
+/// The same, where the operator API may be left out.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OptionalOperator {
+    /// Address of the operator API, which tells how providers' keys are; asked only with --operator-token-file.
+    #[arg(long, env = "CAUSEWAY_OPERATOR", default_value = "http://127.0.0.1:7444", value_name = "URL")]
+    operator: String,
+    /// File with the operator token.
+    #[arg(long, env = "CAUSEWAY_OPERATOR_TOKEN_FILE", value_name = "FILE")]
+    operator_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsArguments,
+}
+
+impl OptionalOperator {
+    /// Connects if there is a token.
+    pub(crate) async fn connect(self) -> anyhow::Result<Option<Operator>> {
+        let Self { operator, operator_token_file, tls } = self;
+        let Some(operator_token_file) = operator_token_file else { return Ok(None) };
+        Operator::connect(OperatorArguments { operator, operator_token_file, tls }).await.map(Some)
+    }
 }
 
 /// What an operator API with https needs beside the token: a certificate with the role operator-tool.
@@ -62,6 +85,7 @@ impl TlsArguments {
 /// An open connection.
 pub(crate) struct Operator {
     client: ProvidersClient<Channel>,
+    channel: Channel,
     bearer: MetadataValue<Ascii>,
     address: String,
 }
@@ -92,11 +116,15 @@ impl Operator {
         } else {
             in_plain_text(&address).await?
         };
-        Ok(Self { client: ProvidersClient::new(channel), bearer, address })
+        Ok(Self { client: ProvidersClient::new(channel.clone()), channel, bearer, address })
     }
 
     pub(crate) fn client(&mut self) -> &mut ProvidersClient<Channel> {
         &mut self.client
+    }
+
+    pub(crate) fn traces(&self) -> TracesClient<Channel> {
+        TracesClient::new(self.channel.clone())
     }
 
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {

@@ -13,6 +13,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::operator::{Operator, OperatorArguments};
 
 const PAGE: u32 = 100;
+/// More are not listed: whoever answers may not be what it seems.
+const MAX_PROVIDERS: usize = 100_000;
 
 /// What to do, and where.
 #[derive(Debug, Args)]
@@ -140,21 +142,28 @@ async fn set_status(
 }
 
 async fn list(operator: &mut Operator) -> anyhow::Result<()> {
-    let mut after = String::new();
-    loop {
+    all(operator).await?.iter().try_for_each(print)
+}
+
+/// All that are registered.
+pub(crate) async fn all(operator: &mut Operator) -> anyhow::Result<Vec<Provider>> {
+    let (mut all, mut after) = (Vec::new(), String::new());
+    while all.len() < MAX_PROVIDERS {
         let request = operator.request(ListProviders { after: after.clone(), limit: PAGE });
         let page = match operator.client().list(request).await {
             Ok(page) => page.into_inner().providers,
             Err(status) => return Err(operator.explain(&status)),
         };
-        for provider in &page {
-            print(provider)?;
-        }
         match page.last().and_then(|last| last.settings.as_ref()) {
             Some(last) if page.len() == PAGE as usize => after.clone_from(&last.domain),
-            _ => return Ok(()),
+            _ => {
+                all.extend(page);
+                return Ok(all);
+            }
         }
+        all.extend(page);
     }
+    Ok(all)
 }
 
 /// One line a provider: domain, kind, status, number of keys, and what is wrong with them if anything is.
