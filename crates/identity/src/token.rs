@@ -16,6 +16,7 @@ mod compact;
 mod json;
 mod keys;
 mod roca;
+pub mod traces;
 
 #[cfg(test)]
 mod attacks;
@@ -208,21 +209,25 @@ pub fn verify(token: &str, keys: &KeySet, expected: &Expected<'_>) -> Result<Ver
     compact.verified(keys)?;
     // From here on `payload` is what the provider signed.
     let claims = Claims::read(&payload, expected.provider)?;
-    claims.check_time(expected.now)?;
+    claims.times.check_time(expected.now)?;
     check_audience(&payload, expected.audience)?;
     check_binding(&payload, expected.noise_key)?;
     Ok(Verified {
         address: claims.address,
         jti: claims.jti,
         noise_key: expected.noise_key,
-        issued_s: claims.iat,
-        expires_s: claims.exp,
+        issued_s: claims.times.iat,
+        expires_s: claims.times.exp,
     })
 }
 
 fn parse(token: &str) -> Result<(Compact<'_>, Object), TokenError> {
+    parse_as(token, &TYPES)
+}
+
+fn parse_as<'t>(token: &'t str, types: &[&str]) -> Result<(Compact<'t>, Object), TokenError> {
     let compact = Compact::parse(token)?;
-    if !compact.typ().is_some_and(|typ| TYPES.contains(&typ)) {
+    if !compact.typ().is_some_and(|typ| types.contains(&typ)) {
         return Err(TokenError::Malformed);
     }
     let payload = Json::object(compact.unverified()).ok_or(TokenError::Malformed)?;
@@ -236,30 +241,41 @@ fn issuer(payload: &Object) -> Result<&str, TokenError> {
 struct Claims {
     address: Address,
     jti: String,
-    iat: u64,
-    exp: u64,
-    nbf: Option<u64>,
+    times: Times,
 }
 
 impl Claims {
     fn read(payload: &Object, provider: &Domain) -> Result<Self, TokenError> {
         let text = |name: &str| payload.get(name).and_then(Json::as_text).ok_or(TokenError::Malformed);
-        let time = |name: &str| match payload.get(name).and_then(Json::as_integer) {
-            Some(seconds) if seconds <= MAX_UNIX_SECONDS => Ok(seconds),
-            _ => Err(TokenError::Malformed),
-        };
         let address = Address::new(text("sub")?, provider).map_err(|_| TokenError::Malformed)?;
         let jti = text("jti")?.to_owned();
         if jti.is_empty() || jti.len() > MAX_JTI_BYTES {
             return Err(TokenError::Malformed);
         }
+        Ok(Self { address, jti, times: Times::read(payload, MAX_LIFETIME)? })
+    }
+}
+
+/// When a token is good.
+struct Times {
+    iat: u64,
+    exp: u64,
+    nbf: Option<u64>,
+}
+
+impl Times {
+    fn read(payload: &Object, longest: Duration) -> Result<Self, TokenError> {
+        let time = |name: &str| match payload.get(name).and_then(Json::as_integer) {
+            Some(seconds) if seconds <= MAX_UNIX_SECONDS => Ok(seconds),
+            _ => Err(TokenError::Malformed),
+        };
         let (iat, exp) = (time("iat")?, time("exp")?);
         let nbf = if payload.contains_key("nbf") { Some(time("nbf")?) } else { None };
         let lifetime = exp.checked_sub(iat).ok_or(TokenError::Malformed)?;
-        if lifetime == 0 || lifetime > MAX_LIFETIME.as_secs() {
+        if lifetime == 0 || lifetime > longest.as_secs() {
             return Err(TokenError::Malformed);
         }
-        Ok(Self { address, jti, iat, exp, nbf })
+        Ok(Self { iat, exp, nbf })
     }
 
     fn check_time(&self, now: SystemTime) -> Result<(), TokenError> {

@@ -30,7 +30,7 @@ use self::books::Books;
 pub(crate) use self::find::{Found, Query, Wanted};
 use self::trail::{Refused, Trail, What, bit};
 pub(crate) use self::trail::{Settled, TraceId};
-use crate::message::{Class, Envelope, Header, Outcome, Rejection, Sender, Seq};
+use crate::message::{Envelope, Header, Outcome, Rejection, Sender, Seq};
 
 /// Of one account at most this part of all trails is kept, so that no one's traffic pushes everybody else's out.
 const SHARDS: usize = 16;

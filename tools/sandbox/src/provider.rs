@@ -107,6 +107,15 @@ impl Provider {
         Ok(self.mint(user, noise_public, ttl).await?.token)
     }
 
+    /// A token that shows us the delivery traces of our own users, good for some minutes.
+    ///
+    /// # Errors
+    /// [`SandboxError::Crypto`], [`SandboxError::Secret`].
+    pub async fn trace_token(&self) -> Result<String, SandboxError> {
+        let Inner { base, audience, clock, keys, .. } = &*self.0;
+        tokens::for_traces(keys.read().await.newest()?, base, audience, clock.now())
+    }
+
     /// Signs with a new key from now on. The old keys stay in the key set if `keep_old`, so that tokens that are out
     /// stay good; else they are gone at once.
     ///

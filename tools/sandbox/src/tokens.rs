@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use causeway_identity::token::MAX_LIFETIME;
+use causeway_identity::token::{MAX_LIFETIME, traces};
 use causeway_identity::{Address, Domain, NoiseKey};
 use serde_json::{Value, json};
 
@@ -49,9 +49,25 @@ pub(crate) fn mint(key: &SigningKey, grant: &Grant<'_>) -> Result<Minted, Sandbo
         "jti": hex::encode(grant.id),
         "cnf": { "kid": URL_SAFE_NO_PAD.encode(noise_key.as_bytes()) },
     });
-    let signed = format!("{}.{}", encode(&header), encode(&claims));
+    Ok(Minted { token: sign(key, &header, &claims)?, expires_s })
+}
+
+/// A trace token, good for five minutes.
+pub(crate) fn for_traces(
+    key: &SigningKey,
+    issuer: &str,
+    audience: &str,
+    now: SystemTime,
+) -> Result<String, SandboxError> {
+    let iat = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let header = json!({ "typ": traces::TYPE, "alg": key.algorithm().name(), "kid": key.kid() });
+    sign(key, &header, &json!({ "iss": issuer, "aud": audience, "iat": iat, "exp": iat + 300 }))
+}
+
+fn sign(key: &SigningKey, header: &Value, claims: &Value) -> Result<String, SandboxError> {
+    let signed = format!("{}.{}", encode(header), encode(claims));
     let signature = URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes())?);
-    Ok(Minted { token: format!("{signed}.{signature}"), expires_s })
+    Ok(format!("{signed}.{signature}"))
 }
 
 /// The Noise key that a token of ours names, before anything of it is verified.

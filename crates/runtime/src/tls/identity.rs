@@ -21,13 +21,17 @@ pub enum Role {
     MediaRelay,
     /// An operator's tool.
     OperatorTool,
+    /// A proxy of the operator that lets providers ask for delivery traces of their own users.
+    ProviderGateway,
 }
 
 impl Role {
     /// All roles.
-    pub const ALL: [Self; 5] = [Self::Edge, Self::Routing, Self::KeyDirectory, Self::MediaRelay, Self::OperatorTool];
+    pub const ALL: [Self; 6] =
+        [Self::Edge, Self::Routing, Self::KeyDirectory, Self::MediaRelay, Self::OperatorTool, Self::ProviderGateway];
 
-    /// As in certificates: `edge`, `routing`, `key-directory`, `media-relay`, `operator-tool`.
+    /// As in certificates: `edge`, `routing`, `key-directory`, `media-relay`, `operator-tool`,
+    /// `provider-gateway`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Edge => "edge",
@@ -35,6 +39,7 @@ impl Role {
             Self::KeyDirectory => "key-directory",
             Self::MediaRelay => "media-relay",
             Self::OperatorTool => "operator-tool",
+            Self::ProviderGateway => "provider-gateway",
         }
     }
 
@@ -66,7 +71,7 @@ pub(super) enum IdentityError {
     NotOne(usize),
     #[error(
         "the certificate's URI name {0} is not spiffe://<trust domain>/<role> with one of the roles edge, routing, \
-         key-directory, media-relay and operator-tool"
+         key-directory, media-relay, operator-tool and provider-gateway"
     )]
     NoRole(String),
     #[error("the certificate is one of the trust domain {found}, and this deployment is {wanted}")]

@@ -3,14 +3,14 @@
 //! A new call of a `.proto` file needs a line here, or it is refused wherever services speak over TLS; a test compares the
 //! two.
 
-use super::Role::{self, Edge, KeyDirectory, OperatorTool, Routing};
+use super::Role::{self, Edge, KeyDirectory, OperatorTool, ProviderGateway, Routing};
 
 /// A gRPC service, its methods, and who calls them.
 type Calls = (&'static str, &'static [&'static str], &'static [Role]);
 
 const CALLS: &[Calls] = &[
     ("causeway.directory.v1.Providers", &["Register", "Update", "List", "SetStatus"], &[OperatorTool]),
-    ("causeway.directory.v1.Traces", &["Find"], &[OperatorTool]),
+    ("causeway.directory.v1.Traces", &["Find"], &[OperatorTool, ProviderGateway]),
     ("causeway.directory.v1.TokenKeys", &["Watch", "Refetch"], &[Edge]),
     (
         "causeway.directory.v1.Accounts",
@@ -111,6 +111,8 @@ mod tests {
             (Edge, "/causeway.routing.v1.Peers/Release", false),
             (KeyDirectory, "/causeway.routing.v1.Traces/Find", true),
             (OperatorTool, "/causeway.routing.v1.Traces/Find", false),
+            (ProviderGateway, "/causeway.directory.v1.Traces/Find", true),
+            (ProviderGateway, "/causeway.directory.v1.Providers/List", false),
             (OperatorTool, "/causeway.directory.v1.Providers/Register", true),
             (KeyDirectory, "/causeway.directory.v1.Providers/Register", false),
             (OperatorTool, "/causeway.directory.v1.Accounts/Login", false),

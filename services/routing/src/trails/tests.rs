@@ -1,7 +1,7 @@
 use causeway_runtime::clock::ManualClock;
 
 use super::*;
-use crate::message::{Enc, EncType, Inbox, Kind, MessageKey, Origin};
+use crate::message::{Class, Enc, EncType, Inbox, Kind, MessageKey, Origin};
 
 const KEEP: Duration = Duration::from_secs(60);
 
