@@ -28,7 +28,9 @@ earlier() { CAUSEWAY_EARLIER_BIN=$PWD/$(tools/earlier.sh) && export CAUSEWAY_EAR
 part "build of the earlier version" earlier
 part "deployment files" .tools/python/bin/python tools/policy/main.py "$CAUSEWAY_BIN"
 part "deployment files: what is wrong is found" .tools/python/bin/python -m unittest discover -q -s tools/policy
-part "deployment of docker-compose.yml, as processes" .tools/python/bin/python tools/policy/locally.py
+part "dashboards, alerts, runbooks" .tools/python/bin/python tools/observe/main.py check target/debug
+part "dashboards, alerts, runbooks: what is wrong is found" .tools/python/bin/python -m unittest discover -q -s tools/observe
+part "deployment of docker-compose.yml, as processes; its Prometheus asked" .tools/python/bin/python tools/policy/locally.py
 part "tests" cargo nextest run --locked --workspace --no-fail-fast
 # A build without bugs on purpose refuses to be asked for one.
 refuses_planted_bugs() {

@@ -65,11 +65,15 @@ def ask_all(prometheus, patience_s):
         time.sleep(0.5)
 
 
-def labels_are_there(prometheus):
-    """Yields a sentence for each label that an expression uses and no series of its metric has, though there are some."""
+def what_is_named_is_there(prometheus, known):
+    """Yields a sentence for each metric that is named and was told by nobody, though it should be there in any healthy deployment; and
+    for each label that an expression uses and no series of its metric has. Those on demand, the scenario `telemetry` provokes."""
     seen = set()
     for where, expression in main.expressions():
         for name, matchers in promql.read(expression)[0]:
+            if name not in seen and name in known and not known[name].on_demand and not asked(prometheus, f"last_over_time({name}[10m])"):
+                yield f"{where}: nobody has told {name}"
+            seen.add(name)
             for label in matchers:
                 if (name, label) in seen or label in inventory.TARGETS or name in inventory.ITS_OWN:
                     continue
@@ -83,7 +87,7 @@ def run(prometheus, patience_s=0.0, keep=None):
     """Asks, and tells; gives the number of problems."""
     try:
         answers, missing = ask_all(prometheus, patience_s)
-        wrong = list(labels_are_there(prometheus))
+        wrong = list(what_is_named_is_there(prometheus, inventory.load((main.ROOT / "docs/metrics.md").read_text())))
     except (Refused, urllib.error.URLError) as error:
         print(f"observe: {error}")
         return 1

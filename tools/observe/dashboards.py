@@ -122,6 +122,12 @@ HEALTHY = [
 
 LOSING = [
     stat(
+        "Messages without an end",
+        "sum(causeway_routing_messages_unaccounted)",
+        "Accepted more than a minute ago, and neither at an end nor in the mailbox. Must be 0.",
+        steps=BAD,
+    ),
+    stat(
         "Senders without an answer",
         share("causeway_edge_messages_total", 'outcome="unanswered"'),
         "Part of all messages whose session ended before there was an outcome. Their senders send them again.",
@@ -148,12 +154,6 @@ LOSING = [
         "Copies for devices that are away, of the whole store.",
     ),
     stat(
-        "The oldest of them",
-        "max(causeway_routing_mailbox_oldest_age_seconds)",
-        "Kept for at most routing.chat_expiry_ms.",
-        "s",
-    ),
-    stat(
         "Expired",
         "sum(increase(causeway_routing_mailbox_expired_total[1d]))",
         "Copies that nobody fetched in time, in a day.",
@@ -166,14 +166,14 @@ LOSING = [
         stacked=True,
     ),
     graph(
-        "In and out",
+        "Accepted and settled",
         [
-            (rate("causeway_routing_submissions_total"), "submitted"),
-            (rate("causeway_routing_outcomes_total"), "answered"),
-            (rate("causeway_routing_unanswered_total"), "nothing true to say"),
+            (rate("causeway_routing_messages_accepted_total"), "accepted"),
+            (rate("causeway_routing_messages_settled_total", "state"), "{{state}}"),
             (rate("causeway_edge_messages_again_total"), "submitted again"),
         ],
-        "What edges submit to routing is answered; the two lines are one. What is submitted again had met a routing that was lost.",
+        "Each accepted message is settled: acknowledged, waiting in the mailbox, dropped, its recipient gone, or unanswered, so that its "
+        "sender repeats it. What is submitted again had met a routing that was lost.",
         "mps",
     ),
     graph(
@@ -314,6 +314,8 @@ EDGE = {
             ("causeway_edge_pending_bytes{$i} / causeway_edge_pending_limit_bytes{$i}", "{{instance}} for outcomes"),
             ("causeway_edge_queued_bytes{$i} / causeway_edge_queued_limit_bytes{$i}", "{{instance}} for sockets"),
         ], "Part of the bound; when it is full, clients wait.", "percentunit", steps=((0.8, RED),)),
+        graph("Certificate that clients see ends in", [("causeway_edge_certificate_remaining_seconds{$i}", "{{instance}}")],
+              "All edges have the same.", "s"),
         graph("Who does not read", [(rate("causeway_edge_queues_full_total", "instance", "$i"), "{{instance}}")],
               "Sessions a second that were ended because they did not read.", "ops"),
     ],
@@ -333,6 +335,12 @@ ROUTING = {
               stacked=True),
         graph("Outcomes", [(rate("causeway_routing_outcomes_total", "outcome", "$i"), "{{outcome}}")], "What edges were told.",
               "mps", stacked=True),
+        graph("Accepted, and not settled yet", [
+            ("causeway_routing_messages_under_way{$i}", "{{instance}} under way"),
+            ("causeway_routing_messages_unaccounted{$i}", "{{instance}} for more than a minute"),
+        ], "The second must be 0."),
+        graph("Settled", [(rate("causeway_routing_messages_settled_total", "state", "$i"), "{{state}}")],
+              "`waiting`: in the mailbox. `unanswered`: its sender repeats it.", "mps", stacked=True),
         graph("Devices of a message", [
             (quantile(0.5, "causeway_routing_fan_out", where="$i"), "half"),
             (quantile(0.99, "causeway_routing_fan_out", where="$i"), "99 %"),
@@ -361,8 +369,8 @@ ROUTING = {
               "Operations. Kubernetes scales by this."),
         graph("Not done", [(rate("causeway_routing_mailbox_errors_total", "reason", "$i"), "{{reason}}")],
               "Operations a second that the store did not do.", "ops"),
-        graph("Expired", [(rate("causeway_routing_mailbox_expired_total", where="$i"), "copies")],
-              "That nobody fetched in time, a second.", "mps"),
+        graph("Leaving", [(rate("causeway_routing_mailbox_ended_total", "end", "$i"), "{{end}}")],
+              "Copies a second. `expired`: nobody fetched them in time.", "mps", stacked=True),
         graph("Memory for messages", [("causeway_routing_memory_bytes{$i} / causeway_routing_memory_limit_bytes{$i}", "{{instance}}")],
               "Part of the bound; when it is full, edges wait.", "percentunit", steps=((0.8, RED),)),
     ],
@@ -384,7 +392,7 @@ ROUTING = {
     ],
     "Push": [
         graph("Webhooks", [(rate("causeway_routing_webhooks_total", "result", "$i"), "{{result}}")],
-              "`failed`: not taken in the end. `no-room`: too many under way, none was sent.", "ops", stacked=True),
+              "`failed`: an attempt that is made again. `no-room`: more devices are to be woken than routing.push_queue.", "ops", stacked=True),
         graph("Time until the provider answers", [
             (quantile(0.95, "causeway_routing_webhook_duration_seconds", "result", "$i"), "{{result}}"),
         ], "95 % are quicker.", "s", quiet=True),

@@ -46,7 +46,7 @@ def alerts():
 def runbook_blocks(kind):
     """Yields file and text of each block of this kind in the runbooks."""
     for file in sorted(RUNBOOKS.glob("*.md")):
-        for block in re.findall(rf"^```{kind}\n(.*?)^```", file.read_text(), re.MULTILINE | re.DOTALL):
+        for block in re.findall(rf"^ *```{kind}\n(.*?)^ *```", file.read_text(), re.MULTILINE | re.DOTALL):
             yield file, block
 
 
@@ -145,6 +145,10 @@ def commands(binaries):
     compose = set(yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"])
     kinds = {"deployment/edge", "deployment/key-directory", "deployment/media-relay", "statefulset/routing"}
     asked = {}
+    # What is named within a line, too.
+    for file in sorted(RUNBOOKS.glob("*.md")):
+        for words in map(str.split, re.findall(r"`(causeway(?:ctl)? [a-z][^`\n]*)`", file.read_text())):
+            yield from _accepted(file.name, words, binaries, asked)
     for file, block in runbook_blocks("sh"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)

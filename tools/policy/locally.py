@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -273,7 +274,10 @@ class Deployment:
         listen = f"--web.listen-address={self.addresses[name]}:9090"
         command = ["prometheus", f"--config.file={file}", f"--storage.tsdb.path={data}", listen, *options]
         self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log)
-        self._wait(name, lambda: _answers(f"http://{self.addresses[name]}:9090/-/ready"))
+        # Counters are to be seen before the story moves them.
+        targets = sum(1 for other in self.services.values() if other["image"].startswith(compose.OURS))
+        seen = urllib.parse.quote(f"count(up == 1) == {targets}")
+        self._wait(name, lambda: b'"value"' in _body(f"http://{self.addresses[name]}:9090/api/v1/query?query={seen}"))
 
     def _media(self):
         environment = self.services["media-relay-1"]["environment"]
@@ -291,6 +295,12 @@ def _answers(url, method="GET"):
     with contextlib.suppress(OSError):
         return urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=5).status == 200
     return False
+
+
+def _body(url):
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+        return answer.read()
+    return b""
 
 
 def _connects(address, port):
