@@ -45,7 +45,6 @@ pub(crate) async fn run(config: Config, data: &Path) -> anyhow::Result<Ended> {
         .await
         .with_context(|| taken("server.operator_listen", &config.server.operator_listen))?;
     let operator_address = operator.local_addr().context("operator listener")?;
-    let operator_router = directory.operator_router();
 
     let media = MediaRelay::build(config.media, Arc::clone(&clock)).await?;
     let media_channel = grpc::in_process(media.router(), &back);
@@ -55,6 +54,7 @@ pub(crate) async fn run(config: Config, data: &Path) -> anyhow::Result<Ended> {
     let routing_channel = grpc::in_process(routing.router(), &middle);
 
     let routing_replicas = Endpoints::fixed([("in-process".to_owned(), routing_channel)]);
+    let operator_router = directory.operator_router(routing_replicas.clone());
     let deps = EdgeDeps { directory: directory_channel, routing: routing_replicas, media: media_channel };
     let edge = Edge::build(config.edge, deps, clock).await?;
     let (edge_address, websocket_address) = (edge.local_addr(), edge.websocket_addr());

@@ -73,7 +73,8 @@ pub(crate) struct ServerConfig {
     /// Where services on their own find key-directory: `http://host:port` of each replica, or `dns+http://name:port` for all addresses of a name.
     /// Default `["http://127.0.0.1:7450"]`.
     pub(crate) directory_urls: Vec<String>,
-    /// Where an edge on its own finds routing: `http://host:port` of each replica, or `dns+http://name:port` for all addresses of a name.
+    /// Where an edge on its own finds routing, and a key-directory for delivery traces: `http://host:port` of each replica, or
+    /// `dns+http://name:port` for all addresses of a name.
     /// Default `["http://127.0.0.1:7451"]`.
     pub(crate) routing_urls: Vec<String>,
     /// Where an edge on its own finds media-relay: `http://host:port` of each replica, or `dns+http://name:port` for all addresses of a name.

@@ -10,7 +10,7 @@ use causeway_key_directory::KeyDirectory;
 use causeway_media_relay::MediaRelay;
 use causeway_routing::Routing;
 use causeway_runtime::clock::SystemClock;
-use causeway_runtime::grpc::{Router, Transport};
+use causeway_runtime::grpc::{Endpoints, Router, Transport};
 use causeway_runtime::lifecycle::{Ended, Lifecycle, stop_signal};
 use causeway_runtime::tls::Role;
 use tokio::net::TcpListener;
@@ -75,7 +75,15 @@ pub(crate) async fn key_directory(config: Config) -> anyhow::Result<Ended> {
     let ServerConfig { directory_listen, operator_listen, .. } = config.server;
     let directory = KeyDirectory::build(config.directory, Arc::new(SystemClock)).await?;
     listen(&life, &transport, "server.directory_listen", directory_listen, directory.internal_router()).await?;
-    listen(&life, &transport, "server.operator_listen", operator_listen, directory.operator_router()).await?;
+    let routing_urls = &config.server.routing_urls;
+    let routings = if config.server.tls.is_some() && *routing_urls == ServerConfig::default().routing_urls {
+        tracing::info!("there is no server.routing_urls: delivery traces cannot be shown here");
+        Endpoints::fixed([])
+    } else {
+        transport.discover(Role::Routing, routing_urls, &life).context("server.routing_urls")?
+    };
+    let operator_router = directory.operator_router(routings);
+    listen(&life, &transport, "server.operator_listen", operator_listen, operator_router).await?;
     life.spawn_vital("key-directory", directory.serve(life.clone()));
     life.health().ready();
     Ok(until_stopped(&life, stopped, config.server.shutdown_grace()).await)

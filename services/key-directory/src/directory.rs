@@ -12,10 +12,11 @@ use causeway_proto::directory::v1::prekeys_server::PrekeysServer;
 use causeway_proto::directory::v1::providers_server::ProvidersServer;
 use causeway_proto::directory::v1::records_server::RecordsServer;
 use causeway_proto::directory::v1::token_keys_server::TokenKeysServer;
+use causeway_proto::directory::v1::traces_server::TracesServer;
 use causeway_redis::{Holds, Redis, counters};
 use causeway_runtime::clock::SharedClock;
 use causeway_runtime::config::Check as _;
-use causeway_runtime::grpc::{self, Router};
+use causeway_runtime::grpc::{self, Endpoints, Router};
 use causeway_runtime::health::{Health, Part};
 use causeway_runtime::lifecycle::Lifecycle;
 use futures::FutureExt as _;
@@ -32,6 +33,7 @@ use crate::peers::{Peers, Task};
 use crate::rpc::{Complaints, Rpc};
 use crate::store::{PostgresLog, PostgresStore, SqliteStore, Store};
 use crate::token_keys::TokenKeys;
+use crate::traces::Traces;
 
 /// Batches of keys whose signatures are verified at the same time; each keeps one core busy for some milliseconds.
 const VERIFICATIONS: usize = 4;
@@ -127,9 +129,13 @@ impl KeyDirectory {
             .add_service(RecordsServer::new(rpc))
     }
 
-    /// The calls of operators, behind the operator token.
-    pub fn operator_router(&self) -> Router {
-        grpc::server().add_service(ProvidersServer::with_interceptor(self.rpc(), self.operator.clone()))
+    /// The calls of operators, behind the operator token; delivery traces also for providers. `routings` are all replicas of
+    /// routing, which are asked for these.
+    pub fn operator_router(&self, routings: Endpoints) -> Router {
+        let traces = Traces::new(Arc::clone(&self.directory), self.operator.clone(), routings);
+        grpc::server()
+            .add_service(ProvidersServer::with_interceptor(self.rpc(), self.operator.clone()))
+            .add_service(TracesServer::new(traces))
     }
 
     fn rpc(&self) -> Rpc {

@@ -31,6 +31,7 @@ pub mod store;
 #[cfg(test)]
 mod testing;
 mod token_keys;
+mod traces;
 
 pub use after_restore::{GivenUp, after_restore};
 pub use config::{DirectoryConfig, StoreKind};

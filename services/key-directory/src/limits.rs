@@ -38,6 +38,7 @@ pub(crate) struct Limits {
     claim_target: Limiter<AccountId>,
     misses: Limiter<Address>,
     misses_provider: Limiter<()>,
+    traces: Limiter<()>,
 }
 
 /// Too much; the time after which it may work again.
@@ -82,7 +83,13 @@ impl Limits {
                 config.miss_provider_burst,
                 config.miss_provider_interval_ms,
             ),
+            traces: Limiter::new(TRACES_BURST, TRACES_INTERVAL_MS, 1),
         }
+    }
+
+    /// One question of a provider about delivery traces.
+    pub(crate) fn trace(&self, provider: ProviderId) -> Result<(), TooFast> {
+        self.traces.take(provider, ())
     }
 
     /// What key-directories tell each other.
@@ -161,6 +168,11 @@ impl Limits {
         self.misses_provider.give_back(from.provider.id, &());
     }
 }
+
+/// Questions about delivery traces that a provider may ask at once, and then one in each interval: each looks through all
+/// that the replicas of routing keep.
+const TRACES_BURST: u32 = 20;
+const TRACES_INTERVAL_MS: u64 = 1_000;
 
 /// Counts one of a provider's and one of an address's, or none of either.
 fn take_of_both(

@@ -36,7 +36,8 @@ impl OperatorGuard {
         Ok(Self { expected: Arc::new(digest(&SHA256, token)) })
     }
 
-    fn allows(&self, header: &str) -> bool {
+    /// True for `Bearer <the operator token>`.
+    pub(crate) fn allows(&self, header: &str) -> bool {
         let Some((scheme, token)) = header.split_once(' ') else { return false };
         let given = digest(&SHA256, token.as_bytes());
         scheme.eq_ignore_ascii_case("bearer")

@@ -204,6 +204,13 @@ impl TokenKeys {
         self.lock().providers.get(&provider).map(|entry| self.view(entry))
     }
 
+    /// The provider with this issuer and what is known of its keys.
+    pub(crate) fn of_issuer(&self, issuer: &str) -> Option<KeysOfProvider> {
+        let state = self.lock();
+        let entry = state.providers.values().find(|entry| entry.provider.settings.issuer == issuer)?;
+        Some(self.view(entry))
+    }
+
     /// Everything that changed after `version`, and the version that this is.
     pub(crate) fn since(&self, version: u64) -> (u64, Vec<KeysOfProvider>) {
         let state = self.lock();

@@ -4,6 +4,7 @@ mod burst;
 mod command_lines;
 mod consent;
 mod conversation;
+mod delivery_trace;
 mod dependency_rules;
 mod devices;
 mod encodings;

@@ -14,6 +14,7 @@ mod provider;
 mod screen;
 mod status;
 mod top;
+mod trace;
 mod view;
 
 use std::io::Write as _;
@@ -43,6 +44,8 @@ enum Command {
     Status(status::StatusArguments),
     /// The same, again and again.
     Top(top::TopArguments),
+    /// Show by which checkpoints messages went, without their content: what became of them.
+    Trace(trace::TraceArguments),
     /// Check a deployment and say what to do about what is wrong; exit code 1 if anything is.
     Doctor(doctor::DoctorArguments),
 }
@@ -56,6 +59,7 @@ async fn main() -> ExitCode {
         Command::Chat(chat) => chat::run(chat).await,
         Command::Status(status) => Box::pin(status::run(status)).await,
         Command::Top(top) => Box::pin(top::run(top)).await,
+        Command::Trace(trace) => trace::run(trace).await,
         Command::Doctor(doctor) => Box::pin(doctor::run(doctor)).await,
     };
     match done {

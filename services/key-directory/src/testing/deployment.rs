@@ -15,7 +15,7 @@ use causeway_proto::directory::v1::records_client::RecordsClient;
 use causeway_proto::directory::v1::token_keys_client::TokenKeysClient;
 use causeway_proto::wire::v1 as wire;
 use causeway_runtime::clock::{ManualClock, SharedClock};
-use causeway_runtime::grpc;
+use causeway_runtime::grpc::{self, Endpoints};
 use causeway_runtime::lifecycle::{Ended, Lifecycle};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -72,7 +72,7 @@ impl Deployment {
         let directory =
             KeyDirectory::build(config.clone(), Arc::clone(&clock) as SharedClock).await.expect("the directory builds");
         let internal = grpc::in_process(directory.internal_router(), &life);
-        let operator = grpc::in_process(directory.operator_router(), &life);
+        let operator = grpc::in_process(directory.operator_router(Endpoints::fixed([])), &life);
         life.spawn_vital("directory", directory.serve(life.clone()));
         let token = std::fs::read_to_string(&config.operator_token_file).unwrap().trim().to_owned();
         Self { clock, config, folder, life, internal, operator, token }
