@@ -12,7 +12,11 @@
 //!   asks again.
 //! - A message that is refused for a while closes its lane ([`closing`]), so that nothing overtakes it.
 
+mod attachment;
 mod closing;
+mod lane;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,25 +24,18 @@ use std::time::Duration;
 
 use causeway_proto::routing::v1::edge_event::Event as ToRouting;
 use causeway_proto::routing::v1::routing_event::Event as FromRouting;
-use causeway_proto::routing::v1::{Attach, Detach, Moved, Submitted};
+use causeway_proto::routing::v1::{Attach, Moved};
 use causeway_proto::wire::v1 as pb;
 use prost::Message as _;
 use tokio::time::Instant;
 
-use self::closing::Owed;
-use crate::limits::{Budget, Charge};
+use self::attachment::Attachment;
+use self::lane::{Kept, Lane};
+use crate::limits::Budget;
 use crate::metrics::Metrics;
 use crate::rendezvous;
 use crate::trip::Trip;
 
-/// The session's place at a replica may be lost by an `End` that says no more than "not now": so long at least it is not
-/// used.
-const LEAST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A session that is moved on sooner than this after it came waits before it attaches again, longer each time.
-const SETTLED: Duration = Duration::from_secs(1);
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// Messages of one session that wait for outcomes hold at most the free bytes of the edge divided by this.
 const SHARES: usize = 16;
 /// What a message costs beside its bytes.
@@ -151,76 +148,6 @@ pub(crate) struct Dispatch {
     /// The session has been told that it is lost. Nothing is submitted any more: its client sends all of it again, in order.
     over: bool,
     acts: VecDeque<Act>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Attachment {
-    None,
-    /// Since when, and when it is to be tried next.
-    Away {
-        since: Instant,
-        next: Instant,
-    },
-    /// Waits for the answer.
-    Asked {
-        since: Instant,
-        place: Place,
-    },
-    Here {
-        since: Instant,
-        place: Place,
-    },
-}
-
-/// The messages to one recipient that have no outcome, the oldest first.
-#[derive(Debug, Default)]
-struct Lane {
-    /// Where the first `sent` are.
-    place: Option<Place>,
-    sent: usize,
-    /// Rises when one of its messages is refused for a while.
-    generation: u32,
-    /// What is to come again first, by its place among all that the client has sent.
-    owed: BTreeMap<u64, Owed>,
-    queue: VecDeque<Kept>,
-}
-
-#[derive(Debug)]
-struct Kept {
-    message: pb::Submit,
-    /// Its place among all that the client has sent; that of the first time if it was refused for a while.
-    order: u64,
-    /// Of its lane when it was sent.
-    generation: u32,
-    /// A replica that was lost may have accepted it.
-    tried: bool,
-    trip: Trip,
-    _charges: [Charge; 2],
-}
-
-impl Lane {
-    /// What was submitted may or may not have been decided.
-    fn lose(&mut self) -> usize {
-        for kept in self.queue.iter_mut().take(self.sent) {
-            kept.tried = true;
-        }
-        self.place = None;
-        std::mem::take(&mut self.sent)
-    }
-
-    /// Takes the first message with this id out, of so many.
-    fn take(&mut self, id: &[u8], of: usize) -> Option<Kept> {
-        let index = self.queue.iter().take(of).position(|kept| kept.message.id == id)?;
-        if index < self.sent {
-            self.sent -= 1;
-        }
-        self.queue.remove(index)
-    }
-
-    /// Nothing is known of it that would not be so of a new one.
-    fn is_like_new(&self) -> bool {
-        self.queue.is_empty() && self.owed.is_empty()
-    }
 }
 
 impl Dispatch {
@@ -411,188 +338,15 @@ impl Dispatch {
         self.acts.push_back(Act::Tell(told));
     }
 
-    fn attached_at(&self) -> Option<Place> {
-        match self.attachment {
-            Attachment::None | Attachment::Away { .. } => None,
-            Attachment::Asked { place, .. } | Attachment::Here { place, .. } => Some(place),
-        }
-    }
-
     /// The link to the replica that is responsible for an address, unless it has asked for a pause.
     fn link_for(&self, address: &str) -> Option<LinkId> {
         self.view.choose(address).filter(|link| !self.pauses.contains_key(link))
-    }
-
-    fn home(&self) -> Option<LinkId> {
-        self.link_for(&self.who.as_ref()?.address)
     }
 
     fn new_place(&mut self, link: LinkId) -> Place {
         let number = self.next_number;
         self.next_number = self.next_number.wrapping_add(1);
         Place { link, number }
-    }
-
-    fn attach_if_due(&mut self, now: Instant) {
-        let Attachment::Away { since, next } = self.attachment else { return };
-        if self.over {
-            return;
-        }
-        let (Some(link), true) = (self.home(), next <= now) else { return };
-        let Some(who) = self.who.clone() else { return };
-        let place = self.new_place(link);
-        // It may submit there as well.
-        self.known.entry(link).or_insert(place.number);
-        self.base = self.last;
-        self.attachment = Attachment::Asked { since, place };
-        self.acts.push_back(Act::Send(place, ToRouting::Attach(who)));
-    }
-
-    /// The mailbox is another replica's now.
-    fn moved(&mut self, place: Place, now: Instant) {
-        if self.known.get(&place.link) != Some(&place.number) {
-            self.acts.push_back(Act::Send(place, ToRouting::Detach(Detach {})));
-        }
-        let (since, settled) = match self.attachment {
-            Attachment::Here { since, .. } => (now, now >= since + SETTLED),
-            Attachment::Asked { since, .. } => (since, false),
-            Attachment::None | Attachment::Away { .. } => return,
-        };
-        self.moves = if settled { 0 } else { self.moves.saturating_add(1) };
-        // The first is followed at once. After it, two that take it from each other are given time to agree.
-        let wait = match self.moves {
-            0 | 1 => Duration::ZERO,
-            moves => (FIRST_WAIT * 2_u32.saturating_pow(moves - 2)).min(LONGEST_WAIT),
-        };
-        self.attachment = Attachment::Away { since, next: now + wait };
-        self.attach_if_due(now);
-    }
-
-    fn end(&mut self, place: Place, end: pb::End, attached: bool, now: Instant) {
-        let known = self.known.get(&place.link) == Some(&place.number);
-        if !attached && !known {
-            return;
-        }
-        let reason = pb::EndReason::try_from(end.reason);
-        let only_here = match reason {
-            Ok(pb::EndReason::Draining) => true,
-            // A login has the client wait; whoever is in stays in and waits here.
-            Ok(pb::EndReason::Overloaded) => !attached || self.begun,
-            _ => false,
-        };
-        if !only_here {
-            self.tell(Told::End(end));
-            return;
-        }
-        if known {
-            self.known.remove(&place.link);
-        }
-        let mut overtaking = false;
-        for lane in self.lanes.values_mut().filter(|lane| lane.place == Some(place)) {
-            overtaking |= lane.is_closing();
-            lane.lose();
-        }
-        if overtaking {
-            self.tell(Told::Lost);
-        }
-        let pause = Duration::from_millis(end.retry_after_ms).clamp(LEAST_PAUSE, LONGEST_PAUSE);
-        self.pauses.insert(place.link, now + pause);
-        if attached {
-            let since = match self.attachment {
-                Attachment::Asked { since, .. } => since,
-                _ => now,
-            };
-            self.attachment = Attachment::Away { since, next: now };
-            self.attach_if_due(now);
-        }
-        self.pump_all(now);
-    }
-
-    fn outcome(&mut self, place: Place, outcome: &pb::Outcome, now: Instant) {
-        let accepted = matches!(pb::Status::try_from(outcome.status), Ok(pb::Status::Delivered | pb::Status::Stored));
-        let Some(lane) = self.lanes.get_mut(&outcome.to) else { return };
-        // Whoever accepted it, it is accepted. To refuse it is up to the one who was asked last.
-        let heard = match (accepted, lane.place == Some(place)) {
-            (true, _) => lane.queue.len(),
-            (false, true) => lane.sent,
-            (false, false) => 0,
-        };
-        let Some(mut first) = lane.take(&outcome.id, heard) else { return };
-        // What is accepted is accepted for all of its repeats, of which routing answers only some. To each submission there
-        // is an outcome.
-        let repeats: Vec<Kept> =
-            if accepted { std::iter::from_fn(|| lane.take(&outcome.id, heard)).collect() } else { Vec::new() };
-        if lane.sent == 0 {
-            lane.place = None;
-        }
-        self.messages -= 1 + repeats.len();
-        for mut repeat in repeats {
-            repeat.trip.ends(outcome, now);
-            self.tell(Told::Outcome(outcome.clone()));
-        }
-        let to = outcome.to.clone();
-        let again = pb::Rejection::try_from(outcome.reason) == Ok(pb::Rejection::RateLimited);
-        if !accepted && first.tried {
-            // The one before may have delivered it: nobody can say any more that it was refused.
-            self.tell(Told::Lost);
-            return;
-        }
-        first.trip.ends(outcome, now);
-        self.tell(Told::Outcome(outcome.clone()));
-        if accepted {
-            self.settle(outcome);
-        } else if again {
-            self.close(outcome, &first, now);
-        }
-        if self.lanes.get(&to).is_some_and(Lane::is_like_new) {
-            self.lanes.remove(&to);
-        } else {
-            self.pump(&to, now);
-        }
-    }
-
-    /// Submits what is not submitted yet, to whoever is responsible now. Those that are with somebody else must be
-    /// answered before.
-    fn pump(&mut self, to: &str, now: Instant) {
-        let waits = self.lanes.get(to).is_some_and(|lane| lane.sent < lane.queue.len());
-        if self.over || !waits {
-            return;
-        }
-        let Some(link) = self.link_for(to) else {
-            if self.lanes.get(to).is_some_and(|lane| lane.place.is_none()) {
-                self.stuck.get_or_insert(now);
-            }
-            return;
-        };
-        let Some(lane) = self.lanes.get(to) else { return };
-        let place = match lane.place {
-            Some(place) if place.link == link => place,
-            Some(_) => return,
-            None => self.introduced(link),
-        };
-        let Some(lane) = self.lanes.get_mut(to) else { return };
-        lane.place = Some(place);
-        for kept in lane.queue.iter().skip(lane.sent) {
-            let submitted = Submitted {
-                message: Some(kept.message.clone()),
-                generation: kept.generation,
-                traceparent: kept.trip.traceparent(),
-            };
-            self.acts.push_back(Act::Send(place, ToRouting::Submit(submitted)));
-        }
-        lane.sent = lane.queue.len();
-    }
-
-    fn pump_all(&mut self, now: Instant) {
-        let before = self.stuck.take();
-        let lanes: Vec<String> =
-            self.lanes.iter().filter(|(_, lane)| lane.sent < lane.queue.len()).map(|(to, _)| to.clone()).collect();
-        for to in lanes {
-            self.pump(&to, now);
-        }
-        if self.stuck.is_some() && before.is_some() {
-            self.stuck = before;
-        }
     }
 
     /// Where the session submits on this link.
@@ -609,6 +363,3 @@ impl Dispatch {
         place
     }
 }
-
-#[cfg(test)]
-mod tests;

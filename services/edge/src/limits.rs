@@ -347,7 +347,7 @@ mod tests {
         let mut inside = Vec::new();
         // More slowly than handshakes may begin.
         let mut now = Instant::now();
-        let mut enter = |peer: &str, now: Instant| {
+        let enter = |peer: &str, now: Instant| {
             let mut permit = admission.enter(ip(peer), now)?;
             permit.logged_in();
             Some(permit)

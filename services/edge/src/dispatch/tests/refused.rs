@@ -2,6 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use causeway_proto::routing::v1::Submitted;
+use proptest::prelude::*;
+
 use super::*;
 
 fn later(id: u8, to: &str) -> FromRouting {
