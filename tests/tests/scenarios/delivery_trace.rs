@@ -23,7 +23,8 @@ async fn a_message_is_traced_hop_by_hop_and_each_provider_sees_its_own_side() ->
     assert_eq!(ada.outcome(message).await?, SendResult::Stored);
     within("a webhook", async { Ok(world.home.sandbox().wait_for_pushes(1).await) }).await?;
 
-    let to_bo = ["--address", bo.address().as_str()];
+    let bo_address = bo.address().to_string();
+    let to_bo = ["--address", bo_address.as_str()];
     let operator = world.net.data().join("keys/operator.token");
     let woken = until(&world.net, &operator, &to_bo, "push-answered").await?;
     assert_eq!(names(&woken), ["accepted", "queued", "told", "push-sent", "push-answered"], "{woken}");
@@ -31,7 +32,11 @@ async fn a_message_is_traced_hop_by_hop_and_each_provider_sees_its_own_side() ->
     assert_eq!(bo.next_text().await?, "nobody who traces reads this");
     let all = until(&world.net, &operator, &to_bo, "acknowledged").await?;
     let of_recipient = ["queued", "push-sent", "push-answered", "handed", "acknowledged"];
-    assert_eq!(names(&all), ["accepted", "queued", "told", "push-sent", "push-answered", "handed", "acknowledged"], "{all}");
+    assert_eq!(
+        names(&all),
+        ["accepted", "queued", "told", "push-sent", "push-answered", "handed", "acknowledged"],
+        "{all}"
+    );
     eprintln!("{all}");
     let id = all.split_whitespace().nth(1).context("the trace id")?.to_owned();
     let by_message: String = message.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -85,7 +90,8 @@ async fn balanced(net: &Deployment) -> anyhow::Result<()> {
 
 fn sum(metrics: &str, name: &str) -> anyhow::Result<f64> {
     let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-    let values = metrics.lines().filter(of_name).map(|line| Ok(line.rsplit(' ').next().unwrap_or_default().parse::<f64>()?));
+    let values =
+        metrics.lines().filter(of_name).map(|line| Ok(line.rsplit(' ').next().unwrap_or_default().parse::<f64>()?));
     let values = values.collect::<anyhow::Result<Vec<_>>>()?;
     anyhow::ensure!(!values.is_empty(), "there is no {name}");
     Ok(values.iter().sum())
