@@ -210,6 +210,29 @@ def configured():
     yield from promtool("check", "config", "--syntax-only", ROOT / "deploy/prometheus/prometheus.yml")
 
 
+def provisioned(tree):
+    """Yields a sentence for each file that docker-compose.yml does not put where Prometheus and Grafana look for it."""
+    mounts = {}
+    for name in ("prometheus", "grafana"):
+        mounts |= {mount.split(":")[1]: ROOT / mount.split(":")[0] for mount in tree["services"][name]["volumes"]}
+
+    def here(path):
+        return next((source / str(path).removeprefix(target + "/") for target, source in mounts.items() if path.startswith(target)), None)
+
+    settings = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    for pattern in settings["rule_files"]:
+        found = here(pattern)
+        if found is None or ALERTS not in found.parent.glob(found.name):
+            yield f"prometheus.yml: {pattern} is not {ALERTS.relative_to(ROOT)}"
+    folder = ROOT / "deploy/grafana/dashboards"
+    providers = yaml.safe_load((ROOT / "deploy/grafana/provisioning/dashboards/causeway.yaml").read_text())["providers"]
+    if [mounts.get(provider["options"]["path"]) for provider in providers] != [folder]:
+        yield f"grafana: nothing is read from {folder.relative_to(ROOT)}"
+    home = here(tree["services"]["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    if home != folder / "overview.json":
+        yield f"grafana: begins with {home}"
+
+
 def check(binaries):
     """Runs all checks; gives the number of problems."""
     problems = 0
@@ -230,6 +253,7 @@ def check(binaries):
     part(f"{len(rules)} rules have a severity, a summary, a runbook, and runbooks an alert", told(rules, files))
     part("runbooks have their parts", sections())
     part("runbooks' commands exist", commands(binaries))
+    part("docker-compose.yml puts them where they are looked for", provisioned(yaml.safe_load((ROOT / "docker-compose.yml").read_text())))
     part("promtool: rules", promtool("check", "rules", ALERTS))
     part("promtool: configuration", configured())
     part("every alert is seen to fire, and to be quiet", tested(rules))

@@ -1,8 +1,11 @@
 """Each check finds what it is for."""
 
+import copy
 import sys
 import unittest
 from pathlib import Path
+
+import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -81,6 +84,18 @@ class Alerts(unittest.TestCase):
         told = list(main.unwritten(files))
         self.assertIn("deploy/grafana/dashboards/edge.json: run tools/observe/main.py write", told)
         self.assertIn("deploy/grafana/dashboards/overview.json: nothing makes it", told)
+
+
+class Places(unittest.TestCase):
+    def test_what_is_mounted_elsewhere(self):
+        tree = yaml.safe_load((main.ROOT / "docker-compose.yml").read_text())
+        self.assertEqual(list(main.provisioned(tree)), [])
+        for name, sentences in {"prometheus": ["is not deploy/prometheus"], "grafana": ["nothing is read", "begins with"]}.items():
+            spoiled = copy.deepcopy(tree)
+            spoiled["services"][name]["volumes"] = ["./deploy/compose:/elsewhere:ro"]
+            told = " ".join(main.provisioned(spoiled))
+            for sentence in sentences:
+                self.assertIn(sentence, told)
 
 
 class Commands(unittest.TestCase):
