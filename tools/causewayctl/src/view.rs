@@ -132,7 +132,8 @@ fn process(seen: &Seen, before: Option<&[Seen]>) -> Process {
         cpu: alone.rate("process_cpu_time_seconds_total", &[]),
         memory_bytes: level("process_memory_usage_bytes"),
         sessions: level("causeway_edge_sessions").or_else(|| level("causeway_routing_sessions")),
-        rate: alone.rate(counter, &[]),
+        // A counter may begin to be there when it first counts.
+        rate: alone.rate(counter, &[]).or_else(|| alone.is_of_two_looks().then_some(0.0)),
         rate_of,
         queues: Queues {
             fullest: fullest.into_iter().flatten().reduce(f64::max),
@@ -156,7 +157,8 @@ fn totals(now: &[Seen], before: Option<&[Seen]>, processes: &[Process]) -> Total
     let level = |name| window.levels(name).reduce(|one, other| one + other);
     // Each replica tells of the whole store.
     let of_store = |name| window.levels(name).reduce(f64::max);
-    let messages = window.rate("causeway_edge_messages_total", &[]);
+    let logins = window.rate("causeway_edge_logins_total", &[]);
+    let messages = window.rate("causeway_edge_messages_total", &[]).or(logins.map(|_| 0.0));
     let delivered = window.rate("causeway_edge_messages_total", &[("outcome", "delivered")]);
     let stored = window.rate("causeway_edge_messages_total", &[("outcome", "stored")]);
     let acks = window.buckets("causeway_edge_message_duration_seconds", &[]);
@@ -164,7 +166,7 @@ fn totals(now: &[Seen], before: Option<&[Seen]>, processes: &[Process]) -> Total
         serving,
         sessions: level("causeway_edge_sessions"),
         connections: level("causeway_edge_connections"),
-        logins: window.rate("causeway_edge_logins_total", &[]),
+        logins,
         login_failures: window.rate("causeway_edge_login_failures_total", &[]),
         others: messages.map(|all| (all - delivered.unwrap_or(0.0) - stored.unwrap_or(0.0)).max(0.0)),
         messages,

@@ -95,7 +95,7 @@ fn totals(totals: &Totals) -> Vec<Line> {
             totals.messages.map(|n| Piece::new(format!("{}/s", rate(n)), Style::Bold)),
             totals.delivered.map(|n| Piece::plain(format!("{} delivered", rate(n)))),
             totals.stored.map(|n| Piece::plain(format!("{} stored", rate(n)))),
-            totals.others.filter(|n| *n > 0.0).map(|n| Piece::new(format!("{} neither", rate(n)), Style::Warning)),
+            totals.others.filter(|n| *n >= 0.005).map(|n| Piece::new(format!("{} neither", rate(n)), Style::Warning)),
             acks.map(|(half, most)| Piece::plain(format!("acked in {}, p99 {}", seconds(half), seconds(most)))),
         ],
     );

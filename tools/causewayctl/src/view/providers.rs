@@ -82,7 +82,7 @@ pub(super) fn rows(window: &Window<'_>, keys: &[Keys]) -> Vec<ProviderRow> {
             continue;
         }
         let of = |label, values: &[String]| -> f64 {
-            values.iter().map(|value| window.growth(&count, &[at, (label, value)])).sum()
+            values.iter().map(|value| window.growth(&count, &[at, (label, value)])).fold(0.0, |one, other| one + other)
         };
         // Several providers on one host, on ports of their own, cannot be told apart.
         let mut known = keys.iter().filter(|keys| keys.has(&host));

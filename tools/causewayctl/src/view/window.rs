@@ -41,6 +41,11 @@ impl<'s> Window<'s> {
         rates.reduce(|one, other| one + other)
     }
 
+    /// Whether each process told something both times.
+    pub(super) fn is_of_two_looks(&self) -> bool {
+        self.processes.iter().all(|(_, before)| before.is_some())
+    }
+
     /// Growth of a counter.
     pub(super) fn growth(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let growths = self.processes.iter().map(|(now, before)| {
@@ -48,7 +53,7 @@ impl<'s> Window<'s> {
             let before = before.and_then(|before| before.metrics.sum(name, labels)).unwrap_or(0.0);
             if before <= now { now - before } else { now }
         });
-        growths.sum()
+        growths.fold(0.0, |one, other| one + other)
     }
 
     /// Growth of a histogram: upper bounds, and counts with those below included.
