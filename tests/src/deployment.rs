@@ -304,6 +304,37 @@ impl Deployment {
         Ok(())
     }
 
+    /// Starts the process that has the directory, which must end by itself, and gives its last words.
+    ///
+    /// # Errors
+    /// It goes on, or ends as if nothing were wrong.
+    pub async fn refuses_to_start(&mut self) -> anyhow::Result<String> {
+        let replica = self.with_directory()?;
+        let mut child = launch::one(self.folder.path(), &self.settings_of(replica), replica, self.program).await?;
+        let status = within(&format!("{replica} does not start"), async { Ok(child.wait().await?) }).await?;
+        anyhow::ensure!(!status.success(), "{replica} ended with {status}");
+        Ok(tail(&launch::log_file(self.folder.path(), replica)))
+    }
+
+    /// Runs `causeway after-restore`, and gives what it says. The process that has the directory was started before.
+    ///
+    /// # Errors
+    /// It fails.
+    pub async fn after_restore(&self) -> anyhow::Result<String> {
+        let replica = self.with_directory()?;
+        let mut command = Command::new(crate::program("causeway")?);
+        command.arg("after-restore").arg("--data").arg(self.data());
+        command.arg("--config").arg(self.folder.path().join(format!("{replica}.toml")));
+        let output = within("causeway after-restore", async { Ok(command.output().await?) }).await?;
+        anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    fn with_directory(&self) -> anyhow::Result<Replica> {
+        let has = |replica: &Replica| matches!(replica.process, Process::All | Process::KeyDirectory);
+        self.replicas().into_iter().find(has).context("a key-directory")
+    }
+
     /// Waits until a process says that it is ready.
     async fn serves(&mut self, replica: Replica) -> anyhow::Result<()> {
         let url = format!("http://{}/ready", self.address(replica, "server.health_listen")?);
