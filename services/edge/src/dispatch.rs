@@ -30,6 +30,7 @@ use prost::Message as _;
 use tokio::time::Instant;
 
 use self::attachment::Attachment;
+use self::closing::Owing;
 use self::lane::{Kept, Lane};
 use crate::limits::Budget;
 use crate::metrics::Metrics;
@@ -131,12 +132,11 @@ pub(crate) struct Dispatch {
     /// Where the session submits on each link.
     known: BTreeMap<LinkId, u32>,
     next_number: u32,
-    /// By recipient. What is empty and open has no entry.
+    /// By recipient. What is empty has no entry.
     lanes: BTreeMap<String, Lane>,
     /// The greatest of all lanes, and that of each that comes to be.
     generation: u32,
-    /// Messages that are owed in all lanes.
-    owed: usize,
+    owing: Owing,
     /// Messages that the client has sent.
     arrived: u64,
     messages: usize,
@@ -167,7 +167,7 @@ impl Dispatch {
             lanes: BTreeMap::new(),
             // 0 is what an edge says that does not count.
             generation: 1,
-            owed: 0,
+            owing: Owing::default(),
             arrived: 0,
             messages: 0,
             own,

@@ -6,27 +6,59 @@
 //! that by its generation. What the client does not mean to send again is forgotten [`PATIENCE`] after the time that it was
 //! told to wait.
 
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use bytes::Bytes;
 use causeway_proto::wire::v1 as pb;
 use tokio::time::Instant;
 
-use super::{Dispatch, Kept, Lane, Told};
+use super::lane::{Kept, Lane};
+use super::{Dispatch, Told};
+use crate::limits::Charge;
 
 /// A message that does not come again within this time after it might have, is not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// No message is waited for longer than this and [`PATIENCE`].
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(3_600);
 /// Messages of a session that are owed at a time. What is refused beyond that may be overtaken.
 const MAX_OWED: usize = 512;
+/// What one of them costs.
+const BYTES: usize = size_of::<Owed>();
 
-/// A message that is to come again.
+/// Lanes are remembered by a number that nobody outside can foresee: clients choose addresses, long ones too.
+static NUMBERS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// All that is to come again, by its place among all that the client has sent.
+#[derive(Debug, Default)]
+pub(super) struct Owing(Vec<Owed>);
+
 #[derive(Debug)]
-pub(super) struct Owed {
-    id: Bytes,
+struct Owed {
+    order: u64,
+    lane: u64,
+    id: [u8; 16],
     /// What the client was told to wait for.
     retry_at: Instant,
+    _charge: Charge,
+}
+
+impl Owing {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Where the message is, if it is owed.
+    fn position(&self, lane: u64, id: &[u8]) -> Option<usize> {
+        self.0.iter().position(|owed| owed.lane == lane && owed.id == id)
+    }
+
+    /// Gives up what does not come again, but nothing of these lanes.
+    fn forgive(&mut self, now: Instant, but: impl Fn(u64) -> bool) {
+        self.0.retain(|owed| now < owed.retry_at + PATIENCE || but(owed.lane));
+    }
 }
 
 impl Lane {
@@ -34,37 +66,30 @@ impl Lane {
     pub(super) fn is_closing(&self) -> bool {
         self.queue.front().is_some_and(|kept| kept.generation < self.generation)
     }
-
-    /// Gives up what does not come again; gives how many.
-    fn forgive(&mut self, now: Instant) -> usize {
-        let before = self.owed.len();
-        self.owed.retain(|_, owed| now < owed.retry_at + PATIENCE);
-        before - self.owed.len()
-    }
 }
 
 impl Dispatch {
     /// The place of a message that the client sends, or what to answer if others must come first.
     pub(super) fn admit(&mut self, message: &pb::Submit, now: Instant) -> Result<u64, Box<pb::Outcome>> {
-        let Some(lane) = self.lanes.get_mut(&message.to) else { return Ok(self.arrived) };
-        let closing = lane.is_closing();
-        if !closing {
-            self.owed -= lane.forgive(now);
+        let closing = self.lanes.get(&message.to).is_some_and(Lane::is_closing);
+        if self.owing.0.is_empty() && !closing {
+            return Ok(self.arrived);
         }
-        let first = lane.owed.first_key_value().map(|(order, owed)| (*order, owed.retry_at, owed.id == message.id));
-        let retry_at = match first {
+        let lane = NUMBERS.hash_one(&message.to);
+        if !closing {
+            self.owing.forgive(now, |other| other != lane);
+        }
+        let first = self.owing.0.iter().position(|owed| owed.lane == lane);
+        let retry_at = match first.map(|first| (first, &self.owing.0[first])) {
             None if !closing => return Ok(self.arrived),
-            Some((order, _, true)) if !closing => {
-                lane.owed.remove(&order);
-                self.owed -= 1;
-                return Ok(order);
+            Some((first, owed)) if !closing && owed.id == message.id[..] => {
+                return Ok(self.owing.0.remove(first).order);
             }
-            Some((_, retry_at, _)) => retry_at,
+            Some((_, owed)) => owed.retry_at,
             None => now,
         };
-        let refused = come_again(message, retry_at.saturating_duration_since(now));
         self.owe(self.arrived, message, retry_at, now);
-        Err(Box::new(refused))
+        Err(Box::new(come_again(message, retry_at.saturating_duration_since(now))))
     }
 
     /// The client is told to send a message again later: nothing that came behind it may be accepted before.
@@ -84,40 +109,40 @@ impl Dispatch {
                 return;
             }
             self.owe(kept.order, &kept.message, retry_at, now);
-            let again = come_again(&kept.message, retry_at.saturating_duration_since(now));
-            kept.trip.ends(&again, now);
-            self.tell(Told::Outcome(again));
+            let refused = come_again(&kept.message, retry_at.saturating_duration_since(now));
+            kept.trip.ends(&refused, now);
+            self.tell(Told::Outcome(refused));
         }
     }
 
     /// It was accepted after all, as the repeat of one that had been.
     pub(super) fn settle(&mut self, outcome: &pb::Outcome) {
-        let Some(lane) = self.lanes.get_mut(&outcome.to) else { return };
-        let before = lane.owed.len();
-        lane.owed.retain(|_, owed| owed.id != outcome.id);
-        self.owed -= before - lane.owed.len();
+        if !self.owing.0.is_empty() {
+            let position = self.owing.position(NUMBERS.hash_one(&outcome.to), &outcome.id);
+            position.map(|position| self.owing.0.remove(position));
+        }
     }
 
     fn owe(&mut self, order: u64, message: &pb::Submit, retry_at: Instant, now: Instant) {
-        if self.owed >= MAX_OWED {
-            let idle = self.lanes.values_mut().filter(|lane| lane.queue.is_empty());
-            self.owed -= idle.map(|lane| lane.forgive(now)).sum::<usize>();
-            self.lanes.retain(|to, lane| *to == message.to || !lane.is_like_new());
+        let Ok(id) = <[u8; 16]>::try_from(&message.id[..]) else { return };
+        let lane = NUMBERS.hash_one(&message.to);
+        if let Some(before) = self.owing.position(lane, &id) {
+            if self.owing.0[before].order <= order {
+                return;
+            }
+            self.owing.0.remove(before);
         }
-        if self.owed >= MAX_OWED {
+        if self.owing.0.len() >= MAX_OWED {
+            let closing = self.lanes.iter().filter(|(_, lane)| lane.is_closing());
+            let closing: BTreeSet<u64> = closing.map(|(to, _)| NUMBERS.hash_one(to)).collect();
+            self.owing.forgive(now, |lane| closing.contains(&lane));
+        }
+        if self.owing.0.len() >= MAX_OWED {
             return;
         }
-        let Some(lane) = self.lanes.get_mut(&message.to) else { return };
-        let before = lane.owed.iter().find(|(_, owed)| owed.id == message.id).map(|(order, _)| *order);
-        if before.is_some_and(|before| before <= order) {
-            return;
-        }
-        match before {
-            Some(before) => drop(lane.owed.remove(&before)),
-            None => self.owed += 1,
-        }
-        // A copy, so that it does not hold the record that it came in.
-        lane.owed.insert(order, Owed { id: Bytes::copy_from_slice(&message.id), retry_at });
+        let Some(charge) = self.bounds.total.charge(BYTES) else { return };
+        let at = self.owing.0.partition_point(|owed| owed.order < order);
+        self.owing.0.insert(at, Owed { order, lane, id, retry_at, _charge: charge });
     }
 }
 

@@ -1,13 +1,12 @@
 //! The messages to one recipient: where they are submitted, in which order, and what their outcomes mean.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use causeway_proto::routing::v1::Submitted;
 use causeway_proto::routing::v1::edge_event::Event as ToRouting;
 use causeway_proto::wire::v1 as pb;
 use tokio::time::Instant;
 
-use super::closing::Owed;
 use super::{Act, Dispatch, Place, Told};
 use crate::limits::Charge;
 use crate::trip::Trip;
@@ -20,8 +19,6 @@ pub(super) struct Lane {
     pub(super) sent: usize,
     /// Rises when one of its messages is refused for a while.
     pub(super) generation: u32,
-    /// What is to come again first, by its place among all that the client has sent.
-    pub(super) owed: BTreeMap<u64, Owed>,
     pub(super) queue: VecDeque<Kept>,
 }
 
@@ -56,11 +53,6 @@ impl Lane {
             self.sent -= 1;
         }
         self.queue.remove(index)
-    }
-
-    /// Nothing is known of it that would not be so of a new one.
-    pub(super) fn is_like_new(&self) -> bool {
-        self.queue.is_empty() && self.owed.is_empty()
     }
 }
 
@@ -101,7 +93,7 @@ impl Dispatch {
         } else if again {
             self.close(outcome, &first, now);
         }
-        if self.lanes.get(&to).is_some_and(Lane::is_like_new) {
+        if self.lanes.get(&to).is_some_and(|lane| lane.queue.is_empty()) {
             self.lanes.remove(&to);
         } else {
             self.pump(&to, now);

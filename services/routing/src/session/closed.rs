@@ -6,6 +6,9 @@
 //! session's messages to this recipient, which rises once the edge has heard of a refusal and of the end of everything
 //! that was under way (docs/replicas.md, "Messages that are refused for a while").
 
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::LazyLock;
+
 use causeway_identity::Address;
 use tokio::time::Instant;
 
@@ -14,11 +17,14 @@ use crate::message::Rejection;
 /// Recipients that are remembered; with more, all are closed.
 const MAX_RECIPIENTS: usize = 64;
 
+/// Recipients are remembered by a number that nobody outside can foresee: senders choose addresses, long ones too.
+static NUMBERS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
 /// Up to which generation a session's messages are refused.
 #[derive(Debug, Default)]
 pub(super) struct Closed {
     all: Option<Refusal>,
-    to: Vec<(Address, Refusal)>,
+    to: Vec<(u64, Refusal)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -46,11 +52,11 @@ impl Refusal {
 impl Closed {
     /// A message of this generation was refused until then.
     pub(super) fn close(&mut self, to: &Address, generation: u32, until: Instant) {
-        let refusal = Refusal { upto: generation, until };
-        if let Some((_, before)) = self.to.iter_mut().find(|(closed, _)| closed == to) {
+        let (to, refusal) = (NUMBERS.hash_one(to), Refusal { upto: generation, until });
+        if let Some((_, before)) = self.to.iter_mut().find(|(closed, _)| *closed == to) {
             *before = before.and(refusal);
         } else if self.to.len() < MAX_RECIPIENTS {
-            self.to.push((to.clone(), refusal));
+            self.to.push((to, refusal));
         } else {
             self.all = Some(self.all.map_or(refusal, |before| before.and(refusal)));
         }
@@ -61,7 +67,11 @@ impl Closed {
         if let Some(refused) = self.all.and_then(|refusal| refusal.of(generation, now)) {
             return Some(refused);
         }
-        let index = self.to.iter().position(|(closed, _)| closed == to)?;
+        if self.to.is_empty() {
+            return None;
+        }
+        let to = NUMBERS.hash_one(to);
+        let index = self.to.iter().position(|(closed, _)| *closed == to)?;
         let refused = self.to[index].1.of(generation, now);
         if refused.is_none() {
             // Generations rise: nothing of an earlier one comes any more.
