@@ -34,12 +34,11 @@ use crate::rpc::{Complaints, Rpc};
 use crate::store::{PostgresLog, PostgresStore, SqliteStore, Store};
 use crate::token_keys::TokenKeys;
 use crate::traces::Traces;
+use crate::witness::Witness;
 
 /// Batches of keys whose signatures are verified at the same time; each keeps one core busy for some milliseconds.
 const VERIFICATIONS: usize = 4;
 const TIDY_EVERY: Duration = Duration::from_secs(10);
-/// A copy of a store that is older than this is found when it is put back.
-const EPOCH: Duration = Duration::from_secs(30);
 
 /// The key-directory, built and not yet serving.
 pub struct KeyDirectory {
@@ -48,6 +47,7 @@ pub struct KeyDirectory {
     /// `None`: the store is this process's alone.
     peers: Option<Peers>,
     redis: Option<Redis>,
+    witness: Witness,
 }
 
 /// What all calls share.
@@ -86,6 +86,10 @@ impl KeyDirectory {
             Some(redis) => Some(Redis::open(redis, "key-directory", Holds::Hints)?),
             None => None,
         };
+        let witness = Witness::of(Arc::clone(&store), redis.clone());
+        if witness.knows_better().await {
+            return Err(DirectoryError::PutBack);
+        }
 
         let metrics = Metrics::new();
         let loaded = TokenKeys::load(&config, Arc::clone(&store), fetcher, Arc::clone(&clock), metrics.clone()).await?;
@@ -115,7 +119,7 @@ impl KeyDirectory {
             metrics,
             closing,
         };
-        Ok(Self { directory: Arc::new(directory), operator, peers, redis })
+        Ok(Self { directory: Arc::new(directory), operator, peers, redis, witness })
     }
 
     /// The calls of edges and routings. Not for the public: whoever reaches it is trusted.
@@ -146,9 +150,10 @@ impl KeyDirectory {
     /// ends the long streams, so that servers can finish.
     ///
     /// # Errors
-    /// [`DirectoryError::StoreLost`] when the store can never answer again.
+    /// [`DirectoryError::StoreLost`] when the store can never answer again, [`DirectoryError::PutBack`] when it was put back to
+    /// an earlier time.
     pub async fn serve(self, life: Lifecycle) -> Result<(), DirectoryError> {
-        let Self { directory, peers, redis, .. } = self;
+        let Self { directory, peers, redis, witness, .. } = self;
         let tables = match directory.config.store {
             StoreKind::Sqlite => SqliteStore::TABLES,
             StoreKind::Postgres => PostgresStore::TABLES,
@@ -160,16 +165,17 @@ impl KeyDirectory {
             let tidying = tidy(Arc::clone(&directory));
             [sharing.boxed(), tidying.boxed(), watch_redis(redis, life.health().clone()).boxed()].map(Task::spawn)
         });
-        let epochs = Task::spawn(turn_epochs(Arc::clone(&directory.store)));
         let outcome = tokio::select! {
             () = life.draining() => Ok(()),
             () = directory.store.lost() => Err(DirectoryError::StoreLost),
+            () = witness.watch() => Err(DirectoryError::PutBack),
             () = directory.token_keys.run(directory.closing.clone()) => Ok(()),
             () = ended(peers.as_mut()) => Err(DirectoryError::StoreLost),
         };
         directory.closing.cancel();
-        drop(epochs);
-        turn_epoch(directory.store.as_ref()).await;
+        if outcome.is_ok() {
+            witness.turn().await;
+        }
         if outcome.is_ok() && peers.is_some() {
             // Calls that have changed something are told of the confirmation first.
             ended(peers.as_mut()).await;
@@ -190,19 +196,6 @@ async fn tidy(directory: Arc<Directory>) {
     loop {
         tokio::time::sleep(TIDY_EVERY).await;
         directory.limits.tidy();
-    }
-}
-
-async fn turn_epochs(store: Arc<dyn Store>) {
-    loop {
-        tokio::time::sleep(EPOCH).await;
-        turn_epoch(store.as_ref()).await;
-    }
-}
-
-async fn turn_epoch(store: &dyn Store) {
-    if let Err(error) = store.turn_epoch().await {
-        tracing::warn!(%error, "an older copy of the database would not be known as such for now");
     }
 }
 

@@ -32,6 +32,7 @@ pub mod store;
 mod testing;
 mod token_keys;
 mod traces;
+mod witness;
 
 pub use after_restore::{GivenUp, after_restore};
 pub use config::{DirectoryConfig, StoreKind};

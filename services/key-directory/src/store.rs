@@ -359,10 +359,14 @@ pub trait Store: Send + Sync + 'static {
         low: u32,
     ) -> Result<Written<Vec<Bundle>>, StoreError>;
 
-    /// Marks the present moment, so that a copy that was made before is known as such when it is put back and opened. To be
-    /// called every now and then, and when the process leaves. Nothing for a store that knows copies by something else.
-    async fn turn_epoch(&self) -> Result<(), StoreError> {
-        Ok(())
+    /// Begins another epoch, so that a copy that was made before is known as such when it is put back. To be called every
+    /// now and then, and when the process leaves.
+    async fn turn_epoch(&self) -> Result<(), StoreError>;
+
+    /// A name of the place where this store is, and the number of its epoch, which never falls unless the store was put
+    /// back to an earlier time; `None`: the store finds that out by itself when it is opened.
+    async fn epoch(&self) -> Result<Option<(String, u64)>, StoreError> {
+        Ok(None)
     }
 
     /// Resolves when this store can never answer again, so that the process should leave.

@@ -221,6 +221,14 @@ impl Store for PostgresStore {
         }
     }
 
+    async fn epoch(&self) -> Result<Option<(String, u64)>, StoreError> {
+        home::epoch(&self.postgres).await.map(Some).map_err(|error| StoreError::Failed(error.to_string()))
+    }
+
+    async fn turn_epoch(&self) -> Result<(), StoreError> {
+        home::turn(&self.postgres).await.map_err(|error| StoreError::Failed(error.to_string()))
+    }
+
     /// A database that is away may come back.
     async fn lost(&self) {
         std::future::pending().await

@@ -229,10 +229,12 @@ impl Store for SqliteStore {
     }
 
     async fn turn_epoch(&self) -> Result<(), StoreError> {
-        let next = epoch::next();
-        self.engine.write(move |db| epoch::store(db, &next)).await?;
         let folder = self.folder.clone();
-        let written = tokio::task::spawn_blocking(move || epoch::write(&folder, &next)).await;
+        let beside = tokio::task::spawn_blocking(move || epoch::beside(&folder)).await;
+        let beside = beside.map_err(failed)?.map_err(failed)?;
+        let turned = self.engine.write(move |db| epoch::turn(db, beside.as_deref())).await?;
+        let folder = self.folder.clone();
+        let written = tokio::task::spawn_blocking(move || epoch::write(&folder, &turned)).await;
         written.map_err(failed)?.map_err(failed)
     }
 

@@ -1,8 +1,9 @@
 //! Whether the database was made from a dump.
 //!
 //! PostgreSQL numbers clusters, databases and tables; none of these numbers is in a dump. So the tables say in a row where
-//! they were when they were made. What this does not find: a cluster that was recovered to an earlier time, or from a
-//! copy of its files, which has the same numbers (docs/backups.md).
+//! they were when they were made. A cluster that was recovered to an earlier time, or from a copy of its files, has the same
+//! numbers: that is found by the number of the epoch, which rises all the time, and which a witness elsewhere has seen
+//! higher (`witness`).
 
 use causeway_postgres::{Connection, Postgres, PostgresError};
 
@@ -10,7 +11,8 @@ use causeway_postgres::{Connection, Postgres, PostgresError};
 pub(super) const SCHEMA: &str = "
 CREATE TABLE directory_home (
     only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
-    place    text NOT NULL
+    place    text NOT NULL,
+    epoch    bigint NOT NULL DEFAULT 0
 );
 ";
 
@@ -29,7 +31,13 @@ const HOME: &str = "SELECT place FROM directory_home";
 
 const HAS_DEVICES: &str = "SELECT EXISTS (SELECT FROM devices)";
 
-const MOVE: &str = "INSERT INTO directory_home (place) VALUES ($1) ON CONFLICT (only_one) DO UPDATE SET place = $1";
+/// Milliseconds since 1970 are higher than any number that was reached before, of which none is.
+const MOVE: &str = "UPDATE directory_home SET place = $1,
+    epoch = greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)";
+
+const EPOCH: &str = "SELECT place, epoch FROM directory_home";
+
+const TURN: &str = "UPDATE directory_home SET epoch = epoch + 1";
 
 /// Keys that are given up in one transaction.
 const FORGET: &str = "UPDATE one_time_prekeys SET public_key = NULL, signature = NULL WHERE ctid = ANY (ARRAY(
@@ -55,7 +63,22 @@ pub(super) async fn is_home(postgres: &Postgres) -> Result<bool, PostgresError> 
 pub(super) async fn settle(postgres: &Postgres) -> Result<(), PostgresError> {
     let connection = postgres.connection().await?;
     let here = here(&connection).await?;
+    connection.execute(SETTLE, &[&here]).await?;
     connection.execute(MOVE, &[&here]).await?;
+    Ok(())
+}
+
+/// Where the tables are at home, and the number of the epoch.
+pub(super) async fn epoch(postgres: &Postgres) -> Result<(String, u64), PostgresError> {
+    let row = postgres.connection().await?.query_one(EPOCH, &[]).await?;
+    let value = |error: &dyn std::fmt::Display| PostgresError::Value(error.to_string());
+    let number: i64 = row.try_get(1).map_err(|error| value(&error))?;
+    Ok((row.try_get(0).map_err(|error| value(&error))?, u64::try_from(number).map_err(|error| value(&error))?))
+}
+
+/// The next epoch. To turn it twice after an unclear answer is as good.
+pub(super) async fn turn(postgres: &Postgres) -> Result<(), PostgresError> {
+    postgres.connection().await?.execute(TURN, &[]).await?;
     Ok(())
 }
 

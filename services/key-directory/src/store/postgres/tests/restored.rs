@@ -1,7 +1,14 @@
 //! A database that is made from a dump by PostgreSQL's own programs.
 
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use causeway_redis::{Holds, Redis, RedisConfig};
+
 use super::*;
 use crate::error::DirectoryError;
+use crate::witness::Witness;
 
 #[tokio::test]
 async fn a_database_from_a_dump_is_refused_until_its_one_time_keys_are_given_up() {
@@ -59,4 +66,57 @@ async fn whoever_may_not_see_the_number_of_the_cluster_finds_a_dump_all_the_same
     server.0.execute("test_1", "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC").unwrap();
     let refused = PostgresStore::open(&database).await.err().expect("must be refused");
     assert!(matches!(refused, DirectoryError::PutBack), "{refused}");
+}
+
+/// With owners and modes, as a physical backup has them.
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_back_at_an_earlier_time_is_known_by_redis() {
+    let redis = servers::Redis::start().unwrap();
+    let address = format!("127.0.0.1:{}", redis.port());
+    let redis = RedisConfig { addresses: vec![address], ..RedisConfig::default() };
+    let redis = Redis::open(&redis, "test", Holds::Hints).unwrap();
+    redis.wait_until_up().await;
+    let mut server = Server::start();
+    let database = server.database();
+    let open = async || Arc::new(PostgresStore::open(&database).await.unwrap());
+    let witness = |store: &Arc<PostgresStore>| Witness::of(Arc::clone(store) as Arc<dyn Store>, Some(redis.clone()));
+
+    let store = open().await;
+    let (account, device) = suite::restored::before_the_backup(store.as_ref()).await;
+    witness(&store).turn().await;
+    drop(store);
+    server.0.stop_immediate().unwrap();
+    let (data, backup) = (server.0.data(), server.0.data().with_extension("backup"));
+    copy(&data, &backup);
+    server.0.start_again().unwrap();
+
+    let store = open().await;
+    assert!(!witness(&store).knows_better().await, "a restart is no restore");
+    suite::restored::after_the_backup(store.as_ref(), account, device).await;
+    // Several turn at the same time, and none takes the other for newer.
+    let turn = async || {
+        witness(&store).turn().await;
+        assert!(!witness(&store).knows_better().await);
+    };
+    tokio::join!(turn(), turn(), turn());
+    drop(store);
+    server.0.stop_immediate().unwrap();
+    std::fs::remove_dir_all(&data).unwrap();
+    copy(&backup, &data);
+    server.0.start_again().unwrap();
+
+    let store = open().await;
+    assert!(witness(&store).knows_better().await);
+    // Whoever has not noticed yet does.
+    witness(&store).watch().await;
+    drop(store);
+    assert_eq!(PostgresStore::after_restore(&database, true).await.unwrap(), 6);
+    let store = open().await;
+    assert!(!witness(&store).knows_better().await);
+    suite::restored::after_the_restore(store.as_ref(), account, device).await;
 }
