@@ -5,10 +5,10 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use causeway_identity::{Address, ProviderId};
+pub(crate) use causeway_runtime::budget::{Budget, Charge};
 use tokio::time::Instant;
 
 use crate::arrivals::Arrivals;
@@ -231,61 +231,6 @@ impl Drop for Newcomer {
         let mut counts = self.admission.counts();
         counts.newcomers.remove(&self.user);
         counts.newcomers_by_provider.remove(&self.provider);
-    }
-}
-
-/// Bytes that may be held at a time, for one session or for all.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    held: AtomicUsize,
-    most: usize,
-}
-
-impl Budget {
-    pub(crate) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { held: AtomicUsize::new(0), most })
-    }
-
-    /// A charge of `bytes`, given back when it is dropped; `None` when the budget does not hold it.
-    pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
-        self.held
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-                held.checked_add(bytes).filter(|sum| *sum <= self.most)
-            })
-            .ok()?;
-        Some(Charge { budget: Arc::clone(self), bytes })
-    }
-
-    /// A charge also when the budget does not hold it: for what is there already.
-    pub(crate) fn charge_anyway(self: &Arc<Self>, bytes: usize) -> Charge {
-        self.held.fetch_add(bytes, Ordering::Relaxed);
-        Charge { budget: Arc::clone(self), bytes }
-    }
-
-    /// All of it.
-    pub(crate) fn limit(&self) -> usize {
-        self.most
-    }
-
-    pub(crate) fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn free(&self) -> usize {
-        self.most.saturating_sub(self.held())
-    }
-}
-
-/// Bytes taken from a [`Budget`].
-#[derive(Debug)]
-pub(crate) struct Charge {
-    budget: Arc<Budget>,
-    bytes: usize,
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) fn observe(shared: &Arc<Shared>, links: &Arc<LinksInner>, seen: &Arc<
         let links = Arc::downgrade(links);
         move || links.upgrade().map(|links| number(read(&links)))
     };
-    let (used, limit) = (memory(|links| links.memory.used()), memory(|links| links.memory.limit()));
+    let (used, limit) = (memory(|links| links.memory.held()), memory(|links| links.memory.limit()));
     metrics.observe("causeway.routing.memory", "By", "Messages in memory", used);
     metrics.observe("causeway.routing.memory.limit", "By", "Bound of these", limit);
     let depth = |read: fn(&Shared, Depth) -> f64| {

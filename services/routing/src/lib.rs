@@ -26,7 +26,6 @@ mod metrics;
 mod outbox;
 mod pace;
 mod peers;
-mod planted;
 mod presence;
 mod push;
 mod recipient;
@@ -42,6 +41,8 @@ mod strangers;
 mod sweep;
 mod trails;
 mod twins;
+
+use causeway_runtime::planted;
 
 pub use config::{RoutingConfig, StoreKind};
 pub use error::RoutingError;

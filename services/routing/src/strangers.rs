@@ -2,16 +2,14 @@
 //! available may ask for no more strangers for a while.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::Arc;
 use std::time::Duration;
 
-use causeway_identity::{AccountId, Address, Domain};
-use causeway_redis::counters::Rates;
+use causeway_identity::{AccountId, Address};
 use moka::sync::Cache;
 
 use crate::config::RoutingConfig;
 use crate::message::Sender;
-use crate::shared_counters;
+use crate::shared_counters::{self, Rate, SenderRates};
 
 /// Pairs of sender and recipient that are known to have exchanged something; the least used are forgotten.
 const MAX_FAMILIAR: u64 = 200_000;
@@ -19,8 +17,7 @@ const MAX_FAMILIAR: u64 = 200_000;
 /// Refusals of senders, and whom they have reached.
 #[derive(Debug)]
 pub(crate) struct Strangers {
-    pub(crate) accounts: Arc<Rates<AccountId>>,
-    pub(crate) providers: Arc<Rates<Domain>>,
+    pub(crate) refused: SenderRates,
     /// The address is hashed with a secret: two of them are as good as never the same.
     familiar: Cache<(AccountId, u64), ()>,
     hasher: RandomState,
@@ -28,15 +25,10 @@ pub(crate) struct Strangers {
 
 impl Strangers {
     pub(crate) fn new(config: &RoutingConfig) -> Self {
-        // The configuration's check has refused zeros.
-        let (each_account, each_provider) =
-            (HOUR / config.account_refusals_per_hour.max(1), HOUR / config.provider_refusals_per_hour.max(1));
-        let (account, provider) = (shared_counters::account, shared_counters::provider);
-        let accounts = Rates::new("refused-account", each_account, config.account_refusal_burst, account);
-        let providers = Rates::new("refused-provider", each_provider, config.provider_refusal_burst, provider);
+        let account = each_hour("refused-account", config.account_refusals_per_hour, config.account_refusal_burst);
+        let provider = each_hour("refused-provider", config.provider_refusals_per_hour, config.provider_refusal_burst);
         Self {
-            accounts: Arc::new(accounts),
-            providers: Arc::new(providers),
+            refused: SenderRates::new(account, provider),
             familiar: Cache::new(MAX_FAMILIAR),
             hasher: RandomState::new(),
         }
@@ -52,7 +44,7 @@ impl Strangers {
 
     /// May the sender learn anything about this address? An error is how many milliseconds to wait.
     pub(crate) fn may_ask(&self, sender: &Sender, address: &Address) -> Result<(), u64> {
-        let closed = self.accounts.closed(&sender.account).max(self.providers.closed(&sender.provider));
+        let closed = self.refused.accounts.closed(&sender.account).max(self.refused.providers.closed(&sender.provider));
         match closed {
             Some(_) if sender.address == *address || self.familiar.get(&self.pair(sender, address)).is_some() => Ok(()),
             Some(wait) => Err(shared_counters::milliseconds(wait)),
@@ -63,15 +55,9 @@ impl Strangers {
     /// Counts a refusal.
     pub(crate) fn refused(&self, sender: &Sender) {
         // The account only within what its provider has: so the provider's bounds this map too.
-        if self.providers.take(&sender.provider, 1).is_ok() {
-            let _used_up = self.accounts.take(&sender.account, 1);
+        if self.refused.providers.take(&sender.provider, 1).is_ok() {
+            let _used_up = self.refused.accounts.take(&sender.account, 1);
         }
-    }
-
-    /// Forgets senders whose allowance is full again.
-    pub(crate) fn tidy(&self) {
-        self.accounts.tidy();
-        self.providers.tidy();
     }
 
     fn pair(&self, sender: &Sender, address: &Address) -> (AccountId, u64) {
@@ -79,22 +65,16 @@ impl Strangers {
     }
 }
 
+const fn each_hour(kind: &'static str, count: u32, burst: u32) -> Rate {
+    Rate { kind, count, time: HOUR, burst }
+}
+
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 #[cfg(test)]
 mod tests {
-    use causeway_identity::DeviceId;
-
     use super::*;
-
-    fn sender(account: u8, provider: &str) -> Sender {
-        Sender {
-            account: AccountId::from_bytes([account; 16]),
-            device: DeviceId::new(1).unwrap(),
-            address: format!("u{account}@{provider}").parse().unwrap(),
-            provider: provider.parse().unwrap(),
-        }
-    }
+    use crate::shared_counters::sender;
 
     #[tokio::test(start_paused = true)]
     async fn an_account_and_its_provider_may_collect_so_many_refusals() {
@@ -121,14 +101,14 @@ mod tests {
         assert!(strangers.may_ask(&eve, &stranger).is_ok(), "another provider");
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(strangers.may_ask(&bo, &stranger).is_ok());
-        strangers.tidy();
+        strangers.refused.tidy();
         assert!(strangers.may_ask(&ada, &stranger).is_err(), "tidying forgets only who is idle");
         tokio::time::advance(Duration::from_secs(59)).await;
         assert!(strangers.may_ask(&ada, &stranger).is_ok());
         strangers.refused(&ada);
         assert!(strangers.may_ask(&ada, &stranger).is_err(), "one an interval from then on");
         tokio::time::advance(Duration::from_secs(120)).await;
-        strangers.tidy();
-        assert!(strangers.accounts.is_empty() && strangers.providers.is_empty());
+        strangers.refused.tidy();
+        assert!(strangers.refused.accounts.is_empty() && strangers.refused.providers.is_empty());
     }
 }

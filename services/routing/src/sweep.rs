@@ -36,8 +36,8 @@ pub(crate) async fn run(shared: Arc<Shared>, seen: Arc<Seen>, every: Duration, s
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        shared.limits.tidy();
-        shared.strangers.tidy();
+        shared.limits.sent.tidy();
+        shared.strangers.refused.tidy();
         shared.trails.tidy();
         loop {
             let erased = tokio::select! {

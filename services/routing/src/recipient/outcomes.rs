@@ -109,9 +109,9 @@ mod tests {
         assert_eq!(outcomes.get(&key(2)), Some(&Outcome::Delivered));
         let later = now + REMEMBERED_FOR + Duration::from_secs(1);
         assert!(!outcomes.remember(key(5), Outcome::Stored, later), "nobody asks for the old ones any more");
-        assert_eq!((outcomes.get(&key(2)), outcomes.get(&key(4)), total.used()), (None, None, 1));
+        assert_eq!((outcomes.get(&key(2)), outcomes.get(&key(4)), total.held()), (None, None, 1));
         outcomes.clear();
-        assert_eq!(total.used(), 0);
+        assert_eq!(total.held(), 0);
     }
 
     #[test]

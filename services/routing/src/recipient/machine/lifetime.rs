@@ -28,24 +28,8 @@ impl<R> Machine<R> {
 
     /// The account has left: its sessions end and nothing of it is kept.
     pub(crate) fn gone(&mut self, out: &mut Vec<Output<R>>) {
-        let Some(account) = self.account.take() else { return };
-        for (_, device) in std::mem::take(&mut self.devices) {
-            if let Some(served) = device.served {
-                out.push(Output::End { session: served.session, reason: Ending::Withdrawn });
-            }
-        }
-        for (_, pending) in std::mem::take(&mut self.pending) {
-            let Header { seq, class, .. } = *pending.header;
-            out.push(Output::Settled { account, seq, class, how: Settled::Withdrawn });
-            out.extend(pending.replies.into_iter().map(|reply| Output::Fail { reply }));
-        }
-        self.record = None;
-        self.newest.clear();
-        self.hints.clear();
-        self.outcomes.clear();
-        self.deadlines.clear();
-        self.waiting.clear();
-        self.undropped.clear();
+        let Some(account) = self.account else { return };
+        self.forget(|session| Output::End { session, reason: Ending::Withdrawn }, Settled::Withdrawn, out);
         // Behind the puts that are under way, so that it takes them too.
         out.push(Output::DropAccount { account });
     }
@@ -89,15 +73,20 @@ impl<R> Machine<R> {
     /// The account is another's, or may be: nothing of what is known of it is certain any more. Messages without an
     /// outcome fail, and sessions are to attach again. What is under way in the mailbox is not waited for.
     pub(crate) fn reset(&mut self, out: &mut Vec<Output<R>>) {
+        self.forget(|session| Output::Moved { session }, Settled::Unanswered, out);
+        self.puts.clear();
+        self.retry = None;
+        self.forgetful = false;
+    }
+
+    /// No account is loaded any more: its sessions are told that, and its messages without an outcome fail.
+    fn forget(&mut self, told: impl Fn(SessionKey) -> Output<R>, how: Settled, out: &mut Vec<Output<R>>) {
         let account = self.account.take();
-        for (_, device) in std::mem::take(&mut self.devices) {
-            if let Some(served) = device.served {
-                out.push(Output::Moved { session: served.session });
-            }
-        }
+        let served = std::mem::take(&mut self.devices).into_values().filter_map(|device| device.served);
+        out.extend(served.map(|served| told(served.session)));
         for (_, pending) in std::mem::take(&mut self.pending) {
             let Header { seq, class, .. } = *pending.header;
-            out.extend(account.map(|account| Output::Settled { account, seq, class, how: Settled::Unanswered }));
+            out.extend(account.map(|account| Output::Settled { account, seq, class, how }));
             out.extend(pending.replies.into_iter().map(|reply| Output::Fail { reply }));
         }
         self.record = None;
@@ -106,9 +95,6 @@ impl<R> Machine<R> {
         self.outcomes.clear();
         self.deadlines.clear();
         self.waiting.clear();
-        self.puts.clear();
         self.undropped.clear();
-        self.retry = None;
-        self.forgetful = false;
     }
 }

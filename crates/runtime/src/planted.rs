@@ -3,7 +3,8 @@
 
 /// Whether this bug is planted.
 #[cfg(feature = "planted-bugs")]
-pub(crate) fn is(bug: &str) -> bool {
+#[must_use]
+pub fn is(bug: &str) -> bool {
     static BUG: std::sync::LazyLock<Option<String>> = std::sync::LazyLock::new(|| std::env::var(VARIABLE).ok());
     BUG.as_deref() == Some(bug)
 }
@@ -13,6 +14,7 @@ const VARIABLE: &str = "CAUSEWAY_PLANTED_BUG";
 
 /// No bug is planted.
 #[cfg(not(feature = "planted-bugs"))]
-pub(crate) const fn is(_bug: &str) -> bool {
+#[must_use]
+pub const fn is(_bug: &str) -> bool {
     false
 }
