@@ -120,6 +120,19 @@ impl Deployment {
         Ok(self.url(self.address(process.into(), field)?))
     }
 
+    /// Where a process answers probes: `http://host:port`.
+    ///
+    /// # Errors
+    /// Nowhere: there is one process, and no setting says so.
+    pub fn health_url(&self, replica: Replica) -> anyhow::Result<String> {
+        Ok(format!("http://{}", self.address(replica, "server.health_listen")?))
+    }
+
+    /// The configuration file of a process.
+    pub fn config_file(&self, replica: Replica) -> std::path::PathBuf {
+        self.folder.path().join(format!("{replica}.toml"))
+    }
+
     /// All settings of a process.
     pub(super) fn settings_of(&self, replica: Replica) -> BTreeMap<String, String> {
         let mut settings = self.settings.clone();

@@ -16,6 +16,7 @@ mod mutual_tls;
 mod network;
 mod offline;
 mod operators_view;
+mod operators_view;
 mod providers;
 mod replicas;
 mod restore;

@@ -48,8 +48,9 @@ pub(crate) type Line = Vec<Piece>;
 /// The text of a line, cut to a width if there is one, with the terminal's codes for styles if wanted.
 pub(crate) fn paint(line: &Line, width: Option<usize>, colours: bool) -> String {
     let mut left = width.unwrap_or(usize::MAX);
-    let whole: usize = line.iter().map(Piece::width).sum();
-    let cut = whole > left;
+    let whole: String = line.iter().map(|piece| piece.text.as_str()).collect();
+    // Blanks at the end are no loss.
+    let cut = whole.trim_end().chars().count() > left;
     if cut {
         left = left.saturating_sub(1);
     }
