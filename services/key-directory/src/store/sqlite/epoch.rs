@@ -38,7 +38,7 @@ pub(super) fn open(db: &Connection, folder: &Path) -> Result<(), OpenError> {
         // One that was made before there were epochs.
         (None, None) => true,
         // The file is written after the database.
-        (Some((current, before)), Some(beside)) => current == beside || before == beside,
+        (Some([current, before]), Some(beside)) => current == beside || before == beside,
         _ => false,
     };
     if !is_the_same && has_devices(db).map_err(broken)? {
@@ -65,7 +65,7 @@ pub(super) fn beside(folder: &Path) -> std::io::Result<Option<Vec<u8>>> {
 /// behind, because it could not be written the last time, comes to where the database is: else the next one that cannot
 /// be written would part them.
 pub(super) fn turn(db: &Connection, beside: Option<&[u8]>) -> Result<Vec<u8>, StoreError> {
-    if let Some((current, before)) = stored(db)?
+    if let Some([current, before]) = stored(db)?
         && beside == Some(&before)
         && current != before
     {
@@ -92,8 +92,8 @@ pub(super) fn write(folder: &Path, epoch: &[u8]) -> std::io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn stored(db: &Connection) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
-    db.query_row("SELECT current, before FROM epoch", [], |row| Ok((row.get(0)?, row.get(1)?)))
+fn stored(db: &Connection) -> Result<Option<[Vec<u8>; 2]>, StoreError> {
+    db.query_row("SELECT current, before FROM epoch", [], |row| Ok([row.get(0)?, row.get(1)?]))
         .optional()
         .map_err(failed)
 }
