@@ -1,11 +1,13 @@
 //! Settings of the guarded client.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::FetchError;
+use crate::hosts::{HostSet, MAX_HOSTS};
 use crate::network::Network;
 
 /// Most networks in a configuration.
@@ -27,10 +29,12 @@ pub struct FetchConfig {
     pub stream_timeout_ms: u64,
     /// Largest stream in bytes (1 to 2^40). Default 4 294 967 296.
     pub max_stream_bytes: u64,
-    /// Networks of the operator's own, as `address/length`, which registered hosts may be in although they are private, for
-    /// instance the home provider's: at most 16. Providers' hosts are checked by whoever registers them, so none of a third
-    /// party should resolve there. https is needed as everywhere. Default none.
+    /// Networks of the operator's own, as `address/length`, which the hosts in `private_hosts` may be in although they are
+    /// private: at most 16. No other host may resolve there. https is needed as everywhere. Default none.
     pub private_networks: Vec<String>,
+    /// Registered hosts for which `private_networks` holds, as names without a port, for instance the home provider's: at
+    /// most 16. Names that third parties control do not belong here. Default none.
+    pub private_hosts: Vec<String>,
 }
 
 impl Default for FetchConfig {
@@ -43,6 +47,7 @@ impl Default for FetchConfig {
             stream_timeout_ms: 600_000,
             max_stream_bytes: 4 * 1024 * 1024 * 1024,
             private_networks: Vec::new(),
+            private_hosts: Vec::new(),
         }
     }
 }
@@ -59,7 +64,21 @@ impl FetchConfig {
         within("stream_timeout_ms", self.stream_timeout_ms, 1_000..=86_400_000)?;
         within("max_stream_bytes", self.max_stream_bytes, 1..=1 << 40)?;
         let readable = self.private_networks.iter().all(|network| network.parse::<Network>().is_ok());
-        if readable && self.private_networks.len() <= MAX_NETWORKS { Ok(()) } else { Err(FetchError::Networks) }
+        if !readable || self.private_networks.len() > MAX_NETWORKS {
+            return Err(FetchError::Networks);
+        }
+        let named = self
+            .private_hosts
+            .iter()
+            .all(|host| HostSet::parse([host]).is_ok_and(|set| !set.has_loopback()) && !host.contains(':'));
+        // One without the other allows nothing, and was meant to allow something.
+        let both = self.private_hosts.is_empty() == self.private_networks.is_empty();
+        if named && both && self.private_hosts.len() <= MAX_HOSTS { Ok(()) } else { Err(FetchError::PrivateHosts) }
+    }
+
+    /// The names, lower-case, as they were checked.
+    pub(crate) fn private_hosts(&self) -> BTreeSet<String> {
+        self.private_hosts.iter().cloned().collect()
     }
 
     /// The networks, once they were checked.

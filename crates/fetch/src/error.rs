@@ -55,6 +55,12 @@ pub enum FetchError {
     /// A network in the settings is none.
     #[error("fetch.private_networks must be up to 16 private blocks as address/length, such as 10.1.0.0/16")]
     Networks,
+    /// Networks without the hosts for which they hold, or hosts that are none.
+    #[error(
+        "fetch.private_hosts must be the names, without ports, of up to 16 hosts that may be in fetch.private_networks, such \
+         as home.example; neither is of use without the other"
+    )]
+    PrivateHosts,
 }
 
 impl FetchError {
@@ -74,7 +80,7 @@ impl FetchError {
             Self::Connect => "FETCH_CONNECT",
             Self::Broken => "FETCH_BROKEN",
             Self::Setup => "FETCH_SETUP",
-            Self::Config { .. } | Self::Networks => "FETCH_CONFIG",
+            Self::Config { .. } | Self::Networks | Self::PrivateHosts => "FETCH_CONFIG",
         }
     }
 }

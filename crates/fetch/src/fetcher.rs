@@ -66,6 +66,7 @@ impl Fetcher {
             lookup,
             allow_loopback: config.allow_loopback_http,
             private: config.private_networks(),
+            private_hosts: config.private_hosts(),
         });
         let builder = || {
             Client::builder()

@@ -8,7 +8,8 @@
 //! - bytes, idle time and total time are bounded, and an encoding other than identity is refused;
 //! - an error carries a reason and at most a status code, nothing of what the other side sent.
 //!
-//! [`FetchConfig::private_networks`] lets registered names resolve to addresses of the operator's own networks; all else holds.
+//! [`FetchConfig::private_networks`] lets those registered names that [`FetchConfig::private_hosts`] has resolve to addresses of the
+//! operator's own networks; all else holds.
 //!
 //! For demos and tests on one machine [`FetchConfig::allow_loopback_http`] lets in plain `http` to loopback literals and
 //! `localhost`, if they are registered; nothing else changes.

@@ -1,6 +1,7 @@
 //! Name resolution that hands out checked addresses only. The connector connects to nothing but what comes out of
 //! here, so there is no moment between check and use.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -42,13 +43,15 @@ impl Lookup for System {
 pub(crate) struct Guarded {
     pub(crate) lookup: Arc<dyn Lookup>,
     pub(crate) allow_loopback: bool,
+    /// Networks of the operator's own, which only these names may be in: others are third parties'.
     pub(crate) private: Vec<Network>,
+    pub(crate) private_hosts: BTreeSet<String>,
 }
 
 impl Resolve for Guarded {
     fn resolve(&self, name: Name) -> Resolving {
         let name = name.as_str().to_owned();
-        let private = self.private.clone();
+        let private = if self.private_hosts.contains(&name) { self.private.clone() } else { Vec::new() };
         let local = self.allow_loopback && name == "localhost";
         let found = self.lookup.lookup(name);
         Box::pin(async move {

@@ -1,6 +1,6 @@
 //! What is refused before, or instead of, a connection.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -213,7 +213,7 @@ async fn every_answer_of_the_resolver_is_checked() {
         &["8.8.8.8", "2606:4700::1"],
         &[],
     ]);
-    let guarded = Guarded { lookup, allow_loopback: true, private: Vec::new() };
+    let guarded = Guarded { lookup, allow_loopback: true, private: Vec::new(), private_hosts: BTreeSet::new() };
     let resolve = async || guarded.resolve("media.birdy.example".parse().unwrap()).await;
     let forbidden = |result: Result<_, Box<dyn std::error::Error + Send + Sync>>| {
         result.err().is_some_and(|error| error.is::<ForbiddenAddress>())
@@ -227,23 +227,47 @@ async fn every_answer_of_the_resolver_is_checked() {
     assert!(resolve().await.is_err());
 
     let lookup = Script::new([&["127.0.0.1"], &["8.8.8.8"]]);
-    let guarded = Guarded { lookup, allow_loopback: true, private: Vec::new() };
+    let guarded = Guarded { lookup, allow_loopback: true, private: Vec::new(), private_hosts: BTreeSet::new() };
     let resolve = async || guarded.resolve("localhost".parse().unwrap()).await;
     assert!(resolve().await.is_ok());
     assert!(forbidden(resolve().await.map(drop)));
 
-    // The operator's own network, where a setting says so, and no other.
+    // The operator's own network, for a host that a setting names, and no other.
     let lookup = Script::new([&["172.28.0.9"], &["172.28.1.9"], &["127.0.0.1"], &["172.28.0.9", "10.0.0.1"]]);
-    let config = FetchConfig { private_networks: vec!["172.28.0.0/24".to_owned()], ..FetchConfig::default() };
+    let config = private(&["172.28.0.0/24"], &["home.example"]);
     config.check().unwrap();
-    let guarded = Guarded { lookup, allow_loopback: false, private: config.private_networks() };
+    let guarded = Guarded {
+        lookup,
+        allow_loopback: false,
+        private: config.private_networks(),
+        private_hosts: config.private_hosts(),
+    };
     let resolve = async || guarded.resolve("home.example".parse().unwrap()).await;
     assert!(resolve().await.is_ok());
     for _ in 0..3 {
         assert!(forbidden(resolve().await.map(drop)));
     }
-    let loopback = FetchConfig { private_networks: vec!["127.0.0.0/8".to_owned()], ..FetchConfig::default() };
-    assert_eq!(loopback.check(), Err(FetchError::Networks));
+    let guarded = Guarded { lookup: Script::new([&["172.28.0.9"]]), ..guarded };
+    assert!(guarded.resolve("home.example".parse().unwrap()).await.is_ok());
+    for third_party in ["media.birdy.example", "x.home.example", "home.example.birdy.example"] {
+        assert!(forbidden(guarded.resolve(third_party.parse().unwrap()).await.map(drop)), "{third_party}");
+    }
+    assert_eq!(private(&["127.0.0.0/8"], &["home.example"]).check(), Err(FetchError::Networks));
+    for (networks, hosts) in [
+        (&["172.28.0.0/24"][..], &[][..]),
+        (&[], &["home.example"]),
+        (&["172.28.0.0/24"], &["home.example:8443"]),
+        (&["172.28.0.0/24"], &["Home.example"]),
+        (&["172.28.0.0/24"], &["localhost"]),
+        (&["172.28.0.0/24"], &["*.example"]),
+    ] {
+        assert_eq!(private(networks, hosts).check(), Err(FetchError::PrivateHosts), "{hosts:?}");
+    }
+}
+
+fn private(networks: &[&str], hosts: &[&str]) -> FetchConfig {
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    FetchConfig { private_networks: texts(networks), private_hosts: texts(hosts), ..FetchConfig::default() }
 }
 
 #[tokio::test]
