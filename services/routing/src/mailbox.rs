@@ -4,6 +4,7 @@
 //!
 //! Every operation names the account first, so that the tables distribute by it.
 
+mod codes;
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) mod memory;
 pub(crate) mod postgres;

@@ -9,8 +9,9 @@ use causeway_identity::{AccountId, DeviceId, MessageId};
 use causeway_postgres::types::{IsNull, Type, to_sql_checked};
 use causeway_postgres::{FromSql, PostgresError, Row, ToSql};
 
+use crate::mailbox::codes::{CLASSES, ENC_TYPES, INBOXES, KINDS, code, decode};
 use crate::mailbox::{Depth, DeviceUsage, Page, PageRequest, Put, Replica, ReplicaId, Usage};
-use crate::message::{Class, Enc, EncType, Envelope, Header, Inbox, Kind, MessageKey, Origin, Seq, weight};
+use crate::message::{Enc, Envelope, Header, MessageKey, Origin, Seq, weight};
 
 /// 16 bytes as `uuid`, which PostgreSQL compares fastest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -225,20 +226,9 @@ fn envelope(row: &Row, request: &PageRequest) -> Result<Envelope, PostgresError>
     Ok(Envelope { header: Arc::new(header), enc })
 }
 
-/// Closed lists as small integers: the position, from 1. Append only.
-const CLASSES: [Class; 3] = [Class::Chat, Class::Ephemeral, Class::Call];
-const KINDS: [Kind; 2] = [Kind::Home, Kind::ThirdParty];
-const INBOXES: [Inbox; 2] = [Inbox::Main, Inbox::ThirdParty];
-const ENC_TYPES: [EncType; 4] = [EncType::Prekey, EncType::Whisper, EncType::SenderKey, EncType::Plaintext];
-
-fn code<T: PartialEq>(list: &[T], value: &T) -> i16 {
-    list.iter().zip(1..).find(|(known, _)| *known == value).map_or(0, |(_, code)| code)
-}
-
 fn decoded<T: Copy>(list: &[T], row: &Row, column: usize) -> Result<T, PostgresError> {
     let code: i16 = get(row, column)?;
-    let position = usize::try_from(code).ok().and_then(|code| code.checked_sub(1));
-    position.and_then(|position| list.get(position)).copied().ok_or_else(|| damaged(column))
+    decode(list, code.into()).ok_or_else(|| damaged(column))
 }
 
 fn parsed<T: FromStr>(row: &Row, column: usize) -> Result<T, PostgresError> {

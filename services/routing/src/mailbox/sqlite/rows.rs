@@ -7,9 +7,10 @@ use bytes::Bytes;
 use causeway_identity::{AccountId, DeviceId, MessageId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use crate::mailbox::codes::{CLASSES, ENC_TYPES, INBOXES, KINDS, code, decode};
 use crate::mailbox::sqlite::failed;
 use crate::mailbox::{Depth, DeviceUsage, Page, PageRequest, Put, StoreError, Usage};
-use crate::message::{Class, Enc, EncType, Envelope, Header, Inbox, Kind, MessageKey, Origin, Seq, weight};
+use crate::message::{Class, Enc, Envelope, Header, MessageKey, Origin, Seq, weight};
 
 /// True when the device has this message already.
 pub(super) fn has(db: &Connection, put: &Put, part: &Enc) -> Result<bool, StoreError> {
@@ -148,12 +149,6 @@ fn envelope(row: &Row<'_>, request: &PageRequest) -> rusqlite::Result<Envelope> 
     Ok(Envelope { header: Arc::new(header), enc })
 }
 
-/// Closed lists as small integers: the position, from 1. Append only.
-const CLASSES: [Class; 3] = [Class::Chat, Class::Ephemeral, Class::Call];
-const KINDS: [Kind; 2] = [Kind::Home, Kind::ThirdParty];
-const INBOXES: [Inbox; 2] = [Inbox::Main, Inbox::ThirdParty];
-const ENC_TYPES: [EncType; 4] = [EncType::Prekey, EncType::Whisper, EncType::SenderKey, EncType::Plaintext];
-
 /// What waits for all devices.
 pub(super) fn depth(connection: &Connection) -> Result<Depth, StoreError> {
     let sum = "SELECT coalesce(sum(messages), 0), coalesce(sum(bytes), 0) FROM usage";
@@ -168,14 +163,9 @@ pub(super) fn depth(connection: &Connection) -> Result<Depth, StoreError> {
     Ok(Depth { waiting, oldest_ms })
 }
 
-fn code<T: PartialEq>(list: &[T], value: &T) -> i64 {
-    list.iter().position(|known| known == value).map_or(0, |position| position as i64 + 1)
-}
-
 fn decoded<T: Copy>(list: &[T], row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     let code: i64 = row.get(column)?;
-    let position = usize::try_from(code).ok().and_then(|code| code.checked_sub(1));
-    position.and_then(|position| list.get(position)).copied().ok_or(out_of_range(column, code))
+    decode(list, code).ok_or(out_of_range(column, code))
 }
 
 fn device(row: &Row<'_>, column: usize) -> rusqlite::Result<DeviceId> {
