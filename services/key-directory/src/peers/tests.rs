@@ -67,6 +67,13 @@ async fn two(server: &servers::Postgres) -> (Deployment, Deployment) {
     tokio::join!(Box::pin(directory(&database, |_| {})), Box::pin(directory(&database, |_| {})))
 }
 
+/// Whose leases are so long that a busy machine does nothing as slowly as they pass.
+async fn two_with_long_leases(server: &servers::Postgres) -> (Deployment, Deployment) {
+    let database = database(server);
+    let long = |config: &mut DirectoryConfig| (config.lease_ms, config.replica_lease_ms) = (4_000, 8_000);
+    tokio::join!(Box::pin(directory(&database, long)), Box::pin(directory(&database, long)))
+}
+
 async fn watch(net: &Deployment) -> Streaming<pb::TokenKeysUpdate> {
     net.token_keys().watch(pb::WatchTokenKeys {}).await.unwrap().into_inner()
 }
@@ -96,7 +103,7 @@ async fn joined(one: &Deployment) -> wire::Enlisted {
 #[tokio::test]
 async fn a_change_waits_for_the_followers_of_every_directory() {
     let server = server().await;
-    let (one, other) = two(&server).await;
+    let (one, other) = two_with_long_leases(&server).await;
     let ada = joined(&one).await;
     let mut follower = other.follow_with_pings().await;
     let mut setting = Box::pin(one.set_consent(&ada, |settings| settings.reach = wire::Reach::Nobody.into()));
@@ -109,7 +116,11 @@ async fn a_change_waits_for_the_followers_of_every_directory() {
     follower.say(number, 2).await;
     let confirmed = Instant::now();
     setting.await.unwrap();
-    assert!(confirmed.elapsed() < Duration::from_secs(1), "{:?}", confirmed.elapsed());
+    assert!(
+        confirmed.elapsed() < Duration::from_millis(3_500),
+        "by the word of the follower: {:?}",
+        confirmed.elapsed()
+    );
     assert_eq!(other.record("ada@birdy.example").await.unwrap().consent.unwrap().reach(), wire::Reach::Nobody);
 }
 
@@ -153,21 +164,20 @@ async fn a_directory_that_has_died_is_waited_for_until_its_lease_has_passed() {
     one.set_consent(&ada, |settings| settings.interop = false).await.unwrap();
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(800), "{took:?}, though the store's clock says that it is long dead");
-    assert!(took < Duration::from_secs(4), "{took:?}");
-    let start = Instant::now();
-    one.set_consent(&ada, |_| {}).await.unwrap();
-    assert!(start.elapsed() < Duration::from_millis(800), "it is waited for once");
+    let left = "SELECT FROM directory_replicas WHERE replica_id = '\\x00112233445566778899aabbccddeeff'";
+    let left = postgres.connection().await.unwrap().query(left, &[]).await.unwrap();
+    assert!(left.is_empty(), "it is waited for once");
 }
 
 #[tokio::test]
 async fn a_directory_that_stops_is_not_waited_for() {
     let server = server().await;
-    let (one, other) = two(&server).await;
+    let (one, other) = two_with_long_leases(&server).await;
     let ada = joined(&one).await;
     other.stop().await;
     let start = Instant::now();
     one.set_consent(&ada, |settings| settings.interop = false).await.unwrap();
-    assert!(start.elapsed() < Duration::from_millis(800), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(6), "not until its lease has passed: {:?}", start.elapsed());
 }
 
 #[tokio::test]
@@ -292,7 +302,7 @@ async fn hints_make_it_quick_and_are_not_needed() {
     .unwrap();
     let start = Instant::now();
     one.set_consent(&ada, |settings| settings.reach = wire::Reach::Nobody.into()).await.unwrap();
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(6), "by reading the log, not by a lease: {:?}", start.elapsed());
     drop((redis, server));
 }
 

@@ -110,7 +110,7 @@ async fn without_redis_messages_and_sessions_go_on() {
             let mut bo = edge.start(BO, 2, 1, 101).await;
             assert_eq!(bo.attached().await, id);
         }
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
         server.resume().unwrap();
     }
     net.stop().await;

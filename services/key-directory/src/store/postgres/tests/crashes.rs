@@ -147,7 +147,7 @@ fn a_server_that_is_away_is_an_error_of_a_call_and_comes_back() {
         assert!(matches!(claim, Err(StoreError::Away(_))), "{claim:?}");
         let status = tonic::Status::from(crate::error::CallError::Store(claim.unwrap_err()));
         assert_eq!(status.code(), tonic::Code::Unavailable);
-        assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
         assert!(futures::poll!(Box::pin(store.lost())).is_pending());
     });
     server.0.start_again().unwrap();
@@ -167,7 +167,7 @@ fn a_server_that_hangs_is_waited_for_no_longer_than_callers_wait() {
         let (who, consent) = (Who::Account(account), Consent::default());
         let (record, consent) = tokio::join!(store.record(&who), store.set_consent(account, device, &consent));
         assert!(record.is_err() && consent.is_err(), "{record:?}, {consent:?}");
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     });
     server.0.resume().unwrap();
     runtime.block_on(async {
