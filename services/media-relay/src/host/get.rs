@@ -15,14 +15,20 @@ use crate::relay::checked::{Checked, Expected};
 
 impl Host {
     pub(super) async fn get(&self, id: BlobId, method: &Method, headers: &HeaderMap) -> Result<Response, Refusal> {
-        let size = self.0.blobs.size(id).await.map_err(|error| away(&error))?.ok_or(Refusal::NotFound)?;
+        // Before the store is asked for anything: whoever guesses names, or sends HEAD, is held to the same share of the room.
+        let mut transfer = self.0.transfers.begin(Direction::Serve, Party::Anyone).ok_or(Refusal::Busy)?;
+        let asked = transfer.wait(self.0.blobs.size(id)).await.map_err(|_too_slow| Refusal::Busy)?;
+        let Some(size) = asked.map_err(|error| away(&error))? else {
+            transfer.ended("absent");
+            return Err(Refusal::NotFound);
+        };
         let wanted = Wanted::of(headers, size).map_err(|_| Refusal::Range(Some(size)))?;
         if method == Method::HEAD {
+            transfer.ended("complete");
             return Ok(answer::blob(size, &wanted, Body::empty()));
         }
-        let transfer = self.0.transfers.begin(Direction::Serve, Party::Anyone).ok_or(Refusal::Busy)?;
-        let reading =
-            self.0.blobs.read(id, wanted.part()).await.map_err(|error| away(&error))?.ok_or(Refusal::NotFound)?;
+        let opened = transfer.wait(self.0.blobs.read(id, wanted.part())).await.map_err(|_too_slow| Refusal::Busy)?;
+        let reading = opened.map_err(|error| away(&error))?.ok_or(Refusal::NotFound)?;
         // The digest was checked when the blob was written.
         let expected = Expected { len: wanted.len(size), sha256: None };
         let body = Checked::new(reading.stream, expected, transfer).into_body().await.map_err(|_| Refusal::Busy)?;

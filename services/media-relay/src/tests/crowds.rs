@@ -69,6 +69,25 @@ async fn one_account_takes_its_share_of_the_transfers_and_no_more() {
 }
 
 #[tokio::test]
+async fn whoever_asks_for_names_waits_for_a_place_like_whoever_reads() {
+    let media = Running::start_with(|config| config.max_transfers = 2).await;
+    // Larger than what a connection takes ahead of its reader.
+    let bytes = ciphertext(16 * 1024 * 1024);
+    let up = media.upload_ticket(&bytes);
+    assert_eq!(media.put(&up).body(bytes.clone()).send().await.unwrap().status(), 201);
+    let absent = format!("{}{}", media.host.media_prefix(), "0".repeat(32));
+    assert_eq!(media.http.get(&absent).send().await.unwrap().status(), 404);
+    let unread = media.http.get(&up.url).send().await.unwrap();
+    for url in [&absent, &up.url] {
+        assert_eq!(media.http.get(url).send().await.unwrap().status(), 503);
+        assert_eq!(media.http.head(url).send().await.unwrap().status(), 503);
+    }
+    assert_eq!(unread.bytes().await.unwrap().len(), bytes.len());
+    while media.http.head(&up.url).send().await.unwrap().status() != 200 {}
+    assert_eq!(media.http.get(&absent).send().await.unwrap().status(), 404);
+}
+
+#[tokio::test]
 async fn what_is_refused_for_another_reason_uses_no_ticket_up() {
     let (media, bytes) = (Running::start_with(|config| config.max_ticket_uses = 1).await, ciphertext(1_000));
     let (up, other) = (media.upload_ticket(&bytes), media.upload_ticket(&bytes));
