@@ -8,6 +8,7 @@ use http::{Request, Response};
 use tokio_util::either::Either;
 use tonic::Status;
 use tonic::body::Body;
+use tonic::transport::server::TcpConnectInfo;
 use tower::{Layer, Service};
 
 use crate::tls::{self, Caller};
@@ -51,7 +52,7 @@ where
 }
 
 fn refusal(request: &Request<Body>) -> Option<Status> {
-    let caller = request.extensions().get::<Caller>()?;
+    let Some(caller) = request.extensions().get::<Caller>() else { return unknown(request) };
     let path = request.uri().path();
     if tls::allows(caller.role, path) {
         return None;
@@ -62,5 +63,31 @@ fn refusal(request: &Request<Body>) -> Option<Status> {
     Some(Status::permission_denied(format!("the role {} may not call {call}", caller.role)))
 }
 
+/// Nobody is told apart over TCP in plain text and in one process, and such a connection says so itself. A call that comes in any
+/// other way without its caller is refused: a way around the certificates is not to become a way in.
+fn unknown(request: &Request<Body>) -> Option<Status> {
+    let extensions = request.extensions();
+    if extensions.get::<TcpConnectInfo>().is_some() || extensions.get::<()>().is_some() {
+        return None;
+    }
+    tracing::error!("a call is refused: its connection says nothing of its caller");
+    Some(Status::permission_denied("nothing is known of the caller"))
+}
+
 /// Of the name of a call in messages; all that there are, are shorter.
 const MAX_CALL_CHARS: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_call_of_which_nothing_is_known_is_refused() {
+        let mut request = Request::new(Body::empty());
+        assert_eq!(refusal(&request).map(|refused| refused.code()), Some(Code::PermissionDenied));
+        request.extensions_mut().insert(());
+        assert!(refusal(&request).is_none());
+    }
+}
