@@ -36,6 +36,10 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// What is around the services of all of Causeway's gRPC servers.
 pub type Layers = Stack<Guard, Stack<Observe, Identity>>;
+/// A connection of this age takes no new calls; its peer opens another one, and what is open goes on. Before the age at which one
+/// with a certificate is cut (`tls/accept.rs`), so that few calls are.
+const GRACEFUL_AGE: Duration = Duration::from_secs(18 * 3_600);
+
 /// The services of one gRPC server.
 pub type Router = tonic::transport::server::Router<Layers>;
 
@@ -47,6 +51,7 @@ pub fn server() -> Server<Layers> {
         .http2_keepalive_timeout(Some(PATIENCE))
         .http2_max_pending_accept_reset_streams(Some(64))
         .max_concurrent_streams(Some(4_096))
+        .max_connection_age(GRACEFUL_AGE)
         .initial_stream_window_size(Some(1024 * 1024))
         .initial_connection_window_size(Some(8 * 1024 * 1024))
         .layer(Observe)

@@ -5,7 +5,8 @@
 //! dialled and the role that it wants; a server takes any role of its trust domain, and decides for each call what that role
 //! may do (`permissions.rs`). Only TLS 1.3, and no session is resumed: each connection is verified anew.
 //!
-//! The files are read again every few seconds. New handshakes use what is there then; connections that are open stay. Files
+//! The files are read again every few seconds. New handshakes use what is there then; connections that are open stay until the
+//! end of their peer's certificate, and not longer than a day (`accept.rs`). Files
 //! that cannot be used are told of in health and log, and those before stay in use.
 
 mod accept;
@@ -15,6 +16,7 @@ mod identity;
 mod metrics;
 mod permissions;
 mod reload;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod verify;

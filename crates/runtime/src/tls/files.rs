@@ -154,7 +154,8 @@ fn authorities(pem: &[u8], path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn validity(certificate: &CertificateDer<'_>) -> Option<(SystemTime, SystemTime)> {
+/// From when to when a certificate is good.
+pub(super) fn validity(certificate: &CertificateDer<'_>) -> Option<(SystemTime, SystemTime)> {
     let validity = Certificate::from_der(certificate).ok()?.tbs_certificate.validity;
     let at = |since: Duration| UNIX_EPOCH.checked_add(since);
     Some((at(validity.not_before.to_unix_duration())?, at(validity.not_after.to_unix_duration())?))

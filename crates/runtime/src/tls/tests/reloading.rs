@@ -53,6 +53,27 @@ async fn new_connections_use_the_new_certificate_and_open_streams_stay() {
 }
 
 #[tokio::test]
+async fn a_connection_ends_with_its_peers_certificate() {
+    let (authority, life) = (Authority::new(), Lifecycle::new());
+    let mount = Mount::new(&authority.of_role(Role::Routing), &[&authority]);
+    // A second and a half before 2100, when certificates end here.
+    let tls = mount.load_at(Role::Routing, ManualClock::at_ms(4_102_444_798_500)).unwrap();
+    let address = serve(&tls, &life).await;
+    let edge = Transport::Mutual(process(&authority, Role::Edge));
+    let mut client = tonic::client::Grpc::new(edge.connect(Role::Routing, &url(address)).unwrap());
+    client.ready().await.unwrap();
+    let (said, outgoing) = mpsc::channel(1);
+    let path = http::uri::PathAndQuery::from_static(LINK);
+    let outgoing = tonic::Request::new(ReceiverStream::new(outgoing));
+    let answer = client.streaming(outgoing, path, ProstCodec::<String, String>::default()).await.unwrap();
+    let mut heard = answer.into_inner();
+    said.send("before".to_owned()).await.unwrap();
+    assert_eq!(heard.message().await.unwrap().as_deref(), Some("before"));
+    assert!(heard.message().await.is_err(), "it is cut");
+    life.drain();
+}
+
+#[tokio::test]
 async fn an_authority_is_replaced_without_a_gap() {
     let (old, new, life) = (Authority::new(), Authority::new(), Lifecycle::new());
     let of_server = Mount::new(&old.of_role(Role::Routing), &[&old]);
