@@ -16,7 +16,7 @@ impl Limits {
     pub(crate) fn new(config: &RoutingConfig) -> Self {
         let account = Rate::each_second("sent-account", config.account_per_s, config.account_burst);
         let provider = Rate::each_second("sent-provider", config.provider_per_s, config.provider_burst);
-        Self { sent: SenderRates::new(account, provider) }
+        Self { sent: SenderRates::new(&account, &provider) }
     }
 
     /// Counts a message of `sender`; an error is how many milliseconds to wait.

@@ -49,10 +49,10 @@ pub(crate) struct SenderRates {
 }
 
 impl SenderRates {
-    pub(crate) fn new(each_account: Rate, each_provider: Rate) -> Self {
+    pub(crate) fn new(each_account: &Rate, each_provider: &Rate) -> Self {
         let interval = |rate: &Rate| rate.time / rate.count.max(1);
-        let accounts = Rates::new(each_account.kind, interval(&each_account), each_account.burst, account);
-        let providers = Rates::new(each_provider.kind, interval(&each_provider), each_provider.burst, provider);
+        let accounts = Rates::new(each_account.kind, interval(each_account), each_account.burst, account);
+        let providers = Rates::new(each_provider.kind, interval(each_provider), each_provider.burst, provider);
         Self { accounts: Arc::new(accounts), providers: Arc::new(providers) }
     }
 

@@ -28,7 +28,7 @@ impl Strangers {
         let account = each_hour("refused-account", config.account_refusals_per_hour, config.account_refusal_burst);
         let provider = each_hour("refused-provider", config.provider_refusals_per_hour, config.provider_refusal_burst);
         Self {
-            refused: SenderRates::new(account, provider),
+            refused: SenderRates::new(&account, &provider),
             familiar: Cache::new(MAX_FAMILIAR),
             hasher: RandomState::new(),
         }
