@@ -1,5 +1,6 @@
 //! The connection to the operator API.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,8 @@ use causeway_runtime::tls::{Role, Tls, TlsConfig};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
+
+use crate::chat::clean;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_TOKEN_BYTES: usize = 4096;
@@ -67,6 +70,9 @@ pub(crate) struct TlsArguments {
     /// With https: the services' trust domain.
     #[arg(long, env = "CAUSEWAY_OPERATOR_TLS_TRUST_DOMAIN", default_value = "causeway.local", value_name = "NAME")]
     tls_trust_domain: String,
+    /// Sends the token in plain text also to another machine: only where the network encrypts.
+    #[arg(long, env = "CAUSEWAY_OPERATOR_ALLOW_PLAINTEXT")]
+    allow_plaintext: bool,
 }
 
 impl TlsArguments {
@@ -114,7 +120,7 @@ impl Operator {
                 .with_context(|| format!("no operator API answers at {address}"))?;
             transport.connect(Role::KeyDirectory, &address)?
         } else {
-            in_plain_text(&address).await?
+            in_plain_text(&address, tls.allow_plaintext).await?
         };
         Ok(Self { client: ProvidersClient::new(channel.clone()), channel, bearer, address })
     }
@@ -139,7 +145,7 @@ impl Operator {
         match status.code() {
             // Not of the token: what a certificate's role may do is said in these words.
             Code::PermissionDenied if status.message().starts_with("the role ") => {
-                anyhow!("{}: give a certificate of the role operator-tool", status.message())
+                anyhow!("{}: give a certificate of the role operator-tool", clean(status.message()))
             }
             Code::Internal | Code::Unknown if status.message().starts_with("h2 protocol error") => {
                 anyhow!("what answers at {} speaks no gRPC in plain text: is it https?", self.address)
@@ -151,18 +157,48 @@ impl Operator {
             Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled | Code::Unimplemented => {
                 anyhow!("no operator API answers at {}: is the server running, and is the port right?", self.address)
             }
-            _ => anyhow!("{}", status.message()),
+            _ => anyhow!("{}", clean(status.message())),
         }
     }
 }
 
-async fn in_plain_text(address: &str) -> anyhow::Result<Channel> {
+async fn in_plain_text(address: &str, allowed: bool) -> anyhow::Result<Channel> {
     let endpoint = Endpoint::from_shared(address.to_owned())
         .map_err(|_| anyhow!("--operator {address} is no URL: write it as http://host:port or https://host:port"))?;
+    if !allowed && !endpoint.uri().host().is_some_and(is_this_machine) {
+        bail!(
+            "--operator {address} would send the operator token in plain text to another machine: write it as https://, or give \
+             --allow-plaintext if the network encrypts"
+        );
+    }
     endpoint
         .connect_timeout(TIMEOUT)
         .timeout(TIMEOUT)
         .connect()
         .await
         .map_err(|_| anyhow!("no operator API answers at {address}: is the server running, and is the port right?"))
+}
+
+/// Whether a URL's host is this machine, whatever the names of others say.
+fn is_this_machine(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_token_leaves_the_machine_in_plain_text_only_if_that_is_wanted() {
+        for here in ["127.0.0.1", "127.9.9.9", "localhost", "[::1]"] {
+            assert!(is_this_machine(here), "{here}");
+        }
+        for there in
+            ["http://10.0.0.1:7444", "http://[fe80::1]:7444", "http://localhost.example:7444", "http://operator:7444"]
+        {
+            let refused = in_plain_text(there, false).await.unwrap_err().to_string();
+            assert!(refused.contains("--allow-plaintext"), "{refused}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use causeway_proto::directory::v1::{
 use causeway_proto::wire::v1::ProviderKind;
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::chat::clean;
 use crate::operator::{Operator, OperatorArguments};
 
 const PAGE: u32 = 100;
@@ -177,8 +178,8 @@ fn print(provider: &Provider) -> anyhow::Result<()> {
         ProviderStatus::Live => "live",
         ProviderStatus::Suspended | ProviderStatus::Unspecified => "suspended",
     };
-    let problem = if provider.keys_error.is_empty() { "" } else { &provider.keys_error };
+    let (domain, problem) = (clean(&settings.domain), clean(&provider.keys_error));
     let keys = provider.key_count;
     let mut out = std::io::stdout();
-    writeln!(out, "{}\t{kind}\t{status}\t{keys} keys\t{problem}", settings.domain).context("write to standard output")
+    writeln!(out, "{domain}\t{kind}\t{status}\t{keys} keys\t{problem}").context("write to standard output")
 }

@@ -11,6 +11,7 @@ use causeway_proto::routing::v1::{Trace, TraceCheckpoint};
 use clap::Args;
 use tonic::Code;
 
+use crate::chat::clean;
 use crate::operator::{Operator, OperatorArguments};
 
 /// Whose traces, and where.
@@ -97,7 +98,7 @@ fn warn(found: &TraceList) -> anyhow::Result<()> {
 }
 
 fn show(trace: &Trace) -> String {
-    let class = if trace.class.is_empty() { "message" } else { &trace.class };
+    let class = clean(if trace.class.is_empty() { "message" } else { &trace.class });
     let mut text = format!("trace {}  {class}", hex::encode(&trace.trace_id));
     if !trace.sender_account_id.is_empty() {
         let device = trace.sender_device_id;
@@ -120,7 +121,8 @@ fn show(trace: &Trace) -> String {
 
 /// A checkpoint in words.
 fn sentence(checkpoint: &TraceCheckpoint) -> String {
-    let TraceCheckpoint { name, device_id, detail, .. } = checkpoint;
+    let TraceCheckpoint { device_id, .. } = checkpoint;
+    let (name, detail) = (clean(&checkpoint.name), clean(&checkpoint.detail));
     let more = match (name.as_str(), detail.as_str()) {
         ("accepted", devices) => format!("{devices} device(s)"),
         ("retry-asked", _) => "it asks for an earlier message again".to_owned(),
@@ -153,6 +155,17 @@ mod tests {
 
     fn checkpoint(time_ms: u64, name: &str, device_id: u32, detail: &str) -> TraceCheckpoint {
         TraceCheckpoint { time_ms, name: name.to_owned(), device_id, detail: detail.to_owned() }
+    }
+
+    #[test]
+    fn what_a_server_says_does_not_reach_the_terminal_as_it_is() {
+        let said = "\u{1b}[2J\nforged";
+        for (name, detail) in [("refused", said), ("told", said), ("accepted", said), (said, said)] {
+            let trace =
+                Trace { class: said.to_owned(), checkpoints: vec![checkpoint(1, name, 0, detail)], ..Trace::default() };
+            let shown = show(&trace);
+            assert!(!shown.contains('\u{1b}') && shown.lines().count() == 2, "{shown:?}");
+        }
     }
 
     #[test]
