@@ -1,5 +1,6 @@
 //! What probes are told, and the endpoints where they ask.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use crate::config::ServerConfig;
 
@@ -34,7 +36,8 @@ pub(crate) async fn serve(config: &ServerConfig, service: &'static str, life: &L
     Ok(())
 }
 
-/// Probes that are answered at a time; more wait to be accepted.
+/// Connections of probes at a time. One more takes the place of the oldest: a probe asks at once and is answered at once, so
+/// whoever holds connections open keeps none out.
 const AT_ONCE: usize = 64;
 /// From a probe's connection to the end of its answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,20 +45,25 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
 async fn answer(listener: TcpListener, router: axum::Router, patience: Duration) {
-    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let mut open = VecDeque::<AbortHandle>::new();
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
         let service = TowerToHyperService::new(router.clone());
-        tokio::spawn(async move {
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= AT_ONCE
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        let connection = tokio::spawn(async move {
             let mut server = http1::Builder::new();
             let answered = server.keep_alive(false).serve_connection(TokioIo::new(stream), service);
             let _too_slow_or_gone = tokio::time::timeout(patience, answered).await;
-            drop(place);
         });
+        open.push_back(connection.abort_handle());
     }
 }
 
@@ -136,7 +144,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Lifecycle::new().health().router();
-        let answering = tokio::spawn(answer(listener, router, Duration::from_millis(50)));
+        let answering = tokio::spawn(answer(listener, router, 10 * GRACE));
         let mut silent = Vec::new();
         for _ in 0..2 * AT_ONCE {
             let mut stream = TcpStream::connect(address).await.unwrap();
@@ -147,7 +155,7 @@ mod tests {
         probe.write_all(b"GET /live HTTP/1.1\r\nhost: probe\r\n\r\n").await.unwrap();
         let mut answered = String::new();
         let answer = probe.read_to_string(&mut answered);
-        tokio::time::timeout(GRACE, answer).await.expect("it gets its turn").unwrap();
+        tokio::time::timeout(GRACE, answer).await.expect("it waits for none of them").unwrap();
         assert!(answered.starts_with("HTTP/1.1 200"), "{answered}");
         answering.abort();
     }
