@@ -72,7 +72,9 @@ impl Sender {
         let seconds = i64::try_from(self.clock.now_ms() / 1_000).unwrap_or(i64::MAX);
         let Some(mut headers) = headers(&target.key, &job.id, seconds, &body) else { return Sent::Nowhere };
         let step = Step::under(Hop::WEBHOOK, job.wake.trace);
-        if let Some(value) = step.as_ref().and_then(|step| HeaderValue::try_from(step.context().to_string()).ok()) {
+        // Only a span of this very call's own: another hop's would tell the provider which of its wakes have one cause.
+        let own = step.as_ref().map(Step::context).filter(|context| Some(*context) != job.wake.trace);
+        if let Some(value) = own.and_then(|context| HeaderValue::try_from(context.to_string()).ok()) {
             headers.insert(TRACEPARENT, value);
         }
         let sent = self.post(provider, &target, headers, body).await;
