@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use causeway_runtime::grpc::Router;
 use futures::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use causeway_runtime::grpc::Router;
 use tonic::transport::Channel;
 use tonic::transport::server::Connected;
 use turmoil::net::{TcpListener, TcpStream};

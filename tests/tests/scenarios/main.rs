@@ -16,7 +16,6 @@ mod mutual_tls;
 mod network;
 mod offline;
 mod operators_view;
-mod operators_view;
 mod providers;
 mod replicas;
 mod restore;

@@ -14,15 +14,15 @@ pub(super) fn check(patient: &Patient<'_>, findings: &mut Findings) {
     // All of several are off by the same: so it is this machine.
     let least = off.iter().map(|(_, offset)| offset.ms).min();
     let most = off.iter().map(|(_, offset)| offset.ms).max();
-    if let (true, true, Some(least), Some(most)) = (good.is_empty(), off.len() > 1, least, most) {
-        if most.abs_diff(least) <= patient.clock_tolerance_ms {
-            findings.problem(
-                Check::Clocks,
-                format!("all {} processes agree, and are {} of this machine", off.len(), apart(least)),
-                "synchronise the clock of this machine, or of all others",
-            );
-            return;
-        }
+    if let (true, true, Some(least), Some(most)) = (good.is_empty(), off.len() > 1, least, most)
+        && most.abs_diff(least) <= patient.clock_tolerance_ms
+    {
+        findings.problem(
+            Check::Clocks,
+            format!("all {} processes agree, and are {} of this machine", off.len(), apart(least)),
+            "synchronise the clock of this machine, or of all others",
+        );
+        return;
     }
     for (seen, offset) in off {
         findings.problem(
