@@ -86,7 +86,7 @@ impl KeyDirectory {
             Some(redis) => Some(Redis::open(redis, "key-directory", Holds::Hints)?),
             None => None,
         };
-        let witness = Witness::of(Arc::clone(&store), redis.clone());
+        let witness = Witness::of(Arc::clone(&store), redis.clone(), Arc::clone(&clock));
         if witness.knows_better().await {
             return Err(DirectoryError::PutBack);
         }
@@ -168,7 +168,7 @@ impl KeyDirectory {
         let outcome = tokio::select! {
             () = life.draining() => Ok(()),
             () = directory.store.lost() => Err(DirectoryError::StoreLost),
-            () = witness.watch() => Err(DirectoryError::PutBack),
+            () = witness.watch(life.health()) => Err(DirectoryError::PutBack),
             () = directory.token_keys.run(directory.closing.clone()) => Ok(()),
             () = ended(peers.as_mut()) => Err(DirectoryError::StoreLost),
         };

@@ -24,9 +24,9 @@ pub enum DirectoryError {
     /// PostgreSQL cannot be used.
     #[error("the directory's database: {0}")]
     Postgres(#[from] PostgresError),
-    /// The database was made from a dump.
+    /// The database was made from a backup.
     #[error(
-        "the directory's database was restored from a dump, or moved: run `causeway after-restore` once, so that nothing is \
+        "the directory's database was restored from a backup, or moved: run `causeway after-restore` once, so that nothing is \
          given out twice (docs/backups.md)"
     )]
     PutBack,

@@ -244,6 +244,15 @@ fn low_prekeys(account: AccountId, address: &Address, bundles: &[Bundle], low: u
     bundles.iter().filter(|bundle| bundle.runs_low(low)).map(change).collect()
 }
 
+/// A stretch of a store's life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Epoch {
+    /// A random name, renewed when the store is made usable after a restore.
+    pub incarnation: String,
+    /// Never falls within an incarnation, unless the store was put back to an earlier time.
+    pub number: u64,
+}
+
 /// The directory's durable state; see the module for what holds for every method.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -363,10 +372,19 @@ pub trait Store: Send + Sync + 'static {
     /// now and then, and when the process leaves.
     async fn turn_epoch(&self) -> Result<(), StoreError>;
 
-    /// A name of the place where this store is, and the number of its epoch, which never falls unless the store was put
-    /// back to an earlier time; `None`: the store finds that out by itself when it is opened.
-    async fn epoch(&self) -> Result<Option<(String, u64)>, StoreError> {
+    /// Which epoch it is; `None`: the store finds out by itself, when it is opened, that it was put back.
+    async fn epoch(&self) -> Result<Option<Epoch>, StoreError> {
         Ok(None)
+    }
+
+    /// Whether this is the store that was opened, and none that was put in its place since.
+    async fn is_home(&self) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    /// The store is known to have had an epoch as high as this. If it is at a lower one now, nobody opens it any more.
+    async fn condemn(&self, _highest: u64) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// Resolves when this store can never answer again, so that the process should leave.

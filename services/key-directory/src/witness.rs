@@ -1,25 +1,33 @@
-//! Whether a database that several directories share was put back to an earlier time: Redis has seen a higher number of its
-//! epoch. Nothing more than a hint: without Redis, or after Redis has lost it, nothing is found.
+//! Whether a database that several directories share was put back to an earlier time, or replaced: this process, or Redis,
+//! has seen a higher number of its epoch. What Redis says is nothing more than a hint: without Redis, or after it has lost
+//! the number, nothing is found at a start; and whoever may write to it can write any number.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use causeway_redis::{Redis, RedisError, Script};
+use causeway_runtime::clock::SharedClock;
+use causeway_runtime::health::{Health, Part};
 use tokio::time::timeout;
 
-use crate::store::{Store, StoreError};
+use crate::store::{Epoch, Store, StoreError};
 
 /// A copy that is older than this is found when it is put back.
 const EPOCH: Duration = Duration::from_secs(30);
 /// A start does not wait for Redis for longer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// In milliseconds. Numbers are at most those of the database's clock, which may be ahead of this one by so much.
+const AHEAD: u64 = 24 * 60 * 60 * 1000;
 
-/// Keeps the highest number of all, for a year, and gives the one of before.
+/// Keeps the highest number of all, for a year, and gives what was there before, shortened: it may be anything.
 static HIGHEST: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "local seen = tonumber(redis.call('GET', KEYS[1]) or '0')
-         if tonumber(ARGV[1]) > seen then redis.call('SET', KEYS[1], ARGV[1], 'EX', 31536000) end
-         return seen",
+        "local kept = redis.pcall('GET', KEYS[1])
+         if type(kept) == 'table' then return 'another type' end
+         kept = kept or '0'
+         local seen = tonumber(kept)
+         if seen and tonumber(ARGV[1]) > seen then redis.call('SET', KEYS[1], ARGV[1], 'EX', 31536000) end
+         return string.sub(kept, 1, 32)",
     )
 });
 
@@ -27,6 +35,17 @@ static HIGHEST: LazyLock<Script> = LazyLock::new(|| {
 pub(crate) struct Witness {
     store: Arc<dyn Store>,
     redis: Option<Redis>,
+    clock: SharedClock,
+    /// The highest that this process has seen. One task at a time looks.
+    highest: Mutex<Option<Epoch>>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Finding {
+    Fine,
+    PutBack,
+    /// What Redis has under this key, no directory has written.
+    Implausible(String),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +57,8 @@ enum NotSeen {
 }
 
 impl Witness {
-    pub(crate) fn of(store: Arc<dyn Store>, redis: Option<Redis>) -> Self {
-        Self { store, redis }
+    pub(crate) fn of(store: Arc<dyn Store>, redis: Option<Redis>, clock: SharedClock) -> Self {
+        Self { store, redis, clock, highest: Mutex::default() }
     }
 
     /// Whether the store is known to have been put back, before anything is done with it.
@@ -48,14 +67,18 @@ impl Witness {
             // A Redis that is away is asked later.
             let _away = timeout(PATIENCE, redis.wait_until_up()).await;
         }
-        self.has_fallen().await
+        self.look().await == Some(Finding::PutBack)
     }
 
     /// Turns the epoch every now and then. Resolves when the store is known to have been put back.
-    pub(crate) async fn watch(&self) {
+    pub(crate) async fn watch(&self, health: &Health) {
         loop {
-            if self.has_fallen().await {
+            let finding = self.look().await;
+            if finding == Some(Finding::PutBack) {
                 return;
+            }
+            if let (Some(_), Some(finding)) = (&self.redis, finding) {
+                health.report("directory.epoch", finding.part());
             }
             self.turn().await;
             tokio::time::sleep(EPOCH).await;
@@ -71,27 +94,75 @@ impl Witness {
 
     async fn try_turn(&self) -> Result<(), NotSeen> {
         self.store.turn_epoch().await?;
-        if let (Some(redis), Some((place, number))) = (&self.redis, self.store.epoch().await?) {
-            seen(redis, &place, number).await?;
+        let Some(epoch) = self.store.epoch().await? else { return Ok(()) };
+        if let (Ok(()), Some(redis)) = (self.remember(&epoch), &self.redis) {
+            seen(redis, &epoch.incarnation, epoch.number).await?;
         }
         Ok(())
     }
 
-    async fn has_fallen(&self) -> bool {
-        self.try_has_fallen().await.unwrap_or_else(|error| {
-            tracing::debug!(%error, "nobody knows whether the database was put back");
-            false
+    /// `None`: nobody knows.
+    async fn look(&self) -> Option<Finding> {
+        let looked = self.try_look().await;
+        looked.inspect_err(|error| tracing::debug!(%error, "nobody knows whether the database was put back")).ok()
+    }
+
+    async fn try_look(&self) -> Result<Finding, NotSeen> {
+        if !self.store.is_home().await? {
+            return Ok(Finding::PutBack);
+        }
+        let Some(before) = self.store.epoch().await? else { return Ok(Finding::Fine) };
+        if let Err(highest) = self.remember(&before) {
+            return self.has_fallen_from(&highest).await;
+        }
+        let Some(redis) = &self.redis else { return Ok(Finding::Fine) };
+        let seen = seen(redis, &before.incarnation, 0).await?;
+        // What Redis has seen was committed before. So the store is asked afterwards: another directory may just have turned.
+        let Some(epoch) = self.store.epoch().await? else { return Ok(Finding::Fine) };
+        if let Err(highest) = self.remember(&epoch) {
+            return self.has_fallen_from(&highest).await;
+        }
+        let possible = self.clock.now_ms().max(epoch.number).saturating_add(AHEAD);
+        Ok(match seen.parse::<u64>() {
+            Ok(seen) if seen <= epoch.number => Finding::Fine,
+            Ok(seen) if seen <= possible => Finding::PutBack,
+            _ => Finding::Implausible(redis.key("epoch", &before.incarnation)),
         })
     }
 
-    async fn try_has_fallen(&self) -> Result<bool, NotSeen> {
-        let (Some(redis), Some((place, _))) = (&self.redis, self.store.epoch().await?) else { return Ok(false) };
-        // What Redis has seen was committed before. So the store is asked afterwards: another directory may just have turned.
-        let seen = seen(redis, &place, 0).await?;
-        Ok(self.store.epoch().await?.is_some_and(|(same, number)| same == place && number < seen))
+    /// Remembers the epoch, unless it is earlier than one of before, which is given then, or the store is another now.
+    fn remember(&self, epoch: &Epoch) -> Result<(), Epoch> {
+        let mut highest = self.highest.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*highest {
+            Some(seen) if seen.incarnation != epoch.incarnation || seen.number > epoch.number => Err(seen.clone()),
+            _ => {
+                *highest = Some(epoch.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// Others, and those who start later without Redis, cannot know, so they are told: this is no hint that somebody made up.
+    async fn has_fallen_from(&self, highest: &Epoch) -> Result<Finding, NotSeen> {
+        if let Err(error) = self.store.condemn(highest.number).await {
+            tracing::warn!(%error, "other key-directories are not told that the database was put back");
+        }
+        Ok(Finding::PutBack)
     }
 }
 
-async fn seen(redis: &Redis, place: &str, number: u64) -> Result<u64, RedisError> {
-    redis.script(&HIGHEST, &redis.key("epoch", place), &[number.to_string().into_bytes()]).await
+impl Finding {
+    fn part(self) -> Part {
+        match self {
+            Self::Implausible(key) => Part::Degraded(format!(
+                "Redis has an impossible epoch in {key}, which no key-directory wrote: find out who writes to this Redis, \
+                 and delete the key; until then a cluster that is recovered to an earlier time is not noticed at a start"
+            )),
+            Self::Fine | Self::PutBack => Part::Up,
+        }
+    }
+}
+
+async fn seen(redis: &Redis, incarnation: &str, number: u64) -> Result<String, RedisError> {
+    redis.script(&HIGHEST, &redis.key("epoch", incarnation), &[number.to_string().into_bytes()]).await
 }

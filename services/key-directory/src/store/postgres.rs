@@ -33,7 +33,8 @@ use self::providers::{KeepTokenKeys, Register, SetStatus, Update};
 use self::settings::{SetConsent, SetPush};
 use self::step::Turns;
 use super::{
-    Bundle, Enlisted, Enlistment, KeyCounts, Published, Registered, Removed, Store, StoreError, Updated, Who, Written,
+    Bundle, Enlisted, Enlistment, Epoch, KeyCounts, Published, Registered, Removed, Store, StoreError, Updated, Who,
+    Written,
 };
 use crate::accounts::{PushToken, Record};
 use crate::consent::Consent;
@@ -221,8 +222,16 @@ impl Store for PostgresStore {
         }
     }
 
-    async fn epoch(&self) -> Result<Option<(String, u64)>, StoreError> {
+    async fn epoch(&self) -> Result<Option<Epoch>, StoreError> {
         home::epoch(&self.postgres).await.map(Some).map_err(|error| StoreError::Failed(error.to_string()))
+    }
+
+    async fn is_home(&self) -> Result<bool, StoreError> {
+        home::is_still_home(&self.postgres).await.map_err(|error| StoreError::Failed(error.to_string()))
+    }
+
+    async fn condemn(&self, highest: u64) -> Result<(), StoreError> {
+        home::condemn(&self.postgres, highest).await.map_err(|error| StoreError::Failed(error.to_string()))
     }
 
     async fn turn_epoch(&self) -> Result<(), StoreError> {

@@ -3,9 +3,11 @@
 //! PostgreSQL numbers clusters, databases and tables; none of these numbers is in a dump. So the tables say in a row where
 //! they were when they were made. A cluster that was recovered to an earlier time, or from a copy of its files, has the same
 //! numbers: that is found by the number of the epoch, which rises all the time, and which a witness elsewhere has seen
-//! higher (`witness`).
+//! higher (`witness`). What is seen elsewhere is of an incarnation, by a random name; with another, all that was seen is void.
 
 use causeway_postgres::{Connection, Postgres, PostgresError};
+
+use crate::store::Epoch;
 
 /// Where the tables are at home.
 pub(super) const SCHEMA: &str = "
@@ -14,6 +16,11 @@ CREATE TABLE directory_home (
     place    text NOT NULL,
     epoch    bigint NOT NULL DEFAULT 0
 );
+";
+
+/// A random name that is renewed when the tables get a new home.
+pub(super) const INCARNATION: &str = "
+ALTER TABLE directory_home ADD COLUMN incarnation text NOT NULL DEFAULT gen_random_uuid()::text;
 ";
 
 /// Some services let nobody see the cluster's number.
@@ -32,10 +39,17 @@ const HOME: &str = "SELECT place FROM directory_home";
 const HAS_DEVICES: &str = "SELECT EXISTS (SELECT FROM devices)";
 
 /// Milliseconds since 1970 are higher than any number that was reached before, of which none is.
-const MOVE: &str = "UPDATE directory_home SET place = $1,
+const MOVE: &str = "UPDATE directory_home SET place = $1, incarnation = gen_random_uuid()::text,
     epoch = greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint)";
 
-const EPOCH: &str = "SELECT place, epoch FROM directory_home";
+/// Of several that come at once, one does it.
+const MOVE_ONCE: &str = "UPDATE directory_home SET place = $1, incarnation = gen_random_uuid()::text,
+    epoch = greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) WHERE place <> $1";
+
+const EPOCH: &str = "SELECT incarnation, epoch FROM directory_home";
+
+/// No place at all. A new home has a higher number than any that was reached before.
+const CONDEMN: &str = "UPDATE directory_home SET place = 'put back' WHERE epoch < $1";
 
 const TURN: &str = "UPDATE directory_home SET epoch = epoch + 1";
 
@@ -55,11 +69,26 @@ pub(super) async fn is_home(postgres: &Postgres) -> Result<bool, PostgresError> 
     if one::<bool>(&connection, HAS_DEVICES).await? {
         return Ok(false);
     }
-    connection.execute(MOVE, &[&here]).await?;
+    connection.execute(MOVE_ONCE, &[&here]).await?;
     Ok(true)
 }
 
-/// The tables are at home here from now on.
+/// Whether the tables are still where they were made, for a process that uses them. Changes nothing: tables that are just
+/// being made from a dump may be empty for now, and nothing may be in the way of what comes into them.
+pub(super) async fn is_still_home(postgres: &Postgres) -> Result<bool, PostgresError> {
+    let connection = postgres.connection().await?;
+    let here = here(&connection).await?;
+    Ok(one::<String>(&connection, HOME).await? == here)
+}
+
+/// Whoever looks finds that the tables are not at home, if their epoch is lower than this.
+pub(super) async fn condemn(postgres: &Postgres, highest: u64) -> Result<(), PostgresError> {
+    let highest = i64::try_from(highest).unwrap_or(i64::MAX);
+    postgres.connection().await?.execute(CONDEMN, &[&highest]).await?;
+    Ok(())
+}
+
+/// The tables are at home here from now on, as another incarnation.
 pub(super) async fn settle(postgres: &Postgres) -> Result<(), PostgresError> {
     let connection = postgres.connection().await?;
     let here = here(&connection).await?;
@@ -68,12 +97,15 @@ pub(super) async fn settle(postgres: &Postgres) -> Result<(), PostgresError> {
     Ok(())
 }
 
-/// Where the tables are at home, and the number of the epoch.
-pub(super) async fn epoch(postgres: &Postgres) -> Result<(String, u64), PostgresError> {
+/// The incarnation, and the number of its epoch.
+pub(super) async fn epoch(postgres: &Postgres) -> Result<Epoch, PostgresError> {
     let row = postgres.connection().await?.query_one(EPOCH, &[]).await?;
     let value = |error: &dyn std::fmt::Display| PostgresError::Value(error.to_string());
     let number: i64 = row.try_get(1).map_err(|error| value(&error))?;
-    Ok((row.try_get(0).map_err(|error| value(&error))?, u64::try_from(number).map_err(|error| value(&error))?))
+    Ok(Epoch {
+        incarnation: row.try_get(0).map_err(|error| value(&error))?,
+        number: u64::try_from(number).map_err(|error| value(&error))?,
+    })
 }
 
 /// The next epoch. To turn it twice after an unclear answer is as good.

@@ -16,6 +16,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration::new(1, "providers, accounts, devices, prekeys, consent", ACCOUNTS),
     Migration::new(2, "the log of changes", change_log::SCHEMA),
     Migration::new(3, "where the tables were made", home::SCHEMA),
+    Migration::new(4, "a name for each restore", home::INCARNATION),
 ];
 
 /// `COLLATE "C"`: by bytes, as everywhere else. `jwks` and `settings` are texts as they were written.

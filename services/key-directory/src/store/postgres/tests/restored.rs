@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use causeway_redis::{Holds, Redis, RedisConfig};
+use causeway_redis::{Holds, Redis, RedisConfig, Value, cmd};
+use causeway_runtime::clock::SystemClock;
+use causeway_runtime::health::{Health, Part};
 
 use super::*;
 use crate::error::DirectoryError;
@@ -74,17 +76,25 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.success());
 }
 
+fn witness(store: &Arc<PostgresStore>, redis: Option<&Redis>) -> Witness {
+    Witness::of(Arc::clone(store) as Arc<dyn Store>, redis.cloned(), Arc::new(SystemClock))
+}
+
+async fn redis() -> (servers::Redis, Redis) {
+    let server = servers::Redis::start().unwrap();
+    let config = RedisConfig { addresses: vec![format!("127.0.0.1:{}", server.port())], ..RedisConfig::default() };
+    let redis = Redis::open(&config, "test", Holds::Hints).unwrap();
+    redis.wait_until_up().await;
+    (server, redis)
+}
+
 #[tokio::test]
 async fn a_cluster_that_is_back_at_an_earlier_time_is_known_by_redis() {
-    let redis = servers::Redis::start().unwrap();
-    let address = format!("127.0.0.1:{}", redis.port());
-    let redis = RedisConfig { addresses: vec![address], ..RedisConfig::default() };
-    let redis = Redis::open(&redis, "test", Holds::Hints).unwrap();
-    redis.wait_until_up().await;
+    let (_redis_server, redis) = redis().await;
     let mut server = Server::start();
     let database = server.database();
     let open = async || Arc::new(PostgresStore::open(&database).await.unwrap());
-    let witness = |store: &Arc<PostgresStore>| Witness::of(Arc::clone(store) as Arc<dyn Store>, Some(redis.clone()));
+    let witness = |store: &Arc<PostgresStore>| witness(store, Some(&redis));
 
     let store = open().await;
     let (account, device) = suite::restored::before_the_backup(store.as_ref()).await;
@@ -113,10 +123,81 @@ async fn a_cluster_that_is_back_at_an_earlier_time_is_known_by_redis() {
     let store = open().await;
     assert!(witness(&store).knows_better().await);
     // Whoever has not noticed yet does.
-    witness(&store).watch().await;
+    witness(&store).watch(&Health::default()).await;
     drop(store);
     assert_eq!(PostgresStore::after_restore(&database, true).await.unwrap(), 6);
     let store = open().await;
     assert!(!witness(&store).knows_better().await);
     suite::restored::after_the_restore(store.as_ref(), account, device).await;
+}
+
+#[tokio::test]
+async fn whoever_writes_to_redis_parts_nobody_from_the_database_for_good() {
+    let (_redis_server, redis) = redis().await;
+    let server = Server::start();
+    let database = server.database();
+    let store = Arc::new(PostgresStore::open(&database).await.unwrap());
+    let (account, device) = suite::restored::before_the_backup(store.as_ref()).await;
+    suite::restored::after_the_backup(store.as_ref(), account, device).await;
+    let write = async |text: &str| {
+        let key = redis.key("epoch", &store.epoch().await.unwrap().unwrap().incarnation);
+        redis.run::<Value>(cmd("SET").arg(key).arg(text)).await.unwrap();
+    };
+    let mine = witness(&store, Some(&redis));
+    let health = Health::default();
+    let is_degraded = async || {
+        // Goes as far as to the pause after the first look.
+        let watch = mine.watch(&health);
+        tokio::pin!(watch);
+        tokio::select! {
+            () = &mut watch => panic!("is no reason to end"),
+            () = async { while health.parts().is_empty() { tokio::task::yield_now().await } } => {}
+        }
+        matches!(health.parts()["directory.epoch"], Part::Degraded(_))
+    };
+    let impossible = ["9007199254740991", "18446744073709551615", "99999999999999999999999", "1e300", "nan", "x", ""];
+    for text in impossible {
+        write(text).await;
+        assert!(!mine.knows_better().await && !witness(&store, Some(&redis)).knows_better().await, "{text}");
+        mine.turn().await;
+    }
+    assert!(is_degraded().await);
+
+    // What could be true is believed, until the operator says that nothing was lost.
+    write("1000000").await;
+    assert!(mine.knows_better().await);
+    assert_eq!(PostgresStore::after_restore(&database, false).await.unwrap(), 0);
+    let store = Arc::new(PostgresStore::open(&database).await.unwrap());
+    let again = witness(&store, Some(&redis));
+    assert!(!again.knows_better().await);
+    again.turn().await;
+    assert!(!again.knows_better().await && mine.knows_better().await, "it does not go on as if nothing had been");
+    suite::restored::after_a_move(store.as_ref(), account, device).await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_replaced_under_a_directory_is_noticed_without_redis() {
+    let server = Server::start();
+    let database = server.database();
+    let store = Arc::new(PostgresStore::open(&database).await.unwrap());
+    suite::restored::before_the_backup(store.as_ref()).await;
+    let dump = server.0.dump("test_1").unwrap();
+    let running = witness(&store, None);
+    running.turn().await;
+    assert!(!running.knows_better().await);
+
+    // The epoch falls, as in a cluster that is put back. Whoever starts afterwards is told by who has seen it.
+    server.0.execute("test_1", "UPDATE directory_home SET epoch = 0").unwrap();
+    assert!(!witness(&store, None).knows_better().await);
+    running.watch(&Health::default()).await;
+    let refused = PostgresStore::open(&database).await.err().expect("must be refused");
+    assert!(matches!(refused, DirectoryError::PutBack), "{refused}");
+    assert_eq!(PostgresStore::after_restore(&database, false).await.unwrap(), 0);
+
+    let store = Arc::new(PostgresStore::open(&database).await.unwrap());
+    let running = witness(&store, None);
+    assert!(!running.knows_better().await);
+    server.0.restore("test_1", &dump).unwrap();
+    // Connections to the database of before end first.
+    while !running.knows_better().await {}
 }
