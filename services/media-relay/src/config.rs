@@ -50,7 +50,8 @@ pub struct MediaConfig {
     /// Open HTTP connections; further ones are closed at once (1 to 100 000). Default 1 024.
     pub max_connections: u32,
     /// Open HTTP connections of one network (IPv4 /24, IPv6 /64); further ones are closed at once (1 to 100 000). Default
-    /// 256. Behind a proxy all connections are of its network: set it to `max_connections` there.
+    /// 256. Behind a proxy all connections are of its network: set it to `max_connections` there. A network that asks for this
+    /// many blobs that do not exist gets 503 until the next second.
     pub max_connections_per_network: u32,
     /// A transfer in which nothing moves for this long is cut off (100 to 600 000). Default 15 000.
     pub idle_timeout_ms: u64,

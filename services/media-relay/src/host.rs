@@ -18,6 +18,7 @@
 //! # Ok(()) }
 //! ```
 
+mod absent;
 mod get;
 mod put;
 
@@ -35,6 +36,7 @@ use rand::TryRngCore as _;
 use rand::rngs::OsRng;
 use url::Url;
 
+use self::absent::Absent;
 use crate::blobs::{BlobId, Blobs, BucketConfig, Swept};
 use crate::error::{MediaError, RequestError};
 use crate::http::answer::Refusal;
@@ -132,6 +134,7 @@ struct Inner {
     tickets: Arc<Tickets>,
     transfers: Transfers,
     quota: Quota,
+    absent: Absent,
     clock: SharedClock,
     config: HostConfig,
     prefix: String,
@@ -171,7 +174,8 @@ impl Host {
         };
         let prefix = format!("{}{PATH}", config.public_base.as_str().trim_end_matches('/'));
         let quota = Quota::new(config.daily_upload_bytes);
-        Ok(Self(Arc::new(Inner { blobs, tickets, transfers, quota, clock, config, prefix })))
+        let absent = Absent::default();
+        Ok(Self(Arc::new(Inner { blobs, tickets, transfers, quota, absent, clock, config, prefix })))
     }
 
     /// Answers below [`HostConfig::public_base`]: `/v1/blobs/{id}`, and 404 elsewhere.
@@ -239,7 +243,7 @@ impl Host {
         };
         let (parts, body) = request.into_parts();
         let answered = match parts.method {
-            Method::GET | Method::HEAD => self.get(id, &parts.method, &parts.headers).await,
+            Method::GET | Method::HEAD => self.get(id, &parts).await,
             Method::PUT => self.put(id, &parts.headers, body).await,
             _ => Err(Refusal::Method("GET, HEAD, PUT")),
         };

@@ -1,7 +1,7 @@
 //! What both roles share of HTTP: bounded connections, single ranges, fixed answers, transfers with deadlines.
 
 pub(crate) mod answer;
-mod network;
+pub(crate) mod network;
 mod pace;
 pub(crate) mod range;
 mod timed;
@@ -9,7 +9,7 @@ pub(crate) mod transfers;
 
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use causeway_runtime::lifecycle::Lifecycle;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -54,6 +54,15 @@ impl Default for Limits {
     }
 }
 
+/// Whom a request comes from: in its extensions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    pub(crate) network: Network,
+    /// Questions a second of its network for blobs that are not there: as many as it may have connections, because both are
+    /// set with a proxy in mind.
+    pub(crate) absent_per_s: u32,
+}
+
 /// Largest request head in bytes, and what is held of an answer that its reader does not take.
 const BUFFER_BYTES: usize = 64 * 1024;
 const MAX_HEADERS: usize = 64;
@@ -74,7 +83,10 @@ pub async fn serve(listener: TcpListener, app: Router, limits: Limits, life: Lif
             // others, whatever network they are of.
             Ok((stream, peer)) => match room.take(Network::of(peer.ip()), limits.max_connections_per_network) {
                 Ok(place) => {
-                    let (app, drain, last_call) = (app.clone(), drain.clone(), life.last_call());
+                    let from =
+                        Peer { network: Network::of(peer.ip()), absent_per_s: limits.max_connections_per_network };
+                    let app = app.clone().layer(Extension(from));
+                    let (drain, last_call) = (drain.clone(), life.last_call());
                     life.spawn(open.track_future(async move {
                         tokio::select! {
                             () = serve_connection(stream, app, limits, drain) => {}

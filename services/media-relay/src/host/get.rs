@@ -1,12 +1,14 @@
 //! `GET` and `HEAD /v1/blobs/{id}`.
 
 use axum::body::Body;
-use axum::http::{HeaderMap, Method};
+use axum::http::Method;
+use axum::http::request::Parts;
 use axum::response::Response;
 
 use super::Host;
 use crate::blobs::BlobId;
 use crate::error::MediaError;
+use crate::http::Peer;
 use crate::http::answer::{self, Refusal};
 use crate::http::range::Wanted;
 use crate::http::transfers::Party;
@@ -14,16 +16,23 @@ use crate::metrics::Direction;
 use crate::relay::checked::{Checked, Expected};
 
 impl Host {
-    pub(super) async fn get(&self, id: BlobId, method: &Method, headers: &HeaderMap) -> Result<Response, Refusal> {
+    pub(super) async fn get(&self, id: BlobId, request: &Parts) -> Result<Response, Refusal> {
+        let peer = request.extensions.get::<Peer>().copied();
+        if peer.is_some_and(|peer| !self.0.absent.allows(peer, self.0.clock.now_ms())) {
+            return Err(Refusal::Busy);
+        }
         // Before the store is asked for anything: whoever guesses names, or sends HEAD, is held to the same share of the room.
         let mut transfer = self.0.transfers.begin(Direction::Serve, Party::Anyone).ok_or(Refusal::Busy)?;
         let asked = transfer.wait(self.0.blobs.size(id)).await.map_err(|_too_slow| Refusal::Busy)?;
         let Some(size) = asked.map_err(|error| away(&error))? else {
+            if let Some(peer) = peer {
+                self.0.absent.count(peer, self.0.clock.now_ms());
+            }
             transfer.ended("absent");
             return Err(Refusal::NotFound);
         };
-        let wanted = Wanted::of(headers, size).map_err(|_| Refusal::Range(Some(size)))?;
-        if method == Method::HEAD {
+        let wanted = Wanted::of(&request.headers, size).map_err(|_| Refusal::Range(Some(size)))?;
+        if request.method == Method::HEAD {
             transfer.ended("complete");
             return Ok(answer::blob(size, &wanted, Body::empty()));
         }

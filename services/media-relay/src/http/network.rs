@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 /// An IPv4 /24 or an IPv6 /64: about one household or one small site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Network {
+pub(crate) enum Network {
     V4([u8; 3]),
     V6([u8; 8]),
 }
 
 impl Network {
-    pub(super) fn of(address: IpAddr) -> Self {
+    pub(crate) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(v4) => {
                 let [a, b, c, _] = v4.octets();

@@ -88,6 +88,22 @@ async fn whoever_asks_for_names_waits_for_a_place_like_whoever_reads() {
 }
 
 #[tokio::test]
+async fn whoever_guesses_names_waits_for_the_next_second() {
+    let media = Running::start_with(|config| config.max_connections_per_network = 3).await;
+    let bytes = ciphertext(1_000);
+    let up = media.upload(bytes.clone()).await;
+    let absent = format!("{}{}", media.host.media_prefix(), "0".repeat(32));
+    for _ in 0..3 {
+        assert_eq!(media.http.head(&absent).send().await.unwrap().status(), 404);
+    }
+    assert_eq!(media.http.get(&absent).send().await.unwrap().status(), 503);
+    let down = media.download_ticket(&up.public_url, &bytes);
+    assert_eq!(media.get(&down).send().await.unwrap().status(), 200, "by ticket all goes on");
+    media.clock.advance(Duration::from_secs(1));
+    assert_eq!(media.http.get(&up.public_url).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
 async fn what_is_refused_for_another_reason_uses_no_ticket_up() {
     let (media, bytes) = (Running::start_with(|config| config.max_ticket_uses = 1).await, ciphertext(1_000));
     let (up, other) = (media.upload_ticket(&bytes), media.upload_ticket(&bytes));
