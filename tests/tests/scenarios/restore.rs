@@ -43,7 +43,7 @@ async fn drill(shape: Shape) -> anyhow::Result<()> {
 
     // The device that is not in the backup is told so, and its user takes a new one.
     let told = cy.wait_for("the end of a device", |kind| match kind {
-        EventKind::Ended(ended) => Some(ended.clone()),
+        EventKind::Ended(ended) => Some(*ended),
         _ => None,
     });
     assert_eq!(told.await?, Ended::DeviceRemoved);
