@@ -64,6 +64,9 @@ fn act(part: &str) -> &'static str {
         "directory.replicas" => {
             "see that key-directory's database runs and takes writes (directory.postgres.url), and has room"
         }
+        "directory.epoch" => {
+            "find out who else writes to key-directory's Redis, and delete the key that the text names"
+        }
         part if part.ends_with(".redis") => "see that Redis runs and answers at the addresses of this section",
         _ => "look at the log of the process",
     }
