@@ -61,7 +61,7 @@ pub(super) fn beside(folder: &Path) -> std::io::Result<Option<Vec<u8>>> {
     read(&file(folder))
 }
 
-/// The database's part of a turn; gives what is to be [written](write) to the file once it is committed. A file that lags
+/// The database's part of a turn; gives what is to be [written](fn@write) to the file once it is committed. A file that lags
 /// behind, because it could not be written the last time, comes to where the database is: else the next one that cannot
 /// be written would part them.
 pub(super) fn turn(db: &Connection, beside: Option<&[u8]>) -> Result<Vec<u8>, StoreError> {
