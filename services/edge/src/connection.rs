@@ -300,6 +300,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
                 }
                 Told::Outcome(outcome) => Input::Outcome(outcome),
                 Told::Notify(notification) => Input::Notify(notification),
+                Told::Ping(number) => Input::Ping(number),
                 Told::End(end) => Input::RoutingEnd(end),
                 Told::Lost => Input::RoutingLost,
             };
@@ -365,6 +366,11 @@ impl Effects {
                 self.traced.acknowledged(tag);
                 if let Some(routes) = &mut self.routes {
                     routes.processed(tag);
+                }
+            }
+            Output::Ponged(number) => {
+                if let Some(routes) = &mut self.routes {
+                    routes.ponged(number, Instant::now());
                 }
             }
             Output::Request(id, asker, body) => {

@@ -109,6 +109,8 @@ pub(crate) enum Told {
     Deliver(pb::Delivery),
     Outcome(pb::Outcome),
     Notify(pb::Notification),
+    /// The client is to be pinged with this number; [`Dispatch::ponged`] when it answers.
+    Ping(u64),
     End(pb::End),
     /// There is no routing for it, or what became of a message cannot be told.
     Lost,
@@ -218,7 +220,8 @@ impl Dispatch {
             Ok(order) => order,
             Err(refused) => {
                 trip.ends(&refused, now);
-                return self.tell(Told::Outcome(*refused));
+                self.tell(Told::Outcome(*refused));
+                return self.ping();
             }
         };
         let size = message.encoded_len() + OVERHEAD;

@@ -80,6 +80,10 @@ impl Routes {
         self.dispatch.processed(tag);
     }
 
+    pub(crate) fn ponged(&mut self, number: u64, now: Instant) {
+        self.dispatch.ponged(number, now);
+    }
+
     pub(crate) fn event(&mut self, place: Place, event: FromRouting, now: Instant) {
         if matches!(event, FromRouting::Moved(_)) {
             self.links.metrics().session_moved();

@@ -65,6 +65,8 @@ pub(crate) enum Input<'a> {
     Deliver(pb::Delivery),
     Outcome(pb::Outcome),
     Notify(pb::Notification),
+    /// The client is to answer this, so that it is known what it has heard.
+    Ping(u64),
     /// Routing says that the session is over.
     RoutingEnd(pb::End),
     /// There is no stream to routing, or it is lost, or the session's queue overflowed.
@@ -104,6 +106,8 @@ pub(crate) enum Output {
     Attach(Box<routing::Attach>),
     Submit(Box<pb::Submit>),
     Processed(u64),
+    /// The client has answered a ping.
+    Ponged(u64),
     /// Answered by [`Input::Answer`].
     Request(NonZeroU64, Asker, Box<RequestBody>),
     /// The session's token must open nothing any more.

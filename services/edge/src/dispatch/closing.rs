@@ -3,8 +3,11 @@
 //! What the client has sent behind such a message, it sent without knowing. So the message is *owed*: until it comes
 //! again, the lane takes nothing else, and what is refused for that is owed too, in the order in which the client sent it
 //! first. Nothing is taken either as long as something is under way from before the refusal was known: routing refuses
-//! that by its generation. What the client does not mean to send again is forgotten [`PATIENCE`] after the time that it was
-//! told to wait.
+//! that by its generation.
+//!
+//! What the client does not mean to send again is forgotten [`PATIENCE`] after it could have sent it: after the time that
+//! it was told to wait, and after it knew. That it knows is seen from a ping that is sent behind the refusal and has been
+//! answered. Time alone does not tell: what it sends may arrive while nothing gets through to it.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -32,7 +35,15 @@ static NUMBERS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// All that is to come again, by its place among all that the client has sent.
 #[derive(Debug, Default)]
-pub(super) struct Owing(Vec<Owed>);
+pub(super) struct Owing {
+    all: Vec<Owed>,
+    /// The number of the last ping.
+    pinged: u64,
+    /// It has not been answered.
+    unanswered: bool,
+    /// Something has been refused since.
+    ping: bool,
+}
 
 #[derive(Debug)]
 struct Owed {
@@ -41,23 +52,27 @@ struct Owed {
     id: [u8; 16],
     /// What the client was told to wait for.
     retry_at: Instant,
+    /// The number of the ping behind the refusal, and when that was answered.
+    ping: u64,
+    known_at: Option<Instant>,
     _charge: Charge,
 }
 
 impl Owing {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
     /// Where the message is, if it is owed.
     fn position(&self, lane: u64, id: &[u8]) -> Option<usize> {
-        self.0.iter().position(|owed| owed.lane == lane && owed.id == id)
+        self.all.iter().position(|owed| owed.lane == lane && owed.id == id)
     }
 
     /// Gives up what does not come again, but nothing of these lanes.
     fn forgive(&mut self, now: Instant, but: impl Fn(u64) -> bool) {
-        self.0.retain(|owed| now < owed.retry_at + PATIENCE || but(owed.lane));
+        let over = |owed: &Owed| owed.known_at.is_some_and(|at| now >= at.max(owed.retry_at) + PATIENCE);
+        self.all.retain(|owed| !over(owed) || but(owed.lane));
     }
 }
 
@@ -72,18 +87,18 @@ impl Dispatch {
     /// The place of a message that the client sends, or what to answer if others must come first.
     pub(super) fn admit(&mut self, message: &pb::Submit, now: Instant) -> Result<u64, Box<pb::Outcome>> {
         let closing = self.lanes.get(&message.to).is_some_and(Lane::is_closing);
-        if self.owing.0.is_empty() && !closing {
+        if self.owing.all.is_empty() && !closing {
             return Ok(self.arrived);
         }
         let lane = NUMBERS.hash_one(&message.to);
         if !closing {
             self.owing.forgive(now, |other| other != lane);
         }
-        let first = self.owing.0.iter().position(|owed| owed.lane == lane);
-        let retry_at = match first.map(|first| (first, &self.owing.0[first])) {
+        let first = self.owing.all.iter().position(|owed| owed.lane == lane);
+        let retry_at = match first.map(|first| (first, &self.owing.all[first])) {
             None if !closing => return Ok(self.arrived),
             Some((first, owed)) if !closing && owed.id == message.id[..] => {
-                return Ok(self.owing.0.remove(first).order);
+                return Ok(self.owing.all.remove(first).order);
             }
             Some((_, owed)) => owed.retry_at,
             None => now,
@@ -115,11 +130,32 @@ impl Dispatch {
         }
     }
 
+    /// Behind what has been refused goes a ping, one at a time.
+    pub(super) fn ping(&mut self) {
+        if self.owing.ping && !self.owing.unanswered {
+            (self.owing.ping, self.owing.unanswered) = (false, true);
+            self.owing.pinged += 1;
+            self.tell(Told::Ping(self.owing.pinged));
+        }
+    }
+
+    /// The client has answered a ping.
+    pub(crate) fn ponged(&mut self, number: u64, now: Instant) {
+        if number != self.owing.pinged || !self.owing.unanswered {
+            return;
+        }
+        self.owing.unanswered = false;
+        for owed in self.owing.all.iter_mut().filter(|owed| owed.ping <= number) {
+            owed.known_at.get_or_insert(now);
+        }
+        self.ping();
+    }
+
     /// It was accepted after all, as the repeat of one that had been.
     pub(super) fn settle(&mut self, outcome: &pb::Outcome) {
-        if !self.owing.0.is_empty() {
+        if !self.owing.all.is_empty() {
             let position = self.owing.position(NUMBERS.hash_one(&outcome.to), &outcome.id);
-            position.map(|position| self.owing.0.remove(position));
+            position.map(|position| self.owing.all.remove(position));
         }
     }
 
@@ -127,22 +163,24 @@ impl Dispatch {
         let Ok(id) = <[u8; 16]>::try_from(&message.id[..]) else { return };
         let lane = NUMBERS.hash_one(&message.to);
         if let Some(before) = self.owing.position(lane, &id) {
-            if self.owing.0[before].order <= order {
+            if self.owing.all[before].order <= order {
                 return;
             }
-            self.owing.0.remove(before);
+            self.owing.all.remove(before);
         }
-        if self.owing.0.len() >= MAX_OWED {
+        if self.owing.all.len() >= MAX_OWED {
             let closing = self.lanes.iter().filter(|(_, lane)| lane.is_closing());
             let closing: BTreeSet<u64> = closing.map(|(to, _)| NUMBERS.hash_one(to)).collect();
             self.owing.forgive(now, |lane| closing.contains(&lane));
         }
-        if self.owing.0.len() >= MAX_OWED {
+        if self.owing.all.len() >= MAX_OWED {
             return;
         }
         let Some(charge) = self.bounds.total.charge(BYTES) else { return };
-        let at = self.owing.0.partition_point(|owed| owed.order < order);
-        self.owing.0.insert(at, Owed { order, lane, id, retry_at, _charge: charge });
+        self.owing.ping = true;
+        let ping = self.owing.pinged + 1;
+        let at = self.owing.all.partition_point(|owed| owed.order < order);
+        self.owing.all.insert(at, Owed { order, lane, id, retry_at, ping, known_at: None, _charge: charge });
     }
 }
 

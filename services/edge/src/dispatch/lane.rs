@@ -92,6 +92,7 @@ impl Dispatch {
             self.settle(outcome);
         } else if again {
             self.close(outcome, &first, now);
+            self.ping();
         }
         if self.lanes.get(&to).is_some_and(|lane| lane.queue.is_empty()) {
             self.lanes.remove(&to);

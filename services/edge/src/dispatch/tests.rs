@@ -65,6 +65,7 @@ fn short(act: Act) -> String {
         Act::Tell(Told::Deliver(delivery)) => format!("deliver {}", delivery.tag),
         Act::Tell(Told::Outcome(outcome)) => format!("outcome {} {:?}", outcome.id[0], outcome.status()),
         Act::Tell(Told::Notify(_)) => "notify".to_owned(),
+        Act::Tell(Told::Ping(number)) => format!("ping {number}"),
         Act::Tell(Told::End(end)) => format!("end {:?}", end.reason()),
         Act::Tell(Told::Lost) => "lost".to_owned(),
     }

@@ -110,6 +110,7 @@ impl Open {
             Input::Deliver(delivery) => self.deliver(delivery),
             Input::Outcome(outcome) => self.outcome(outcome),
             Input::Notify(notification) => self.notify(notification),
+            Input::Ping(number) => self.say(FromServer::Ping(number)),
             Input::Answer(id, answer) => self.answer(id, answer, out),
             Input::RoutingEnd(end) => Err(routing_end(end)),
             Input::RoutingLost => Err(self.overloaded()),
@@ -229,7 +230,11 @@ impl Open {
             FromClient::Ack(tag) => self.acked(tag, out),
             FromClient::Iq(request) => self.request(request, record.len(), out),
             FromClient::Ping(n) => self.say(FromServer::Pong(n)),
-            FromClient::Pong(_) | FromClient::UnsolicitedIq => Ok(()),
+            FromClient::Pong(n) => {
+                out.push(Output::Ponged(n));
+                Ok(())
+            }
+            FromClient::UnsolicitedIq => Ok(()),
             FromClient::End(_) => Err(Stop::Bye),
         }
     }

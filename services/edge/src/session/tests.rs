@@ -507,7 +507,9 @@ fn play(ik: bool, events: Vec<Chance>) -> Result<(), TestCaseError> {
                     prop_assert!(open.len() <= 3);
                 }
                 Output::Processed(tag) => prop_assert!(logged_in && tag <= last_tag),
-                Output::Submit(_) | Output::BurnToken(..) | Output::Fault(_) => prop_assert!(logged_in),
+                Output::Submit(_) | Output::Ponged(_) | Output::BurnToken(..) | Output::Fault(_) => {
+                    prop_assert!(logged_in)
+                }
             }
         }
         if let Some(first) = pair.heard.first() {

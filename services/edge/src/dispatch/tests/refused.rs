@@ -27,7 +27,7 @@ fn a_loss_while_something_is_under_way_behind_a_refusal_ends_the_session() {
     }
     rig.did();
     rig.event((1, 0), later(1, BO));
-    assert_eq!(rig.did(), ["outcome 1 Rejected"]);
+    assert_eq!(rig.did(), ["outcome 1 Rejected", "ping 1"]);
     // Where they are, 2 and 3 would be refused too; another replica would take them before 1 comes again.
     rig.see(&[(2, "two", false)]);
     assert_eq!(rig.did(), ["lost"], "and nothing is submitted any more");
@@ -43,7 +43,7 @@ fn what_is_not_submitted_yet_is_refused_with_what_it_is_behind() {
     rig.submit(2, BO);
     assert!(!rig.did().iter().any(|act| act.starts_with("submit")));
     rig.event((1, 0), later(1, BO));
-    assert_eq!(rig.did(), ["outcome 1 Rejected", "outcome 2 Rejected"]);
+    assert_eq!(rig.did(), ["outcome 1 Rejected", "outcome 2 Rejected", "ping 1"]);
     assert!(rig.dispatch.is_idle());
 }
 
@@ -57,7 +57,11 @@ fn what_was_refused_comes_again_in_its_order_before_anything_else() {
     rig.event((1, 0), outcome(1, BO, pb::Status::Stored));
     rig.event((1, 0), later(2, BO));
     rig.submit(2, BO);
-    assert_eq!(rig.did(), ["outcome 1 Stored", "outcome 2 Rejected", "outcome 2 Rejected"], "3 is still under way");
+    assert_eq!(
+        rig.did(),
+        ["outcome 1 Stored", "outcome 2 Rejected", "ping 1", "outcome 2 Rejected"],
+        "3 is still under way"
+    );
     rig.event((1, 0), later(3, BO));
     rig.submit(3, BO);
     rig.submit(4, BO);
@@ -80,9 +84,17 @@ fn a_refused_message_that_never_comes_again_is_not_waited_for_for_ever() {
     let mut rig = Rig::attached();
     rig.submit(1, BO);
     rig.event((1, 0), later(1, BO));
-    rig.pass(5_000);
+    assert!(rig.did().contains(&"ping 1".to_owned()));
+    // As long as nothing shows that the client knows, what it sends was sent without knowing.
+    rig.pass(60_000);
     rig.submit(2, BO);
-    assert!(rig.did().contains(&"outcome 2 Rejected".to_owned()));
+    assert_eq!(rig.did(), ["outcome 2 Rejected"]);
+    rig.dispatch.ponged(1, rig.now);
+    assert_eq!(rig.did(), ["ping 2"], "for what was refused since");
+    rig.dispatch.ponged(2, rig.now);
+    rig.pass(4_900);
+    rig.submit(2, BO);
+    assert_eq!(rig.did(), ["outcome 2 Rejected"]);
     rig.pass(200);
     rig.submit(2, BO);
     assert_eq!(rig.did(), ["submit 1.0 2"]);
@@ -101,7 +113,9 @@ fn what_is_owed_is_bounded() {
     }
     assert_eq!(rig.dispatch.owing.len(), 512);
     assert!(rig.dispatch.lanes.is_empty());
-    assert!(rig.dispatch.bounds.total.held() <= 512 * 80);
+    assert!(rig.dispatch.bounds.total.held() <= 512 * 104);
+    rig.dispatch.ponged(1, rig.now);
+    rig.dispatch.ponged(2, rig.now);
     rig.pass(6_000);
     rig.submit(1, BO);
     rig.event((1, 0), later(1, BO));
@@ -182,7 +196,8 @@ impl Line {
             match act {
                 Act::Send(place, ToRouting::Submit(submitted)) => self.to_routing.push_back((place, submitted)),
                 Act::Tell(Told::Outcome(outcome)) => self.to_client.push_back(outcome),
-                Act::Send(..) | Act::Tell(Told::Attached(_)) => {}
+                // A client that does not answer yet.
+                Act::Send(..) | Act::Tell(Told::Attached(_) | Told::Ping(_)) => {}
                 Act::Tell(told) => panic!("{told:?}"),
             }
         }

@@ -152,7 +152,7 @@ impl Player {
                 }
                 Act::Tell(Told::Lost) => self.over = true,
                 Act::Tell(Told::End(end)) => prop_assert!(false, "{end:?}"),
-                Act::Tell(Told::Attached(_) | Told::Notify(_)) => {}
+                Act::Tell(Told::Attached(_) | Told::Notify(_) | Told::Ping(_)) => {}
             }
         }
         Ok(())
