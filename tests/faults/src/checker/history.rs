@@ -421,8 +421,10 @@ impl History {
         self.judged(Rule::InOrder, 1);
         // One that was dropped is nowhere; with the replica that dropped it, what it decided may be lost too.
         let dropped = ephemeral && self.is_disturbed(at, t);
-        // What devices of the SDK submit again is not seen.
-        if (again > 0 || sdk) && (dropped || self.may_have_been_refused(m.device(), account, at, t)) {
+        // What devices of the SDK submit again is not seen, nor what edges do that have lost a replica.
+        let again = again > 0 || sdk;
+        let refused = self.may_have_been_refused(m.device(), account, at, t);
+        if again && (dropped || refused) || refused && self.is_disturbed(at, t) {
             self.totals.late_retries += 1;
             return;
         }

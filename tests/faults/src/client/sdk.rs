@@ -1,6 +1,6 @@
 //! A device of the SDK: full encryption, the SDK's own retries and dedup, a store in memory that outlives its clients.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub struct Sdk {
     epoch: u32,
     up: bool,
     open: HashMap<MessageId, MessageNumber>,
+    /// Shown, but the SDK could not remember that: it will show it again.
+    shown: HashSet<MessageNumber>,
     seqs: HashMap<u32, u32>,
     next: u32,
     moved: Instant,
@@ -85,6 +87,7 @@ pub async fn enlist(world: &Arc<World>, account: &Account, deadline: Instant) ->
         epoch: 0,
         up: false,
         open: HashMap::new(),
+        shown: HashSet::new(),
         seqs: HashMap::new(),
         next: 0,
         moved: Instant::now(),
@@ -147,8 +150,14 @@ impl Sdk {
                         client.connected().await.context("there are no more events")?;
                         bail!("there are no more events, but the client is connected");
                     };
-                    self.happened(&event.kind);
-                    event.done().await.context("an event is done")?;
+                    let message = self.happened(&event.kind);
+                    if let Err(error) = event.done().await {
+                        self.shown.extend(message);
+                        return Err(error).context("an event is done");
+                    }
+                    if matches!(event.kind, EventKind::Connected(_)) {
+                        self.ask_outcomes(client).await?;
+                    }
                 }
                 command = self.commands.recv() => match command {
                     Some(Command::Send { to, count, padding, .. }) => for _ in 0..count {
@@ -214,7 +223,18 @@ impl Sdk {
         }
     }
 
-    fn happened(&mut self, kind: &EventKind) {
+    /// Outcomes are told to who is there: those of a life before are asked for.
+    async fn ask_outcomes(&mut self, client: &Client) -> anyhow::Result<()> {
+        for id in self.open.keys().copied().collect::<Vec<_>>() {
+            if let Some(outcome) = client.outcome(id).await.context("ask for an outcome")? {
+                self.happened(&EventKind::Outcome(outcome));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes an event down; gives the message that it shows.
+    fn happened(&mut self, kind: &EventKind) -> Option<MessageNumber> {
         let (d, e) = (self.me.number, self.epoch);
         match kind {
             EventKind::Message(message) => {
@@ -226,12 +246,15 @@ impl Sdk {
                 if bad.is_some() {
                     self.world.ledger.write(|t| Record::Wire { t, d, e, g: 0, m, bad });
                 }
-                self.world.ledger.write(|t| Record::App { t, d, m });
-                self.world.counts.app.fetch_add(1, Ordering::Relaxed);
+                if !self.shown.remove(&m) {
+                    self.world.ledger.write(|t| Record::App { t, d, m });
+                    self.world.counts.app.fetch_add(1, Ordering::Relaxed);
+                }
+                return Some(m);
             }
             EventKind::Outcome(outcome) => {
                 self.moved = Instant::now();
-                let Some(m) = self.open.remove(&outcome.id) else { return };
+                let m = self.open.remove(&outcome.id)?;
                 let counts = &self.world.counts;
                 let (o, count) = match outcome.result {
                     SendResult::Delivered => (Outcome::Delivered, &counts.delivered),
@@ -258,6 +281,7 @@ impl Sdk {
             EventKind::Disconnected(disconnected) => self.down(&format!("{:?}", disconnected.reason)),
             _ => {}
         }
+        None
     }
 
     fn down(&mut self, why: &str) {
