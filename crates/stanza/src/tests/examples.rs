@@ -122,7 +122,11 @@ const DEFAULTS: &[(&str, &str, &[&str])] = &[
         "64; 1 MiB of them; 16 are carried out at a time",
         &["open_requests: 64", "open_request_bytes: 1024 * 1024", "concurrent_requests: 16"],
     ),
-    ("edge", "| connections | 20000 |", &["max_connections: 20_000"]),
+    (
+        "edge",
+        "| connections; of these, from one IPv4 /24 or IPv6 /64 | 20000; 2000 |",
+        &["max_connections: 20_000", "max_connections_per_network: 2_000"],
+    ),
     ("edge", "IPv6 /64 | 4096; 256 |", &["max_half_open: 4_096", "max_half_open_per_network: 256"]),
     (
         "edge",

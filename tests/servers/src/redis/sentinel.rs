@@ -181,11 +181,13 @@ mod tests {
     fn the_replica_takes_over_when_it_is_told() {
         let mut redis = Sentinel::start().unwrap();
         redis.primary().unwrap().call(&["SET", "a", "1"]).unwrap();
-        redis.primary().unwrap().call(&["WAIT", "1", "10000"]).unwrap();
+        redis.primary().unwrap().call(&["WAIT", "1", "30000"]).unwrap();
         let first = redis.primary_port().unwrap();
         redis.failover().unwrap();
         assert_ne!(redis.primary_port().unwrap(), first);
-        assert_eq!(redis.primary().unwrap().call(&["GET", "a"]).unwrap().text(), "1");
+        // It may still be loading what it has.
+        let has_it = || redis.primary().unwrap().call(&["GET", "a"]).is_ok_and(|reply| reply.text() == "1");
+        assert!(wait_for(PATIENCE, has_it));
     }
 
     #[test]
