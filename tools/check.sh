@@ -24,7 +24,18 @@ part "Signal's Node library" tests/interop/setup.sh
 part "build" cargo build --quiet --locked --workspace --all-targets
 export CAUSEWAY_BIN="$PWD/target/debug/causeway"
 # For the test of upgrades (docs/upgrades.md). It shares most of what the build before has made.
-earlier() { CAUSEWAY_EARLIER_BIN=$PWD/$(tools/earlier.sh) && export CAUSEWAY_EARLIER_BIN; }
+earlier() {
+    local built result=0
+    built=$(tools/earlier.sh) || result=$?
+    case $result in
+        0) export CAUSEWAY_EARLIER_BIN=$PWD/$built ;;
+        3)
+            echo "NOTE: without the earlier version, the test of upgrades replaces the present one by itself: it shows less" >&2
+            export CAUSEWAY_EARLIER_BIN=$CAUSEWAY_BIN
+            ;;
+        *) return "$result" ;;
+    esac
+}
 part "build of the earlier version" earlier
 part "deployment files" .tools/python/bin/python tools/policy/main.py "$CAUSEWAY_BIN"
 part "deployment files: what is wrong is found" .tools/python/bin/python -m unittest discover -q -s tools/policy

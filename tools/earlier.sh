@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the `causeway` of the commit in tests/upgrade/EARLIER, or of the one given, and prints where it is:
-# target/earlier/<commit>/causeway. What was built once is kept.
+# target/earlier/<commit>/causeway. What was built once is kept. Leaves with 3 where the history does not have that commit.
 #
 # It shares the crates of others with the present build, in the same target folder. Its own crates must not be taken for the
 # present ones there: Cargo knows them by their place in the workspace and their version. So they get another version, and the
@@ -10,14 +10,17 @@ cd "$(dirname "$0")/.."
 
 fail() {
     echo "earlier: $*" >&2
-    exit 1
+    exit "${code:-1}"
 }
 
+# The checkout may be somebody else's, as in a container.
+git() { command git -c safe.directory="$(pwd -P)" "$@"; }
+
 wanted=${1:-$(grep -v '^#' tests/upgrade/EARLIER | head -n 1)}
-[ "$(git rev-parse --show-toplevel 2>/dev/null)" = "$PWD" ] ||
-    fail "this is no git checkout, so the earlier version $wanted cannot be had: clone the repository"
+[ "$(git rev-parse --show-toplevel 2>/dev/null)" = "$(pwd -P)" ] ||
+    code=3 fail "this is no git checkout, so the earlier version $wanted cannot be had: clone the repository"
 commit=$(git rev-parse --quiet --verify "$wanted^{commit}") ||
-    fail "commit $wanted is not in this clone: get the whole history (git fetch --unshallow)"
+    code=3 fail "commit $wanted is not in this clone: get the whole history (git fetch --unshallow)"
 
 target=${CARGO_TARGET_DIR:-target}
 folder=$target/earlier/$commit
