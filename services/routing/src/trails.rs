@@ -32,7 +32,8 @@ use self::trail::{Refused, Trail, What, bit};
 pub(crate) use self::trail::{Settled, TraceId};
 use crate::message::{Envelope, Header, Outcome, Rejection, Sender, Seq};
 
-/// Of one account at most this part of all trails is kept, so that no one's traffic pushes everybody else's out.
+/// Of one recipient at most this part of all trails is kept. Its traffic can push out those that share its shard, and a sender
+/// to many recipients those of all.
 const SHARDS: usize = 16;
 /// Refused messages that are remembered, for each accepted one.
 const REFUSED_PART: usize = 4;
