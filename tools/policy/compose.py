@@ -142,6 +142,10 @@ def check_dockerfile(root):
         yield "Dockerfile: the last stage does not run as a numbered user other than root"
     if re.search(r"^RUN ", last, re.MULTILINE):
         yield "Dockerfile: the last stage runs something"
+    if "ENV CAUSEWAY_BUILD=$CAUSEWAY_BUILD\n" not in text:
+        yield "Dockerfile: the programs do not tell which build they are (CAUSEWAY_BUILD)"
+    if "/out/causeway.cdx.json " not in last:
+        yield "Dockerfile: the last stage has no bill of materials of the crates"
     ignored = (root / ".dockerignore").read_text().splitlines()
     workspace = tomllib.loads((root / "Cargo.toml").read_text())["workspace"]
     for folder in sorted({member.split("/")[0] for member in workspace["members"]} | {"Cargo.lock", "rust-toolchain.toml"}):
@@ -150,6 +154,18 @@ def check_dockerfile(root):
     for path in re.findall(r"^COPY (?!--from)(\S+) ", last, re.MULTILINE):
         if f"!{path}" not in ignored:
             yield f"Dockerfile: {path} is not in the build's context (.dockerignore)"
+    for source, path in _included(root):
+        if not any(f"!{part}" in ignored for part in (path, *path.parents)):
+            yield f"Dockerfile: {path}, which {source} includes, is not in the build's context (.dockerignore)"
+
+
+def _included(root):
+    """Yields each source of a program, and the file that becomes a part of it. What only tests include is not built."""
+    for source in sorted(path for folder in ("crates", "proto", "services", "tools") for path in root.glob(f"{folder}/**/*.rs")):
+        if "tests" in source.parts or source.name == "tests.rs":
+            continue
+        for name in re.findall(r'include_(?:str|bytes)!\("([^"]+)"\)', source.read_text()):
+            yield source.relative_to(root), (source.parent / name).resolve().relative_to(root.resolve())
 
 
 def check_workflows(root):
@@ -158,6 +174,8 @@ def check_workflows(root):
         tree = yaml.safe_load(file.read_text())
         if "permissions" not in tree:
             yield f"{file.name}: has all rights of its token; say permissions"
+        if "SOURCE_DATE_EPOCH=" in file.read_text() and "CAUSEWAY_BUILD=" not in file.read_text():
+            yield f"{file.name}: builds without CAUSEWAY_BUILD, so nobody can tell which commit runs"
         for job, plan in tree["jobs"].items():
             if "timeout-minutes" not in plan:
                 yield f"{file.name}: {job} has no bound on its time"

@@ -15,7 +15,7 @@ import yaml
 
 KNOWN = {"apiVersion", "kind", "namespace", "resources", "labels", "configMapGenerator", "images", "replicas", "patches"}
 CLUSTER_WIDE = {"Namespace", "ClusterRole", "ClusterRoleBinding", "ClusterIssuer"}
-WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet", "Job"}
+WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"}
 # By what a strategic merge tells the entries of a list apart.
 MERGE_KEYS = {
     "containers": "name",
@@ -83,12 +83,12 @@ def _decorate(item, plan):
     metadata = item["metadata"]
     if "namespace" in plan and item["kind"] not in CLUSTER_WIDE:
         metadata["namespace"] = plan["namespace"]
-    template = item.get("spec", {}).get("template", {}) if item["kind"] in WORKLOADS else {}
+    templates = _templates(item)
     for entry in plan.get("labels", []):
         if entry.get("includeSelectors"):
             raise Refused("labels with includeSelectors are not known to this renderer")
         metadata.setdefault("labels", {}).update(entry["pairs"])
-        if template and entry.get("includeTemplates"):
+        for template in templates if entry.get("includeTemplates") else []:
             template.setdefault("metadata", {}).setdefault("labels", {}).update(entry["pairs"])
     for entry in plan.get("replicas", []):
         if metadata["name"] == entry["name"] and item["kind"] in {"Deployment", "StatefulSet"}:
@@ -102,11 +102,25 @@ def _decorate(item, plan):
                 container["image"] = f"{to}@{image['digest']}" if "digest" in image else f"{to}:{image['newTag']}"
 
 
+def _templates(item):
+    """What a workload makes others from, the pods' last."""
+    if item["kind"] not in WORKLOADS:
+        return []
+    if item["kind"] == "CronJob":
+        return [item["spec"]["jobTemplate"], item["spec"]["jobTemplate"]["spec"]["template"]]
+    return [item["spec"]["template"]]
+
+
+def pod(item):
+    """The pods that a workload makes."""
+    return _templates(item)[-1]["spec"]
+
+
 def containers(item):
     """The containers of a workload, also those that run before."""
     if item["kind"] not in WORKLOADS:
         return []
-    spec = item["spec"]["template"]["spec"]
+    spec = pod(item)
     return spec.get("initContainers", []) + spec.get("containers", [])
 
 
@@ -190,7 +204,7 @@ def _rename(objects):
     for item in objects:
         if item["kind"] not in WORKLOADS:
             continue
-        for volume in item["spec"]["template"]["spec"].get("volumes", []):
+        for volume in pod(item).get("volumes", []):
             if "configMap" in volume:
                 volume["configMap"]["name"] = names.get(volume["configMap"]["name"], volume["configMap"]["name"])
         for container in containers(item):

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = "1.32"
 # Kinds of others' operators; Kubernetes publishes no schemas of these.
 FOREIGN = {
+    ("barmancloud.cnpg.io/v1", "ObjectStore"),
     ("cert-manager.io/v1", "Certificate"),
     ("cert-manager.io/v1", "Issuer"),
     ("external-secrets.io/v1", "ExternalSecret"),
@@ -27,6 +28,7 @@ FOREIGN = {
     ("monitoring.coreos.com/v1", "PodMonitor"),
     ("monitoring.coreos.com/v1", "PrometheusRule"),
     ("postgresql.cnpg.io/v1", "Cluster"),
+    ("postgresql.cnpg.io/v1", "ScheduledBackup"),
 }
 
 

@@ -2,12 +2,14 @@
 
 import re
 
-from kustomize import WORKLOADS
+from kustomize import WORKLOADS, pod
 
 ROLES = ("edge", "routing", "key-directory", "media-relay")
 # name:1, name:1.2.3-slim or a digest; not `latest`, not a bare name.
 PINNED = re.compile(r"^[^:@\s]+(:\d+)?(/[^:@\s]+)*(:v?\d[\w.-]*)?(@sha256:[0-9a-f]{64})?$")
 MARGIN_S = 5
+# docs/operating.md, "A rolling restart": until the others have found a new process.
+FOUND_S = 10
 # docs/operating.md: answers under way, then who does not read is cut off.
 EDGE_LEAVES_MS = 8_000
 
@@ -32,7 +34,8 @@ def check(objects):
 
 def _workload(item):
     where = f"{item['kind']} {item['metadata']['name']}"
-    spec = item["spec"]["template"]["spec"]
+    spec = pod(item)
+    serves = item["kind"] not in {"Job", "CronJob"}
     if spec.get("automountServiceAccountToken") is not False:
         yield f"{where}: the service account's token is mounted"
     if spec.get("serviceAccountName", "default") == "default":
@@ -53,7 +56,7 @@ def _workload(item):
         if "emptyDir" in volume and "sizeLimit" not in (volume["emptyDir"] or {}):
             yield f"{where}: volume {volume['name']} has no bound"
     for container in spec.get("initContainers", []) + spec["containers"]:
-        yield from _container(f"{where}, container {container['name']}", container, container in spec["containers"])
+        yield from _container(f"{where}, container {container['name']}", container, serves and container in spec["containers"])
 
 
 def _container(where, container, probed):
@@ -96,6 +99,8 @@ def _together(objects):
             yield f"{role}: neither Deployment nor StatefulSet"
             continue
         spec = workloads[role]["spec"]["template"]["spec"]
+        if workloads[role]["spec"].get("minReadySeconds", 0) < FOUND_S:
+            yield f"{role}: a rollout goes on before the others have found the new pod (minReadySeconds of {FOUND_S})"
         if role not in guarded:
             yield f"{role}: no PodDisruptionBudget"
         if not spec.get("topologySpreadConstraints"):

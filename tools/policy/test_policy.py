@@ -60,6 +60,7 @@ class Pods(unittest.TestCase):
             "secret in the environment": lambda item: container(item).setdefault("env", []).append(
                 {"name": "X", "valueFrom": {"secretKeyRef": {"name": "x", "key": "x"}}}
             ),
+            "before the others have found": lambda item: item["spec"].pop("minReadySeconds"),
             "not spread": lambda item: pod(item).pop("topologySpreadConstraints"),
         }.items():
             with self.subTest(sentence):
@@ -192,6 +193,9 @@ class Files(unittest.TestCase):
                 shutil.copy(ROOT / file, root)
             shutil.copytree(ROOT / ".github", root / ".github")
             shutil.copytree(ROOT / ".ci", root / ".ci")
+            main_file = Path("services/causeway/src/main.rs")
+            (root / main_file).parent.mkdir(parents=True)
+            shutil.copy(ROOT / main_file, root / main_file)
             (root / "tools").mkdir()
             shutil.copy(ROOT / "tools/sbom.py", root / "tools")
             self.assertEqual(list(check(root)), [])
@@ -209,6 +213,10 @@ class Files(unittest.TestCase):
             (compose.check_dockerfile, "Dockerfile", "keep to Cargo.lock", "--release --locked", "--release"),
             (compose.check_dockerfile, "Dockerfile", "no build is like", "--remap-path-prefix", "--remap"),
             (compose.check_dockerfile, "Dockerfile", "numbered user", "USER 65532:65532\n# The root", "USER root\n# The root"),
+            (compose.check_dockerfile, "Dockerfile", "which build they are", "ENV CAUSEWAY_BUILD=", "ENV BUILD="),
+            (compose.check_dockerfile, "Dockerfile", "bill of materials of the crates", "/out/causeway.cdx.json", "/out/causeway.json"),
+            (compose.check_workflows, workflow, "which commit runs", "CAUSEWAY_BUILD=", "BUILD="),
+            (compose.check_dockerfile, ".dockerignore", "docs/configuration.md, which services/", "!docs/configuration.md\n", ""),
             (compose.check_dockerfile, ".dockerignore", "proto is not in the build's context", "!proto\n", ""),
             (compose.check_workflows, workflow, "not pinned", "actions/checkout@v4.2.2", "actions/checkout@v4"),
             (compose.check_workflows, workflow, "say permissions", "permissions:\n  contents: read\nconcurrency", "concurrency"),

@@ -162,7 +162,7 @@ impl ServerConfig {
     fn check_urls(&self, uses: impl Fn(&[Role]) -> bool) -> Result<(), ConfigError> {
         for (field, urls, users) in [
             ("server.directory_urls", &self.directory_urls, &[Role::Edge, Role::Routing][..]),
-            ("server.routing_urls", &self.routing_urls, &[Role::Edge]),
+            ("server.routing_urls", &self.routing_urls, &[Role::Edge, Role::KeyDirectory]),
             ("server.media_urls", &self.media_urls, &[Role::Edge]),
         ] {
             let fix = "give at least one, each as http://host:port or dns+http://name:port";
@@ -314,13 +314,14 @@ mod tests {
         for role in [None, Some(Role::All), Some(Role::Routing)] {
             assert!(config.check_for(role).unwrap_err().to_string().contains("routing.advertise_url"), "{role:?}");
         }
-        let wrong: [(&str, &[Role]); 9] = [
+        let wrong: [(&str, &[Role]); 10] = [
             ("edge.max_connections = 0", &[Role::All, Role::Edge]),
             ("routing.push_queue = 0", &[Role::All, Role::Routing]),
             ("directory.prekeys_low = 0", &[Role::All, Role::KeyDirectory]),
             ("media.retention_days = 0", &[Role::All, Role::MediaRelay]),
             ("media.fetch.idle_timeout_ms = 0", &[Role::All, Role::MediaRelay]),
             ("server.directory_urls = []", &[Role::Edge, Role::Routing]),
+            ("server.routing_urls = []", &[Role::Edge, Role::KeyDirectory]),
             ("server.media_urls = []", &[Role::Edge]),
             ("server.operator_listen = '0.0.0.0:1'", &[Role::All, Role::KeyDirectory]),
             ("server.routing_listen = '0.0.0.0:1'", &[Role::Routing]),

@@ -36,12 +36,13 @@ pub(crate) fn check(config: &Config, role: Option<Role>) -> Result<(), ConfigErr
     let advertised = [config.routing.advertise_url.clone()];
     for (field, urls, default, users) in [
         ("server.directory_urls", &directory_urls[..], &defaults.directory_urls[..], &[Role::Edge, Role::Routing][..]),
-        ("server.routing_urls", routing_urls, &defaults.routing_urls, &[Role::Edge]),
+        ("server.routing_urls", routing_urls, &defaults.routing_urls, &[Role::Edge, Role::KeyDirectory]),
         ("server.media_urls", media_urls, &defaults.media_urls, &[Role::Edge]),
         ("routing.advertise_url", &advertised, &[String::new()], &[Role::Routing]),
     ] {
-        // Nobody has to set what the process does not use.
-        let unset = urls == default && (role.is_none() || field == "routing.advertise_url");
+        // Nobody has to set what the process does not use; a key-directory without routings shows no delivery traces.
+        let may_be_left_out = matches!(role, None | Some(Role::KeyDirectory)) || field == "routing.advertise_url";
+        let unset = urls == default && may_be_left_out;
         let fits = urls.iter().all(|url| check_scheme(tls.is_some(), url).is_ok());
         let fix = match tls {
             Some(_) => "with server.tls, write each as https://host:port or dns+https://name:port",
@@ -119,6 +120,10 @@ mod tests {
             config.check_for(role).unwrap();
         }
         let error = config.check_for(Some(Role::Edge)).unwrap_err().to_string();
+        assert!(error.contains("server.routing_urls") && error.contains("https://"), "{error}");
+        // What a key-directory would not start with, it is told before.
+        config.server.routing_urls = vec!["http://routing.example:7451".to_owned()];
+        let error = config.check_for(Some(Role::KeyDirectory)).unwrap_err().to_string();
         assert!(error.contains("server.routing_urls") && error.contains("https://"), "{error}");
     }
 }
