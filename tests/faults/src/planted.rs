@@ -37,7 +37,7 @@ enum Hunt {
 const PROCESSES: &[FaultKind] =
     &[FaultKind::Kill, FaultKind::Pause, FaultKind::Reset, FaultKind::Herd, FaultKind::CutMidway];
 
-const BUGS: [Bug; 9] = [
+const BUGS: [Bug; 11] = [
     Bug {
         name: "ack-before-durable",
         what: "a message is `stored` before it is",
@@ -100,6 +100,20 @@ const BUGS: [Bug; 9] = [
             &[">routing-", "routing-1", "routing-2", "routing-3"],
         ),
         longer: 2.5,
+    },
+    Bug {
+        name: "owner-not-fenced",
+        what: "the same in the simulation, over a store that fences nobody",
+        breaks: &[Invariant::Order, Invariant::Loss, Invariant::Once, Invariant::Progress],
+        hunt: Hunt::Simulation,
+        longer: 1.0,
+    },
+    Bug {
+        name: "overtaking",
+        what: "a message is let in while one sent before it was refused",
+        breaks: &[Invariant::Order],
+        hunt: Hunt::Simulation,
+        longer: 1.0,
     },
     Bug {
         name: "chain-goes-on",

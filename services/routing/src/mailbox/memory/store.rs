@@ -103,7 +103,8 @@ impl Store {
 
     /// May the replica write?
     pub(super) fn owned(&self, replica: ReplicaId, account: AccountId) -> Result<(), StoreError> {
-        if self.owners.get(&account) == Some(&replica) { Ok(()) } else { Err(StoreError::Fenced) }
+        let owned = self.owners.get(&account) == Some(&replica) || crate::planted::is("owner-not-fenced");
+        if owned { Ok(()) } else { Err(StoreError::Fenced) }
     }
 
     fn of(&self, account: AccountId) -> impl Iterator<Item = &Envelope> {
