@@ -1,11 +1,12 @@
 //! The static key that a client or server is known by.
 
 use std::fmt;
+use std::sync::Arc;
 
 use rand::CryptoRng;
 use zeroize::Zeroizing;
 
-use crate::crypto;
+use crate::crypto::KeyPair;
 
 /// An X25519 public key as it stands on the wire. A key that becomes somebody's name must first be checked to be
 /// canonical and of high order (`NoiseKey` of the identity crate): the handshake refuses only what makes a shared
@@ -13,10 +14,7 @@ use crate::crypto;
 pub type PublicKey = [u8; 32];
 
 /// An X25519 private key; wiped when dropped, and without a printing form.
-pub struct StaticKey {
-    private: Zeroizing<[u8; 32]>,
-    public: PublicKey,
-}
+pub struct StaticKey(Arc<KeyPair>);
 
 impl StaticKey {
     /// A new key.
@@ -28,23 +26,22 @@ impl StaticKey {
 
     /// The key with these 32 bytes; any 32 bytes are an X25519 private key.
     pub fn from_bytes(private: impl Into<Zeroizing<[u8; 32]>>) -> Self {
-        let private = private.into();
-        let public = crypto::public_key(&private);
-        Self { private, public }
+        Self(Arc::new(KeyPair::new(private.into())))
     }
 
     /// The 32 private bytes, for the store that keeps them.
     pub fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
-        self.private.clone()
+        self.0.private().clone()
     }
 
     /// The public key.
-    pub const fn public(&self) -> &PublicKey {
-        &self.public
+    pub fn public(&self) -> &PublicKey {
+        self.0.public()
     }
 
-    pub(crate) fn private(&self) -> &[u8; 32] {
-        &self.private
+    /// The pair for handshakes, which share it.
+    pub(crate) const fn pair(&self) -> &Arc<KeyPair> {
+        &self.0
     }
 }
 

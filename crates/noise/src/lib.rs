@@ -1,5 +1,5 @@
 //! What the bytes of a connection mean (docs/protocol.md, sections 2, 3 and 5): the opening, frames and alerts, Noise
-//! handshakes, and the records inside. Used by the edge and the client SDK; the only crate that names snow.
+//! handshakes, and the records inside. Used by the edge and the client SDK; the only crate that names snow, whose primitives it replaces by those of aws-lc-rs.
 //!
 //! Two layers:
 //! - Machines without I/O: [`server`] and [`client`] handshakes, and the [`Session`] that either ends in.

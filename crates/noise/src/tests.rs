@@ -3,6 +3,8 @@
 mod document;
 mod handshake;
 mod low_order;
+mod measure;
+mod reference;
 mod session;
 mod transport;
 mod vectors;

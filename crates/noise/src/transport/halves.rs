@@ -91,7 +91,7 @@ pub struct Writer<W> {
 }
 
 impl<W: AsyncWrite + Unpin> Writer<W> {
-    pub(super) fn new(io: W, sender: Sender) -> Self {
+    pub(crate) fn new(io: W, sender: Sender) -> Self {
         Self { io, sender, unflushed: false }
     }
 
