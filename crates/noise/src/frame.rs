@@ -17,6 +17,12 @@ pub enum Frame {
     Alert(Alert),
 }
 
+/// A complete frame that is still in its buffer.
+pub(crate) enum Front<'a> {
+    Message(&'a [u8]),
+    Alert(Alert),
+}
+
 /// Cuts a byte stream into frames.
 ///
 /// Memory follows the bytes received, never the length announced: an incomplete frame holds what has arrived of it.
@@ -35,22 +41,36 @@ impl FrameReader {
     /// The next complete frame, if there is one.
     #[expect(clippy::should_implement_trait, reason = "None means not yet, so this is no iterator")]
     pub fn next(&mut self) -> Option<Frame> {
+        let frame = match self.front()? {
+            Front::Message(message) => Frame::Message(BytesMut::from(message)),
+            Front::Alert(alert) => Frame::Alert(alert),
+        };
+        self.skip();
+        Some(frame)
+    }
+
+    /// The next complete frame where it lies; [`FrameReader::skip`] goes on behind it.
+    pub(crate) fn front(&self) -> Option<Front<'_>> {
         let announced = self.announced()?;
         if announced == 0 {
             let &[_, _, code, high, low] = self.arrived.first_chunk::<{ Alert::LEN }>()?;
-            self.arrived.advance(Alert::LEN);
-            return Some(Frame::Alert(Alert::decode(code, u16::from_be_bytes([high, low]))));
+            return Some(Front::Alert(Alert::decode(code, u16::from_be_bytes([high, low]))));
         }
-        if self.arrived.len() < HEADER + announced {
-            return None;
-        }
-        self.arrived.advance(HEADER);
-        let message = self.arrived.split_to(announced);
+        self.arrived.get(HEADER..HEADER + announced).map(Front::Message)
+    }
+
+    /// Leaves the complete frame at the front behind, if there is one.
+    pub(crate) fn skip(&mut self) {
+        let len = match self.front() {
+            None => return,
+            Some(Front::Message(message)) => HEADER + message.len(),
+            Some(Front::Alert(_)) => Alert::LEN,
+        };
+        self.arrived.advance(len);
         if self.arrived.is_empty() {
             // The buffer goes with its last message: most connections are idle, and must not hold what a burst needed.
             self.arrived = BytesMut::new();
         }
-        Some(Frame::Message(message))
     }
 
     /// Length that the frame at the front announces; 0 is an alert. `None` until both bytes are there.
@@ -63,16 +83,9 @@ impl FrameReader {
         self.arrived.len()
     }
 
-    /// The raw buffer: for the preamble before the first frame, and to receive from a socket without a copy.
+    /// The raw buffer, for the preamble before the first frame.
     pub(crate) fn buffer(&mut self) -> &mut BytesMut {
         &mut self.arrived
-    }
-
-    /// How much to ask a socket for: what is missing of the frame under way, but not so much that an announcement
-    /// alone could commit memory.
-    pub(crate) fn wanted(&self) -> usize {
-        let missing = self.announced().map_or(0, |announced| (HEADER + announced).saturating_sub(self.arrived.len()));
-        missing.clamp(SMALL_READ, LARGE_READ)
     }
 }
 
@@ -98,10 +111,6 @@ pub(crate) fn header(message_len: usize) -> Option<[u8; HEADER]> {
 }
 
 const HEADER: usize = 2;
-
-/// Most clients are idle most of the time: this is what each then holds.
-const SMALL_READ: usize = 4 * 1024;
-const LARGE_READ: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -129,7 +138,6 @@ mod tests {
         reader.feed(&[0xff, 0xff, 1, 2, 3]);
         assert_eq!(reader.next(), None);
         assert!(reader.buffer().capacity() < 1024);
-        assert_eq!(reader.wanted(), LARGE_READ);
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 /// What a peer sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
-    /// A record of at least one byte: a stanza. Its memory is its own and no larger than it is.
+    /// A record of at least one byte: a stanza. Its memory is its own and hardly larger than it is.
     Record(Bytes),
     /// One or several empty records.
     KeepAlive,
@@ -58,6 +58,11 @@ impl RecordReader {
         }
         let Some((len, header)) = read_length(&self.arrived, self.limit)? else { return Ok(None) };
         let Some(record) = self.arrived.get(header..header + len) else { return Ok(None) };
+        if self.arrived.len() == header + len && self.arrived.capacity() <= header + len + SPARE {
+            // One record in one message, which is what most are: the buffer itself is handed out.
+            self.arrived.advance(header);
+            return Ok(Some(Received::Record(std::mem::take(&mut self.arrived).freeze())));
+        }
         // Copied, not shared: a short record that is kept for long must not keep a whole message's buffer alive.
         let record = Bytes::copy_from_slice(record);
         self.arrived.advance(header + len);
@@ -65,8 +70,15 @@ impl RecordReader {
         Ok(Some(Received::Record(record)))
     }
 
+    /// Bytes of memory held.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.arrived.capacity()
+    }
+
+    /// An idle reader holds nothing.
     fn shrink(&mut self) {
-        if self.arrived.is_empty() && self.arrived.capacity() > KEPT {
+        if self.arrived.is_empty() {
             self.arrived = BytesMut::new();
         }
     }
@@ -74,6 +86,7 @@ impl RecordReader {
 
 /// Appends a record to `out`; an empty one is a keep-alive.
 pub(crate) fn write(out: &mut BytesMut, record: &[u8]) {
+    out.reserve(MAX_HEADER + record.len());
     let mut rest = record.len();
     while rest >= 0x80 {
         out.extend_from_slice(&[(rest & 0x7f) as u8 | 0x80]);
@@ -109,8 +122,11 @@ fn read_length(bytes: &[u8], limit: usize) -> Result<Option<(usize, usize)>, Rec
 /// No limit is larger, so that the arithmetic on lengths never is.
 const LARGEST_LIMIT: usize = 1 << 30;
 
-/// Capacity that an idle reader may keep, in bytes.
-const KEPT: usize = 4 * 1024;
+/// Bytes of the largest length.
+const MAX_HEADER: usize = 10;
+
+/// Memory that a record may have beyond its bytes.
+const SPARE: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -127,7 +143,7 @@ mod tests {
         let mut reader = RecordReader::new(LIMIT);
         reader.buffer().extend_from_slice(&out);
         assert_eq!(reader.next(), Ok(Some(Received::Record(Bytes::from(vec![1; LIMIT])))));
-        assert!(reader.buffer().capacity() <= KEPT, "what a burst needed is given back");
+        assert_eq!(reader.held(), 0, "what a burst needed is given back");
         for len in [LIMIT + 1, 1 << 21, 1 << 32, 1 << 62] {
             let mut reader = RecordReader::new(LIMIT);
             let mut rest = len;
@@ -166,6 +182,27 @@ mod tests {
                 assert_eq!(reader.next(), Err(RecordError::TooLarge { limit: limit.min(LARGEST_LIMIT) }));
             }
         }
+    }
+
+    #[test]
+    fn a_record_alone_in_its_message_is_not_copied_and_others_keep_no_buffer_alive() {
+        let (mut alone, mut two) = (BytesMut::new(), BytesMut::new());
+        write(&mut alone, &[1; 300]);
+        write(&mut two, &[1; 300]);
+        write(&mut two, &[2; 300]);
+
+        let mut reader = RecordReader::new(LIMIT);
+        reader.buffer().extend_from_slice(&alone);
+        let at = reader.buffer()[2..].as_ptr();
+        let Ok(Some(Received::Record(record))) = reader.next() else { panic!("a record is due") };
+        assert_eq!((record.as_ptr(), reader.held()), (at, 0));
+
+        reader.buffer().extend_from_slice(&two);
+        let at = reader.buffer()[2..].as_ptr();
+        let Ok(Some(Received::Record(record))) = reader.next() else { panic!("a record is due") };
+        assert_ne!(record.as_ptr(), at);
+        reader.next().unwrap().unwrap();
+        assert_eq!(reader.held(), 0);
     }
 
     #[test]

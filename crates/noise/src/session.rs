@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 
 use crate::alert::Alert;
 use crate::crypto::{self, NoiseError, TAG, TransportKeys};
-use crate::frame::{Frame, FrameReader, MAX_MESSAGE};
+use crate::frame::{FrameReader, Front, MAX_MESSAGE};
 use crate::record::{self, Received, RecordError, RecordReader};
 
 /// What a session may take, in bytes.
@@ -140,11 +140,17 @@ impl Sender {
         self.limits.send_record = bytes;
     }
 
-    /// Gives back memory that an earlier burst needed, if nothing waits to be written.
+    /// Gives the memory back once nothing waits to be written: an idle sender holds none.
     pub(crate) fn shrink(&mut self) {
-        if self.sealed.is_empty() && self.sealed.capacity() > KEPT {
+        if self.sealed.is_empty() {
             self.sealed = BytesMut::new();
         }
+    }
+
+    /// Bytes of memory that its buffers hold.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.plain.capacity() + self.sealed.capacity()
     }
 
     fn seal_first(&mut self, bytes: usize) -> Result<(), SendError> {
@@ -153,7 +159,7 @@ impl Sender {
             .map_err(|_| SendError::Exhausted)?;
         self.nonce += 1;
         self.plain.advance(bytes);
-        if self.plain.is_empty() && self.plain.capacity() > KEPT {
+        if self.plain.is_empty() {
             self.plain = BytesMut::new();
         }
         Ok(())
@@ -230,14 +236,12 @@ impl Receiver {
         }
     }
 
-    /// The buffer for the next bytes from a socket and how many to ask for; `None` after a failure.
-    pub(crate) fn buffer(&mut self) -> Option<(&mut BytesMut, usize)> {
+    /// Bytes of memory that its buffers hold.
+    #[cfg(test)]
+    pub(crate) fn held(&mut self) -> usize {
         match &mut self.state {
-            State::Open(open) => {
-                let wanted = open.frames.wanted();
-                Some((open.frames.buffer(), wanted))
-            }
-            State::Failed(..) => None,
+            State::Open(open) => open.frames.buffer().capacity() + open.records.held(),
+            State::Failed(..) => 0,
         }
     }
 }
@@ -249,21 +253,19 @@ impl Open {
                 self.peer = Peer::Live;
                 return Ok(Some(received));
             }
-            match self.frames.next() {
+            let message = match self.frames.front() {
                 None => return Ok(None),
-                Some(Frame::Alert(alert)) => return Err(ReceiveError::Alert(alert)),
-                Some(Frame::Message(message)) => self.open(&message)?,
-            }
+                Some(Front::Alert(alert)) => return Err(ReceiveError::Alert(alert)),
+                Some(Front::Message(message)) => message,
+            };
+            // From the frame's buffer into the record's: the cipher's pass is the only copy.
+            crypto::open(&self.keys, self.nonce, message, self.records.buffer()).map_err(|error| match error {
+                NoiseError::Exhausted => ReceiveError::Exhausted,
+                _ => ReceiveError::Decrypt,
+            })?;
+            self.nonce += 1;
+            self.frames.skip();
         }
-    }
-
-    fn open(&mut self, message: &[u8]) -> Result<(), ReceiveError> {
-        crypto::open(&self.keys, self.nonce, message, self.records.buffer()).map_err(|error| match error {
-            NoiseError::Exhausted => ReceiveError::Exhausted,
-            _ => ReceiveError::Decrypt,
-        })?;
-        self.nonce += 1;
-        Ok(())
     }
 }
 
@@ -278,9 +280,6 @@ pub struct Session {
 /// Largest plaintext of one Noise message, in bytes.
 const MAX_PLAINTEXT: usize = MAX_MESSAGE - TAG;
 
-/// Capacity that an idle sender may keep, in bytes.
-const KEPT: usize = 4 * 1024;
-
 /// What the tests need: transport messages that are no records.
 #[cfg(test)]
 impl Session {
@@ -293,10 +292,10 @@ impl Session {
 
     pub(crate) fn open_raw(&mut self, frame: &[u8]) -> BytesMut {
         let State::Open(open) = &mut self.receiver.state else { panic!("the session has failed") };
-        open.frames.feed(frame);
-        let Some(Frame::Message(message)) = open.frames.next() else { panic!("no whole message") };
-        open.open(&message).unwrap();
-        open.records.buffer().split()
+        let mut plaintext = BytesMut::new();
+        crypto::open(&open.keys, open.nonce, &frame[2..], &mut plaintext).unwrap();
+        open.nonce += 1;
+        plaintext
     }
 
     pub(crate) fn set_nonces(&mut self, nonce: u64) {

@@ -196,6 +196,27 @@ async fn dropping_a_read_or_a_flush_loses_nothing() {
     assert_eq!(client.writer.queued(), 0);
 }
 
+#[tokio::test]
+async fn an_idle_session_holds_no_buffers() {
+    let (mut client, mut server) = session(4096).await;
+    for size in [1, 400, 3_000, 200_000] {
+        let record = vec![9; size];
+        for _ in 0..3 {
+            let (sent, received) = tokio::join!(client.writer.send(&record), server.reader.read());
+            sent.unwrap();
+            assert!(received.unwrap().is_some());
+            let (sent, received) = tokio::join!(server.writer.send(&record), client.reader.read());
+            sent.unwrap();
+            assert!(received.unwrap().is_some());
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(pin!(server.reader.read()).poll(&mut cx).is_pending());
+        assert!(pin!(client.reader.read()).poll(&mut cx).is_pending());
+        let held = [server.reader.held(), server.writer.held(), client.reader.held(), client.writer.held()];
+        assert_eq!(held, [0; 4], "after records of {size} bytes");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_record_under_way_has_an_age() {
     let (mut client, mut server) = session(64).await;

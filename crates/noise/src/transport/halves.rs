@@ -1,9 +1,13 @@
 //! The two directions of an established session.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BufMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use bytes::Buf;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Instant;
 
 use crate::record::Received;
@@ -63,13 +67,25 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             if self.receiver.is_partial() {
                 self.partial_since.get_or_insert_with(Instant::now);
             }
-            let Some((buffer, wanted)) = self.receiver.buffer() else { continue };
-            buffer.reserve(wanted);
-            let read = self.io.read_buf(&mut buffer.limit(wanted)).await?;
-            if read == 0 {
+            if poll_fn(|cx| self.poll_receive(cx)).await? == 0 {
                 return if self.receiver.is_partial() { Err(ReadError::Truncated) } else { Ok(None) };
             }
         }
+    }
+
+    /// Takes what has arrived, and tells how many bytes. The room for it is on the stack, so that waiting takes none.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut room = [MaybeUninit::uninit(); READ_AT_ONCE];
+        let mut arrived = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut arrived))?;
+        self.receiver.feed(arrived.filled());
+        Poll::Ready(Ok(arrived.filled().len()))
+    }
+
+    /// Bytes of memory that buffers hold.
+    #[cfg(test)]
+    pub(crate) fn held(&mut self) -> usize {
+        self.receiver.held()
     }
 
     /// The proof that the peer is live: after XX from the start, after IK from its first record on.
@@ -82,6 +98,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         self.partial_since
     }
 }
+
+/// Most bytes that one system call reads.
+const READ_AT_ONCE: usize = 16 * 1024;
 
 /// Writes records to the peer.
 pub struct Writer<W> {
@@ -149,6 +168,12 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     pub async fn close(&mut self) -> Result<(), WriteError> {
         self.flush().await?;
         Ok(self.io.shutdown().await?)
+    }
+
+    /// Bytes of memory that buffers hold.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.sender.held()
     }
 
     /// Sets the largest record that the peer accepts, in bytes, once it has said so.
