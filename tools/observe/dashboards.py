@@ -213,8 +213,12 @@ HURTING = [
     ),
     graph(
         "Providers: requests that fail",
-        [(share(f"{HTTP}_count", 'error_type!=""', "$s", "server_address"), "{{server_address}}")],
-        "Part of our requests to each provider's hosts that got no answer to use: token keys, webhooks, media.",
+        [(
+            f'sum by (server_address) (rate({HTTP}_count{{$s,error_type!=""}}[$__rate_interval]) or '
+            f'rate({HTTP}_count{{$s,http_response_status_code=~"5.."}}[$__rate_interval])) / {rate(f"{HTTP}_count", "server_address", "$s")}',
+            "{{server_address}}",
+        )],
+        "Part of our requests to each provider's hosts that got no answer, or a status of 500 or more: token keys, webhooks, media.",
         "percentunit",
         quiet=True,
     ),

@@ -143,7 +143,7 @@ def sections():
 def commands(binaries):
     """Yields a sentence for each command of the runbooks that does not exist."""
     compose = set(yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"])
-    kinds = {"deployment/edge", "deployment/key-directory", "deployment/media-relay", "statefulset/routing"}
+    kinds = {"deployment/causewayctl", "deployment/edge", "deployment/key-directory", "deployment/media-relay", "statefulset/routing"}
     asked = {}
     # What is named within a line, too.
     for file in sorted(RUNBOOKS.glob("*.md")):

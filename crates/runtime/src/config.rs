@@ -9,10 +9,11 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use figment::Figment;
-use figment::error::Kind;
+use figment::error::{Actual, Kind};
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::{Dict, Value};
+use figment::{Figment, Source};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Why a configuration cannot be used; names the field and what to do.
@@ -78,6 +79,34 @@ pub fn load<T: DeserializeOwned + Check>(defaults: &[(&str, String)], file: Opti
     Ok(value)
 }
 
+/// Those of `variables` that are no settings only because two underscores of them are one, each with the name that was meant; `known`
+/// has every setting.
+pub fn misspelt(known: &impl Serialize, variables: impl IntoIterator<Item = String>) -> Vec<(String, String)> {
+    let mut names = Vec::new();
+    if let Ok(Value::Dict(_, sections)) = Value::serialize(known) {
+        for (section, value) in &sections {
+            variables_of(value, format!("CAUSEWAY_{}", section.to_uppercase()), &mut names);
+        }
+    }
+    let single = variables.into_iter().filter(|variable| !variable.contains("__"));
+    let meant = |variable: &String| names.iter().find(|name| name.replace("__", "_") == *variable).cloned();
+    single
+        .filter_map(|variable| Some((meant(&variable)?, variable)))
+        .map(|(meant, variable)| (variable, meant))
+        .collect()
+}
+
+fn variables_of(value: &Value, name: String, names: &mut Vec<String>) {
+    match value {
+        Value::Dict(_, fields) => {
+            for (field, value) in fields {
+                variables_of(value, format!("{name}__{}", field.to_uppercase()), names);
+            }
+        }
+        _ => names.push(name),
+    }
+}
+
 /// Where an error is, without figment's profile.
 fn place_of(error: &figment::Error) -> Vec<String> {
     error.path.iter().map(|part| part.to_ascii_lowercase()).filter(|part| part != "default").collect()
@@ -122,6 +151,13 @@ fn sentence(error: &figment::Error, blamed: Option<String>) -> String {
             UNKNOWN.to_owned()
         }
         Kind::Message(text) if text.starts_with("unknown field") => UNKNOWN.to_owned(),
+        Kind::Message(text) if text.contains("socket address") => {
+            "must be an IP address with a port, such as 127.0.0.1:7460".to_owned()
+        }
+        Kind::InvalidType(found, wanted) | Kind::InvalidValue(found, wanted) => {
+            format!("found {}, and it must be {}", plain_value(found), plain_type(wanted))
+        }
+        Kind::UnknownVariant(found, known) => format!("found `{found}`, and it must be one of {}", known.join(", ")),
         // A syntax error comes with a drawing of the place; the lines of text in it say the same.
         kind => {
             let text = kind.to_string();
@@ -131,10 +167,43 @@ fn sentence(error: &figment::Error, blamed: Option<String>) -> String {
             lines.collect::<Vec<_>>().join(", ")
         }
     };
-    let place =
-        error.metadata.as_ref().and_then(|metadata| metadata.source.as_ref()).map(|source| format!(" in {source}"));
+    let place = error.metadata.as_ref().and_then(|metadata| match &metadata.source {
+        Some(Source::File(file)) => Some(format!(" in {}", file.display())),
+        Some(source) => Some(format!(" in {source}")),
+        None if metadata.name.contains("environment") => Some(" in the environment".to_owned()),
+        None => None,
+    });
     let field = if path.is_empty() { String::new() } else { format!("field {}: ", path.join(".")) };
     format!("{field}{problem}{}", place.unwrap_or_default())
+}
+
+/// What was found, in words of the file and not of the program.
+fn plain_value(found: &Actual) -> String {
+    match found {
+        Actual::Unsigned(number) => format!("the number {number}"),
+        Actual::Signed(number) => format!("the number {number}"),
+        Actual::Float(number) => format!("the number {number}"),
+        Actual::Str(text) => format!("the text {text:?}"),
+        Actual::Bool(value) => value.to_string(),
+        Actual::Seq => "a list".to_owned(),
+        Actual::Map => "a section".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// What was wanted, in the same words.
+fn plain_type(wanted: &str) -> &str {
+    match wanted {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number that is not negative",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a string" => "a text",
+        "a sequence" => "a list",
+        "a map" => "a section",
+        other if other.starts_with("struct ") => "a section",
+        other => other,
+    }
 }
 
 /// Checks that `value` lies in `range`.
@@ -222,11 +291,46 @@ mod tests {
         let unknown = load_text("[edge]\nlogin_timeout = 1").unwrap_err().to_string();
         assert!(unknown.contains("field edge.login_timeout: there is no such field"), "{unknown}");
         let kind = load_text("[edge]\nlogin_timeout_ms = \"soon\"").unwrap_err().to_string();
-        assert!(kind.contains("field edge.login_timeout_ms: ") && kind.contains("soon"), "{kind}");
+        let file = kind.rsplit(" in ").next().unwrap_or_default();
+        assert!(Path::new(file).is_absolute(), "{kind}");
+        let said =
+            "field edge.login_timeout_ms: found the text \"soon\", and it must be a whole number that is not negative";
+        assert!(kind.contains(said), "{kind}");
         let syntax = load_text("[edge\nlogin_timeout_ms = 1").unwrap_err().to_string();
         assert!(syntax.contains("line 1") && !syntax.contains('\n'), "{syntax}");
         let missing = load::<All>(&[], Some(Path::new("/nonexistent/causeway.toml"))).unwrap_err().to_string();
         assert!(missing.contains("/nonexistent/causeway.toml"), "{missing}");
+    }
+
+    #[test]
+    fn variables_that_lack_an_underscore_are_found() {
+        #[derive(Serialize)]
+        struct Known {
+            edge: Fields,
+        }
+        #[derive(Serialize)]
+        struct Fields {
+            max_connections: u32,
+            listen: Option<String>,
+        }
+        let known = Known { edge: Fields { max_connections: 1, listen: None } };
+        let variables = [
+            "CAUSEWAY_EDGE_LISTEN",
+            "CAUSEWAY_EDGE_MAX_CONNECTIONS",
+            "CAUSEWAY_EDGE__LISTEN",
+            "CAUSEWAY_EDGE_SERVICE_HOST",
+            "CAUSEWAY_DATA",
+            "EDGE_LISTEN",
+        ];
+        let found = misspelt(&known, variables.map(ToOwned::to_owned));
+        let pair = |wrong: &str, meant: &str| (wrong.to_owned(), meant.to_owned());
+        assert_eq!(
+            found,
+            [
+                pair("CAUSEWAY_EDGE_LISTEN", "CAUSEWAY_EDGE__LISTEN"),
+                pair("CAUSEWAY_EDGE_MAX_CONNECTIONS", "CAUSEWAY_EDGE__MAX_CONNECTIONS"),
+            ]
+        );
     }
 
     #[test]

@@ -107,7 +107,7 @@ fn main() -> ExitCode {
         Err(error) => return complain(&error, EXIT_CONFIG),
     };
     if matches!(arguments.command, Command::CheckConfig(_)) {
-        return ExitCode::SUCCESS;
+        return say_right(&config, role);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -123,6 +123,9 @@ fn main() -> ExitCode {
         Ok(telemetry) => telemetry,
         Err(error) => return complain(&error, EXIT_CONFIG),
     };
+    for (variable, meant) in misspelt(&config) {
+        tracing::warn!(variable, meant, "this variable of the environment is no setting; the other one may be meant");
+    }
     let ended = runtime.block_on(async {
         // Each future holds its whole configuration: too much for the stack frame of all of them.
         match arguments.command {
@@ -144,6 +147,22 @@ fn main() -> ExitCode {
     }
 }
 
+fn misspelt(config: &Config) -> Vec<(String, String)> {
+    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    causeway_runtime::config::misspelt(config, variables)
+}
+
+/// What `check-config` says if nothing is wrong.
+fn say_right(config: &Config, role: Option<Role>) -> ExitCode {
+    for (variable, meant) in misspelt(config) {
+        let _closed = writeln!(std::io::stderr(), "causeway: note: {variable} is no setting; is {meant} meant?");
+    }
+    let of = role.as_ref().and_then(clap::ValueEnum::to_possible_value);
+    let of = of.map_or_else(|| "everything".to_owned(), |role| role.get_name().to_owned());
+    let _closed = writeln!(std::io::stdout(), "the configuration is right, for {of}");
+    ExitCode::SUCCESS
+}
+
 async fn after_restore(config: &Config, nothing_lost: bool) -> anyhow::Result<()> {
     let given_up = causeway_key_directory::after_restore(&config.directory, nothing_lost).await?.prekeys;
     let mut out = std::io::stdout();
@@ -151,6 +170,9 @@ async fn after_restore(config: &Config, nothing_lost: bool) -> anyhow::Result<()
         writeln!(out, "the directory is at home here from now on; nothing was given up")?;
     } else {
         writeln!(out, "given up: {given_up} one-time prekeys; devices publish new ones at their next login")?;
+    }
+    if given_up == 0 && !nothing_lost {
+        writeln!(std::io::stderr(), "causeway: note: there were none. Is this the database that was restored?")?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use causeway_identity::{AccountId, DeviceId, Domain, ProviderId};
 use causeway_runtime::health::Tables;
 
-use self::engine::{Alone, Engine, failed};
+use self::engine::{Alone, Engine, FILE, failed};
 use super::{
     Bundle, Enlisted, Enlistment, KeyCounts, Published, Registered, Removed, Store, StoreError, Updated, Who, Written,
 };
@@ -47,6 +47,11 @@ pub enum OpenError {
          nothing is given out twice (docs/backups.md)"
     )]
     PutBack(PathBuf),
+    /// There is no database where one must be.
+    #[error(
+        "{0} holds no directory.sqlite: put the restored one there, or name its folder (--data, directory.data_dir)"
+    )]
+    Absent(PathBuf),
     /// Written by a newer version of this program.
     #[error("{file} has schema version {found}, this program knows up to {known}: run the newer program")]
     TooNew {
@@ -91,6 +96,9 @@ impl SqliteStore {
     /// # Errors
     /// [`OpenError`].
     pub(crate) fn after_restore(folder: &Path, give_up: bool) -> Result<u64, OpenError> {
+        if !folder.join(FILE).is_file() {
+            return Err(OpenError::Absent(folder.to_owned()));
+        }
         let alone = Alone::open(folder)?;
         let broken = |error: StoreError| OpenError::Database { file: folder.to_owned(), cause: error.to_string() };
         let given_up = if give_up { prekeys::give_up(&alone.db).map_err(broken)? } else { 0 };
@@ -357,6 +365,8 @@ mod tests {
             let refused = SqliteStore::open(folder.path()).err().expect("must be refused");
             assert!(matches!(refused, OpenError::PutBack(_)), "{refused}");
         }
+        let nowhere = folder.path().join("mistyped");
+        assert!(matches!(SqliteStore::after_restore(&nowhere, true), Err(OpenError::Absent(_))) && !nowhere.exists());
         assert_eq!(SqliteStore::after_restore(folder.path(), true).unwrap(), 6);
         suite::restored::after_the_restore(&SqliteStore::open(folder.path()).unwrap(), account, device).await;
     }

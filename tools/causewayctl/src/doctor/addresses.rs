@@ -17,6 +17,7 @@ const AT_ONCE: usize = 32;
 const MAX_ADDRESSES: usize = 64;
 
 pub(super) async fn check(fleet: &Fleet, seen: &[Seen], findings: &mut Findings) {
+    let mut right = true;
     let mut wanted = BTreeMap::<(String, u16), Vec<(String, Listed)>>::new();
     for config in fleet.configs() {
         let file = clean(&config.name());
@@ -27,15 +28,17 @@ pub(super) async fn check(fleet: &Fleet, seen: &[Seen], findings: &mut Findings)
         let scope = match service {
             "edge" | "routing" | "key-directory" | "media-relay" | "all" => Scope::Of(service),
             _ => {
-                findings.note(
-                    Check::Addresses,
-                    format!("{file}: its process did not say what it is, so where it listens is not checked"),
-                );
+                let why = match place {
+                    Some(_) => "its process did not say what it is",
+                    None => "without server.health_listen nobody can say whose it is",
+                };
+                findings.note(Check::Addresses, format!("{file}: {why}, so where it listens is not checked"));
                 Scope::Unknown
             }
         };
         let (found, wrong) = config.addresses(scope);
         for field in wrong {
+            right = false;
             let says = format!("{file}: {field} holds what is no address");
             findings.problem(Check::Addresses, says, "correct it: http://host:port, dns+http://name:port or host:port");
         }
@@ -62,6 +65,7 @@ pub(super) async fn check(fleet: &Fleet, seen: &[Seen], findings: &mut Findings)
             Some(Ok((Ok(()), _)) | Err(_)) => {}
         }
     }
+    right &= failed.is_empty() && all > 0;
     for ((file, field, text), (listed, problem)) in failed {
         let act = match listed.own {
             true => "see in the log whether the process could listen there, and which settings it really has",
@@ -69,8 +73,8 @@ pub(super) async fn check(fleet: &Fleet, seen: &[Seen], findings: &mut Findings)
         };
         findings.problem(Check::Addresses, format!("{file}: {field} {}: {problem}", clean(&text)), act);
     }
-    if all > 0 {
-        findings.fine_else(Check::Addresses, format!("all {all} addresses of the files take connections"));
+    if right {
+        findings.fine(Check::Addresses, format!("all {all} addresses of the files take connections"));
     }
 }
 

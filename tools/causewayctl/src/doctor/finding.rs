@@ -102,10 +102,14 @@ impl Findings {
         self.findings.push(Finding::Note { check, says: says.into() });
     }
 
+    pub(super) fn fine(&mut self, check: Check, says: impl Into<String>) {
+        self.findings.push(Finding::Fine { check, says: says.into() });
+    }
+
     /// Says so, unless the check has found something.
     pub(super) fn fine_else(&mut self, check: Check, says: impl Into<String>) {
         if self.of(check).next().is_none() {
-            self.findings.push(Finding::Fine { check, says: says.into() });
+            self.fine(check, says);
         }
     }
 

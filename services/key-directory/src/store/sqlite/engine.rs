@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{OpenError, epoch, schema};
 use crate::store::StoreError;
 
-const FILE: &str = "directory.sqlite";
+pub(super) const FILE: &str = "directory.sqlite";
 const LOCK: &str = "directory.lock";
 /// Changes that may wait for the writer.
 const QUEUE: usize = 1_024;
