@@ -105,6 +105,20 @@ def check(objects, binary):
         yield from _files(role, tree, container)
 
 
+def check_ingress(objects):
+    """Yields a sentence for each way of an Ingress that leads to no Service, or to a port that it does not have."""
+    services = {item["metadata"]["name"]: item for item in objects if item["kind"] == "Service"}
+    for item in objects:
+        if item["kind"] != "Ingress":
+            continue
+        for rule in item["spec"]["rules"]:
+            for way in rule["http"]["paths"]:
+                wanted = way["backend"]["service"]
+                ports = [entry["name"] for entry in services.get(wanted["name"], {"spec": {"ports": []}})["spec"]["ports"]]
+                if wanted["port"].get("name") not in ports:
+                    yield f"Ingress {item['metadata']['name']}: {rule['host']} leads to {wanted}, which is not there"
+
+
 def _environment(container, maps):
     values, missing = {}, []
     for source in container.get("envFrom", []):

@@ -109,6 +109,7 @@ def main(binary):
         part(f"k8s {overlay}: rendered as by kubectl, where that is installed", same_as_kubectl(folder, objects))
         part(f"k8s {overlay}: pods have no rights, bounds, probes, pinned images", pods.check(objects))
         part(f"k8s {overlay}: settings, ports, addresses and files fit the program", configuration.check(objects, binary))
+        part(f"k8s {overlay}: the ingress leads to Services", configuration.check_ingress(objects))
         part(f"k8s {overlay}: NetworkPolicies allow the arrows and nothing else", network.check(objects, overlay))
         part(f"k8s {overlay}: what autoscaling asks for is a metric", metrics(objects))
     part("docker-compose.yml: images, rights, names, settings, ports", compose.check(ROOT, binary))

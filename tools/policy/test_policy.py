@@ -108,6 +108,12 @@ class Configuration(unittest.TestCase):
                 self.assertTrue(any(sentence in one for one in found), found)
 
 
+    def test_the_ingress(self):
+        objects = [item for item in PRODUCTION if item["metadata"]["name"] != "edge-websocket"]
+        found = list(configuration.check_ingress(objects))
+        self.assertTrue(len(found) == 1 and "edge.messenger.example leads to" in found[0], found)
+
+
 class Network(unittest.TestCase):
     def found(self, name, spoil):
         return list(network.check(spoiled("NetworkPolicy", name, spoil), "production"))
