@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use causeway_identity::{AccountId, DeviceId, SessionId};
 use causeway_proto::routing::v1::routing_event::Event as FromRouting;
+use causeway_proto::routing::v1::{Attach, LoginOrder};
 use causeway_runtime::clock::SharedClock;
 use causeway_runtime::telemetry::trace::Step;
 use causeway_stanza::{FailureReason, RequestBody};
@@ -28,6 +29,7 @@ use crate::dispatch::{Place, Told};
 use crate::limits::{Admission, Charge, Newcomer, Permit};
 use crate::links::{Links, Routed};
 use crate::login::{Admitted, Login, Refusal};
+use crate::logins::Logins;
 use crate::metrics::Metrics;
 use crate::random::Random;
 use crate::report::{Fault, Report, Whose};
@@ -47,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) rules: Arc<Rules>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) login: Arc<Login>,
+    pub(crate) logins: Logins,
     pub(crate) links: Links,
     pub(crate) requests: Arc<Requests>,
     pub(crate) metrics: Metrics,
@@ -72,9 +75,12 @@ where
     let mut id = [0; 16];
     rand::RngCore::fill_bytes(&mut rng, &mut id[..12]);
     let id = SessionId::from_bytes(id);
+    // Before anything is answered, so that who logs in has begun it after this.
+    let order = shared.logins.draw().await;
     let session = Session::new(Arc::clone(&shared.rules), id, &mut rng, since);
     let effects = Effects {
         id,
+        order,
         permit,
         newcomer: None,
         routes: None,
@@ -122,6 +128,8 @@ enum Left {
 /// What the session has set going.
 struct Effects {
     id: SessionId,
+    /// Its place among its device's logins.
+    order: Option<LoginOrder>,
     shared: Arc<Shared>,
     permit: Permit,
     /// While the session is not enlisted.
@@ -355,7 +363,7 @@ impl Effects {
                 self.whose.account = AccountId::try_from(&attach.account_id[..]).ok();
                 self.whose.device = DeviceId::new(attach.device_id).ok();
                 let routes = self.routes.insert(Box::new(self.shared.links.join(self.id)));
-                routes.attach(*attach, Instant::now());
+                routes.attach(Attach { login: self.order, ..*attach }, Instant::now());
             }
             Output::Submit(message) => {
                 if let Some(routes) = &mut self.routes {

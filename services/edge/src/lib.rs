@@ -7,7 +7,7 @@
 //! [`Edge::build`] reads the keys and binds; [`Edge::serve`] runs until drained.
 //!
 //! Where things are: `listener` accepts, `limits` and `arrivals` say who may come in, `connection` is the loop that owns a
-//! socket, `session` the state machine behind it, `login` and `replay` decide about tokens, `providers` caches what the
+//! socket, `session` the state machine behind it, `login` and `replay` decide about tokens, `logins` tells which came first, `providers` caches what the
 //! directory knows of providers, `links` are the streams to the replicas of routing, `dispatch` decides which
 //! of them a session deals with, `requests` has a file per `iq`, `report` writes the log's
 //! lines about clients.
@@ -25,6 +25,7 @@ mod links;
 mod listener;
 mod log_gate;
 mod login;
+mod logins;
 mod metrics;
 mod providers;
 mod random;
@@ -42,6 +43,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use causeway_redis::{Holds, Redis};
 use causeway_runtime::clock::SharedClock;
 use causeway_runtime::config::Check as _;
 use causeway_runtime::grpc::Endpoints;
@@ -56,6 +58,7 @@ use tonic::transport::Channel;
 
 pub use self::config::EdgeConfig;
 pub use self::error::EdgeError;
+pub use self::logins::Logins;
 pub use self::random::Random;
 
 use self::connection::Shared;
@@ -151,6 +154,7 @@ impl Edge {
 pub struct UnboundEdge {
     rules: Arc<Rules>,
     spent: Arc<dyn SpentTokens>,
+    logins: Logins,
     deps: EdgeDeps,
     providers: Providers,
     links: Links,
@@ -167,12 +171,21 @@ impl UnboundEdge {
     pub fn build(config: EdgeConfig, deps: EdgeDeps, clock: SharedClock, random: Random) -> Result<Self, EdgeError> {
         config.check()?;
         let keys = Keys::load(&config, clock.now())?;
-        let spent = replay::open(&config)?;
+        let redis = config.redis.as_ref().map(|redis| Redis::open(redis, "edge", Holds::Spendings)).transpose()?;
+        let logins = redis.clone().map_or_else(|| Logins::own(&random), Logins::shared);
+        let spent = replay::open(&config, redis);
         let metrics = Metrics::new();
         let links = Links::new(&config, metrics.clone(), random.clone());
         let providers = Providers::new(deps.directory.clone(), random.clone());
         let rules = Arc::new(Rules { config, keys });
-        Ok(Self { rules, spent, deps, providers, links, metrics, clock, random })
+        Ok(Self { rules, spent, logins, deps, providers, links, metrics, clock, random })
+    }
+
+    /// The same edge, but the order of its logins among those of other edges is told by `logins`: for edges that share a
+    /// process and no Redis.
+    #[must_use]
+    pub fn with_logins(self, logins: Logins) -> Self {
+        Self { logins, ..self }
     }
 
     /// As [`Edge::ready`]. Only while [`UnboundEdge::serve_on`] runs.
@@ -221,6 +234,7 @@ impl UnboundEdge {
             admission: Admission::new(config, limits::open_files()),
             rules: self.rules,
             login,
+            logins: self.logins,
             links: self.links.clone(),
             requests,
             metrics: self.metrics,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use causeway_identity::{DeviceId, NoiseKey, ProviderId};
-use causeway_redis::{Health, Holds, OpenError, Redis};
+use causeway_redis::{Health, Redis};
 use tokio::sync::watch;
 
 use self::memory::MemoryTokens;
@@ -63,10 +63,10 @@ pub(crate) trait SpentTokens: Send + Sync {
 }
 
 /// The tokens of all edges when there is a Redis, else those of this one.
-pub(crate) fn open(config: &EdgeConfig) -> Result<Arc<dyn SpentTokens>, OpenError> {
+pub(crate) fn open(config: &EdgeConfig, redis: Option<Redis>) -> Arc<dyn SpentTokens> {
     let own = MemoryTokens::new(config.replay_tokens, config.replay_tokens_per_provider);
-    Ok(match &config.redis {
+    match redis {
         None => Arc::new(own),
-        Some(redis) => Arc::new(SharedTokens::new(Redis::open(redis, "edge", Holds::Spendings)?, own)),
-    })
+        Some(redis) => Arc::new(SharedTokens::new(redis, own)),
+    }
 }

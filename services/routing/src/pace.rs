@@ -149,7 +149,7 @@ mod tests {
         };
         let stream = outbox.stream();
         let voice = Voice::new(SessionId::from_bytes([1; 16]), device, outbox, Metrics::new());
-        (Session::new(SessionKey(1), voice, 101, 0), stream)
+        (Session::new(SessionKey(1), voice, 101, 0, None), stream)
     }
 
     fn refuse(pace: &Pace, session: &Arc<Session>, since: Instant, n: u8) {

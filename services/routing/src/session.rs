@@ -22,6 +22,17 @@ use crate::recipient::Control;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SessionKey(pub(crate) u64);
 
+/// Where a session stands among all of its device, as its edge says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LoginOrder {
+    /// Who gave the number.
+    pub(crate) source: u64,
+    /// Of two logins the later one has the greater number.
+    pub(crate) number: u64,
+    /// Of one login, the later attachment has the greater one.
+    pub(crate) attachment: u32,
+}
+
 /// What a session says and is told on its link, whether or not it is attached there. It outlives attachments: a session
 /// whose mailbox has moved goes on submitting.
 #[derive(Debug)]
@@ -53,6 +64,8 @@ pub(crate) struct Session {
     pub(crate) registration: u32,
     /// What it was told when it attached first; 0: this is the first time.
     pub(crate) number: u64,
+    /// Which of the device's logins it is, if that is known.
+    pub(crate) login: Option<LoginOrder>,
     /// When it came.
     pub(crate) since: Instant,
     voice: Arc<Voice>,
@@ -69,13 +82,20 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(key: SessionKey, voice: Arc<Voice>, registration: u32, number: u64) -> Arc<Self> {
+    pub(crate) fn new(
+        key: SessionKey,
+        voice: Arc<Voice>,
+        registration: u32,
+        number: u64,
+        login: Option<LoginOrder>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             key,
             id: voice.id,
             device: Arc::clone(&voice.device),
             registration,
             number,
+            login,
             since: Instant::now(),
             voice,
             processed: AtomicU64::new(0),

@@ -9,8 +9,8 @@ use causeway_identity::MessageId;
 use causeway_noise::{Limits, Received, Session, Suite, client};
 use causeway_proto::wire::v1 as pb;
 use causeway_stanza::{
-    Delivery, Enc, EncList, EncType, Encoding, Fate, FromClient, FromServer, MessageClass, RegistrationId, Submit,
-    decode_server, encode_client,
+    Delivery, Enc, EncList, EncType, Encoding, EndReason, Fate, FromClient, FromServer, MessageClass, RegistrationId,
+    Submit, decode_server, encode_client,
 };
 use prost::Message as _;
 use rand::rngs::StdRng;
@@ -265,7 +265,12 @@ impl Client {
                 }
             }
             FromServer::Ping(n) => connection.send(FromClient::Pong(n)).await?,
-            FromServer::End(end) => bail!("ended: {:?}", end.reason),
+            FromServer::End(end) => {
+                if end.reason == EndReason::Replaced {
+                    self.ledger.replaced(self.plan.person, self.sessions);
+                }
+                bail!("ended: {:?}", end.reason);
+            }
             FromServer::Pong(_) | FromServer::Notification(_) => {}
             other => bail!("unexpected {}", other.name()),
         }

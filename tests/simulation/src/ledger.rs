@@ -133,6 +133,13 @@ impl Ledger {
         state.got.entry(device).or_default().push((now(), message));
     }
 
+    /// A session is told that a newer one of its device has come. Clients here begin a login only when they have done with
+    /// the one before, and hear nothing of that one any more: so whoever hears this is in the newest.
+    pub(crate) fn replaced(&self, device: Person, session: u32) {
+        let what = format!("{device:?} in session {session}");
+        self.state().violate("only a login that began later replaces a session", what);
+    }
+
     pub(crate) fn note(&self, what: &str) {
         self.state().note(what);
     }

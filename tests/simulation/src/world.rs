@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use causeway_edge::{EdgeConfig, EdgeDeps, Random, UnboundEdge};
+use causeway_edge::{EdgeConfig, EdgeDeps, Logins, Random, UnboundEdge};
 use causeway_identity::{NoiseKey, RootKey, ServerCertificate, Validity};
 use causeway_noise::StaticKey;
 use causeway_routing::{MemoryMailbox, Routing, RoutingConfig};
@@ -147,13 +147,15 @@ fn add_hosts(sim: &mut Sim<'_>, schedule: &Schedule, ledger: &Ledger, store: &St
             async move { Ok(routing(name, mailbox, SimulatedClock { ahead }, rate).await?) }
         });
     }
+    // As Redis would tell them.
+    let logins = Logins::own(&Random::seeded(0));
     for name in EDGES {
-        let (files, seeds) = (files.to_owned(), Cell::new(schedule.people.len() as u64));
+        let (files, logins, seeds) = (files.to_owned(), logins.clone(), Cell::new(schedule.people.len() as u64));
         sim.host(name, move || {
             // Another seed for each start.
             seeds.set(seeds.get() + 1);
-            let (files, random) = (files.clone(), Random::seeded(seeds.get()));
-            async move { Ok(edge(&files, random).await?) }
+            let (files, logins, random) = (files.clone(), logins.clone(), Random::seeded(seeds.get()));
+            async move { Ok(edge(&files, logins, random).await?) }
         });
     }
 }
@@ -195,7 +197,7 @@ async fn routing(
     net::serve(router, GRPC_PORT).await
 }
 
-async fn edge(files: &Path, random: Random) -> anyhow::Result<()> {
+async fn edge(files: &Path, logins: Logins, random: Random) -> anyhow::Result<()> {
     let routings = ROUTINGS.map(|name| (format!("http://{name}"), net::channel(name, GRPC_PORT)));
     let deps = EdgeDeps {
         directory: net::channel(DIRECTORY, GRPC_PORT),
@@ -215,7 +217,7 @@ async fn edge(files: &Path, random: Random) -> anyhow::Result<()> {
     };
     let edge = UnboundEdge::build(config, deps, Arc::new(SimulatedClock { ahead: Duration::ZERO }), random)?;
     let clients = net::accepted(EDGE_PORT).await?;
-    edge.serve_on(Lifecycle::new(), clients).await?;
+    edge.with_logins(logins).serve_on(Lifecycle::new(), clients).await?;
     Ok(())
 }
 

@@ -57,12 +57,15 @@ impl Dispatch {
             return;
         }
         let (Some(link), true) = (self.home(), next <= now) else { return };
-        let Some(who) = self.who.clone() else { return };
+        let Some(mut who) = self.who.clone() else { return };
         let place = self.new_place(link);
         // It may submit there as well.
         self.known.entry(link).or_insert(place.number);
         self.base = self.last;
         self.attachment = Attachment::Asked { since, place };
+        if let Some(login) = &mut who.login {
+            login.attachment = place.number;
+        }
         self.acts.push_back(Act::Send(place, ToRouting::Attach(who)));
     }
 

@@ -164,6 +164,7 @@ pub(super) fn attach(admitted: &Admitted, device: &Device) -> routing::Attach {
         provider_domain: admitted.user.provider.domain.as_str().to_owned(),
         submits_only: false,
         number: 0,
+        login: None,
     }
 }
 

@@ -264,3 +264,20 @@ async fn a_client_that_does_not_read_is_over_for_routing_at_once_when_it_is_repl
     assert!(started.elapsed() < std::time::Duration::from_secs(8), "{:?}", started.elapsed());
     rig.stop().await;
 }
+
+#[tokio::test]
+async fn each_attachment_tells_which_login_it_is_of_and_which_attachment_of_it() {
+    let rig = Rig::with_replicas(3, |_| {}).await;
+    let _ada = Client::ada(&rig).await;
+    let home = Rig::owner(&rig.replicas, ADA);
+    let (session, first) = home.attached().await;
+    let first = first.login.expect("the edge knows the order");
+    home.say(session, ToEdge::Moved(routing::Moved {})).await;
+    let second = home.attached().await.1.login.expect("the edge knows the order");
+    assert_eq!((second.source, second.number), (first.source, first.number));
+    assert!(second.attachment > first.attachment);
+    let _again = Client::ada(&rig).await;
+    let later = home.attached().await.1.login.expect("the edge knows the order");
+    assert!(later.source == first.source && later.number > first.number);
+    rig.stop().await;
+}

@@ -29,7 +29,7 @@ use crate::config::DevicePolicy;
 use crate::mailbox::{Chain, PageRequest, Put};
 use crate::message::{Class, Enc, Ending, Envelope, Header, MessageKey, Outcome, Rejection, Sender, Seq};
 use crate::records::Record;
-use crate::session::SessionKey;
+use crate::session::{LoginOrder, SessionKey};
 use crate::trails::Settled;
 
 /// What the machine asks of the world while it decides.
@@ -64,12 +64,15 @@ pub(crate) struct Attaching {
     pub(crate) registration: u32,
     /// What it was told when it attached first; 0: this is the first time.
     pub(crate) number: u64,
+    /// Which of the device's logins it is, if that is known.
+    pub(crate) login: Option<LoginOrder>,
 }
 
 /// The newest session of a device.
 #[derive(Debug, Clone, Copy)]
 struct Newest {
     number: u64,
+    login: Option<LoginOrder>,
     /// It has attached here for the first time, so that every other session with a number is older.
     fresh: bool,
 }

@@ -9,6 +9,7 @@ use causeway_proto::wire::v1 as wire;
 
 use crate::limits::Charge;
 use crate::message::{AsWritten, Class, Enc, EncType, Sender, Submission};
+use crate::session::LoginOrder;
 
 /// A field that does not hold what it must.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +32,11 @@ pub(crate) fn attach(attach: &pb::Attach) -> Result<Sender, BadField> {
         return Err(BadField("provider_domain"));
     }
     Ok(sender)
+}
+
+/// Which of its device's logins it is.
+pub(crate) fn login(attach: &pb::Attach) -> Option<LoginOrder> {
+    attach.login.map(|pb::LoginOrder { source, number, attachment }| LoginOrder { source, number, attachment })
 }
 
 /// A submitted message, and the recipient's address as it was written.

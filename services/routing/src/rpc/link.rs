@@ -190,7 +190,7 @@ impl Link {
         let voice =
             voice.unwrap_or_else(|| Voice::new(id, sender, Arc::clone(&self.outbox), self.shared.metrics.clone()));
         let key = SessionKey(self.shared.last_session.fetch_add(1, Ordering::Relaxed));
-        let session = Session::new(key, voice, attach.registration_id, attach.number);
+        let session = Session::new(key, voice, attach.registration_id, attach.number, decode::login(attach));
         if attach.submits_only || self.shared.recipients.attach(&session) {
             self.sessions.insert(id, session);
         } else {

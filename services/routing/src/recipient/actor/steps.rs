@@ -140,8 +140,8 @@ impl Actor {
         let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused: None };
         let device = session.device.device;
         self.shared.pusher.is_here(&session.device.provider, record.account, device);
-        let attaching =
-            Attaching { session: session.key, device, registration: session.registration, number: session.number };
+        let Session { key, registration, number, login, .. } = **session;
+        let attaching = Attaching { session: key, device, registration, number, login };
         self.machine.attach(&attaching, record, now, &mut world, &mut self.out);
     }
 

@@ -1,5 +1,6 @@
 //! Sessions: attach, give, acknowledge, catch up, end.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,19 @@ use crate::recipient::device::{Behind, Device, Mode, Served};
 use crate::recipient::window::{Delivery, Kept, Window};
 use crate::records::Record;
 use crate::session::SessionKey;
+
+/// Where a session that attaches stands beside the newest one of its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// A newer one has come before it.
+    Before,
+    /// It is an earlier attachment of that session.
+    Overtaken,
+    /// It is a later attachment of that session.
+    Same,
+    /// It is the newest.
+    Behind,
+}
 
 /// How soon to read again what could not be read.
 const READ_AGAIN: Duration = Duration::from_secs(2);
@@ -29,17 +43,27 @@ impl<R> Machine<R> {
         world: &mut impl World,
         out: &mut Vec<Output<R>>,
     ) {
-        let Attaching { session, device: id, registration, number } = *attaching;
+        let Attaching { session, device: id, registration, .. } = *attaching;
         self.reconcile(record, out);
         if record.device(id).is_none_or(|device| device.registration != registration) {
             out.push(Output::End { session, reason: Ending::DeviceRemoved });
             return;
         }
-        let Some(number) = self.number(id, number, now) else {
-            out.push(Output::End { session, reason: Ending::Replaced });
-            return;
-        };
-        self.end_served(id, Some(Ending::Replaced), out);
+        let place = self.place(attaching);
+        match place {
+            Place::Before => {
+                out.push(Output::End { session, reason: Ending::Replaced });
+                return;
+            }
+            // Its session has attached again meanwhile.
+            Place::Overtaken => {
+                out.push(Output::Moved { session });
+                return;
+            }
+            Place::Same => self.end_moved(id, out),
+            Place::Behind => self.end_served(id, Some(Ending::Replaced), out),
+        }
+        let number = self.number(attaching, place, now);
         // What it could not be given so far goes to the mailbox first, to be read from there in order.
         self.write_all_waiting(out);
         let device = self.devices.entry(id).or_default();
@@ -56,24 +80,52 @@ impl<R> Machine<R> {
         self.joined(id, now, world, out);
     }
 
-    /// The number of a session that attaches: the one that it has, or a new one that is greater than all before. `None`:
-    /// there is a newer session. One that has attached here for the first time is newer than whatever comes with a number
-    /// from elsewhere, since this replica has owned the account from then on.
-    fn number(&mut self, id: DeviceId, number: u64, now: Now) -> Option<u64> {
-        let newest = self.newest.get(&id).copied();
-        let newest = match (number, newest) {
-            (0, newest) => {
-                let hint = self.hints.get(&id).copied();
-                let before = newest.map(|newest| newest.number).max(hint);
-                let next = before.map_or(0, |before| before.saturating_add(1));
-                Newest { number: now.unix_us.max(next), fresh: true }
-            }
-            (number, Some(newest)) if newest.number == number => newest,
-            (number, Some(newest)) if newest.fresh || newest.number > number => return None,
-            (number, _) => Newest { number, fresh: false },
+    /// Where a session that attaches stands beside the newest one that is known. The order of logins tells it; where that
+    /// is not known, one that has attached here for the first time is newer than whatever comes with a number from
+    /// elsewhere, since this replica has owned the account from then on, and else numbers tell.
+    fn place(&self, attaching: &Attaching) -> Place {
+        let Some(newest) = self.newest.get(&attaching.device) else { return Place::Behind };
+        if let (Some(login), Some(before)) = (attaching.login, newest.login)
+            && login.source == before.source
+            && !crate::planted::is("late-attach-wins")
+        {
+            return match login.number.cmp(&before.number) {
+                Ordering::Less => Place::Before,
+                Ordering::Greater => Place::Behind,
+                Ordering::Equal if login.attachment < before.attachment => Place::Overtaken,
+                Ordering::Equal => Place::Same,
+            };
+        }
+        match attaching.number {
+            0 => Place::Behind,
+            number if number == newest.number => Place::Behind,
+            number if newest.fresh || newest.number > number => Place::Before,
+            _ => Place::Behind,
+        }
+    }
+
+    /// The number of a session that attaches behind all others: the one that it has, or one that is greater than all before.
+    fn number(&mut self, attaching: &Attaching, place: Place, now: Now) -> u64 {
+        let Attaching { device: id, number, login, .. } = *attaching;
+        let before = self.newest.get(&id).copied();
+        let greatest = before.map(|newest| newest.number).max(self.hints.get(&id).copied().filter(|_| number == 0));
+        let next = greatest.map_or(0, |greatest| greatest.saturating_add(1));
+        let newest = match (number, before) {
+            (0, _) => Newest { number: now.unix_us.max(next), fresh: true, login },
+            (_, Some(newest)) if place == Place::Same || newest.number == number => Newest { login, ..newest },
+            // What was taken for newer here is not.
+            (number, _) => Newest { number: number.max(next), fresh: false, login },
         };
         self.newest.insert(id, newest);
-        Some(newest.number)
+        newest.number
+    }
+
+    /// A later attachment of a session comes: the earlier one is over, which is not told as its end.
+    fn end_moved(&mut self, id: DeviceId, out: &mut Vec<Output<R>>) {
+        if let Some(served) = self.devices.get(&id).and_then(|device| device.served.as_ref()) {
+            out.push(Output::Moved { session: served.session });
+        }
+        self.end_served(id, None, out);
     }
 
     /// What is told of the devices' sessions at other owners: a session that attaches for the first time gets a greater

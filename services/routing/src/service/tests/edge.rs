@@ -7,7 +7,7 @@ use bytes::Bytes;
 use causeway_proto::routing::v1::edge_event::Event as ToRouting;
 use causeway_proto::routing::v1::routing_client::RoutingClient;
 use causeway_proto::routing::v1::routing_event::Event;
-use causeway_proto::routing::v1::{Attach, Attached, Detach, EdgeEvent, FromEdge, RoutingEvent, Submitted};
+use causeway_proto::routing::v1::{Attach, Attached, Detach, EdgeEvent, FromEdge, LoginOrder, RoutingEvent, Submitted};
 use causeway_proto::wire::v1::{
     Delivery, Enc, EncType, End, EndReason, MessageClass, Notification, Outcome, Rejection, Status, Submit,
 };
@@ -127,6 +127,14 @@ impl Phone {
     pub(super) async fn attach_again(&self, address: &str, account: u8, device: u32, number: u64) {
         let again = Attach { number, ..attach(address, account, device, 100 + device) };
         self.send(ToRouting::Attach(again)).await;
+    }
+
+    /// Attaches a device as that login, in that attachment of it, and with the number that it has, if any.
+    pub(super) async fn attach_as(&self, address: &str, account: u8, login: (u64, u64, u32), number: u64) {
+        let (source, order, attachment) = login;
+        let login = Some(LoginOrder { source, number: order, attachment });
+        let attach = Attach { number, login, ..attach(address, account, 1, 101) };
+        self.send(ToRouting::Attach(attach)).await;
     }
 
     pub(super) async fn submit(&self, message: Submit) {

@@ -316,6 +316,52 @@ async fn the_newest_session_of_a_device_wins_wherever_it_attached_first() {
 }
 
 #[tokio::test]
+async fn an_order_to_attach_that_comes_late_replaces_nobody() {
+    let mut net = Replicas::new(2).await;
+    let (here, there) = (net.edge(0).await, net.edge(1).await);
+    let (mut late, mut bo) = (there.phone(), here.phone());
+    bo.attach_as(BO, 2, (1, 20, 1), 0).await;
+    let number = bo.attached_as().await.number;
+    // It was under way while the device came back by another edge.
+    let mut older = here.phone();
+    older.attach_as(BO, 2, (1, 10, 1), 0).await;
+    older.ends(EndReason::Replaced).await;
+    // It takes the account elsewhere, where nothing is known of newer logins; the newer one comes behind it and wins.
+    net.clock.advance(Duration::from_millis(1));
+    late.attach_as(BO, 2, (1, 10, 2), 0).await;
+    assert!(late.attached_as().await.number > 0);
+    bo.moves().await;
+    let mut back = there.same(&bo);
+    back.attach_as(BO, 2, (1, 20, 2), number).await;
+    late.ends(EndReason::Replaced).await;
+    let again = back.attached_as().await.number;
+    assert!(again >= number);
+
+    // An earlier attachment of the same login, and a later one: the session is not replaced by itself.
+    let mut overtaken = there.phone();
+    overtaken.attach_as(BO, 2, (1, 20, 1), 0).await;
+    overtaken.moves().await;
+    let mut next = there.phone();
+    next.attach_as(BO, 2, (1, 20, 3), number).await;
+    back.moves().await;
+    assert_eq!(next.attached_as().await.number, again);
+
+    // A later login wins also over one that has attached here first; of other sources nothing is known.
+    let mut newer = there.phone();
+    newer.attach_as(BO, 2, (1, 30, 1), 0).await;
+    next.ends(EndReason::Replaced).await;
+    newer.attached().await;
+    let mut other = there.phone();
+    other.attach_as(BO, 2, (2, 5, 1), 0).await;
+    newer.ends(EndReason::Replaced).await;
+    other.attached().await;
+    let mut unknown = there.start(BO, 2, 1, 101).await;
+    other.ends(EndReason::Replaced).await;
+    unknown.attached().await;
+    net.stop().await;
+}
+
+#[tokio::test]
 async fn who_only_submits_gets_nothing_else_and_may_attach_later() {
     let mut net = Replicas::new(1).await;
     let here = net.edge(0).await;

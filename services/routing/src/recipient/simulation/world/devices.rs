@@ -56,7 +56,7 @@ impl Simulated {
         self.sessions += 1;
         let key = SessionKey(self.sessions);
         let session = SimSession { key, at, attached: false, given: Vec::new(), acknowledged: 0 };
-        let attaching = Attaching { session: key, device: device_id(device), registration, number: 0 };
+        let attaching = Attaching { session: key, device: device_id(device), registration, number: 0, login: None };
         let known = self.devices.get_mut(&device).unwrap();
         // A newer one on the same replica ends the older one.
         if let Some(older) = known.session.as_ref().map(|older| older.key) {
