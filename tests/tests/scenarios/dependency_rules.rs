@@ -99,7 +99,8 @@ fn crates_do_not_depend_on_services_and_services_not_on_each_other() -> anyhow::
             let tools = placed("tools");
             assert!(all.is_disjoint(&tools), "{name} depends on a tool");
         }
-        if package.place != "tests" {
+        // The load generator starts its deployments on servers of its own, as tests do.
+        if package.place != "tests" && name != "causeway-bench" {
             let servers = package.uses.contains("causeway-test-servers");
             assert!(!servers, "{name} depends on servers for tests beyond its own tests");
         }
@@ -130,9 +131,9 @@ fn dangerous_libraries_have_one_home() -> anyhow::Result<()> {
     let packages = workspace()?;
     for (library, homes) in [
         ("snow", &["causeway-noise"][..]),
-        // key-directory uses key types and the signature check only; the next test looks. The ledger test makes keys
-        // that key-directory accepts.
-        ("libsignal-protocol-syft", &["causeway-client", "causeway-key-directory", "causeway-faults"]),
+        // key-directory uses key types and the signature check only; the next test looks. The ledger test and the load
+        // generator make keys that key-directory accepts.
+        ("libsignal-protocol-syft", &["causeway-client", "causeway-key-directory", "causeway-faults", "causeway-bench"]),
         (
             "reqwest",
             &[

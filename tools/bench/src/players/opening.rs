@@ -1,0 +1,66 @@
+//! Opens the sessions of all clients, not too many at a time.
+
+use crate::engine::{Desk, Ended, Pattern};
+
+/// Attempts at a time.
+const AT_A_TIME: usize = 64;
+/// Attempts that may fail over all, beside those that are told to come back.
+const FAILURES: u32 = 50;
+
+/// Sessions that are being opened.
+pub(super) struct Opening {
+    total: usize,
+    next: usize,
+    under_way: usize,
+    open: usize,
+    failures: u32,
+    told: bool,
+    /// To be tried again.
+    again: Vec<usize>,
+}
+
+impl Opening {
+    pub(super) fn new(total: usize) -> Self {
+        Self { total, next: 0, under_way: 0, open: 0, failures: 0, told: false, again: Vec::new() }
+    }
+
+    pub(super) fn opened(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+        self.open += 1;
+    }
+
+    /// One has failed. An error when it is enough.
+    pub(super) fn failed(&mut self, who: usize, why: &Ended) -> Result<(), String> {
+        self.under_way = self.under_way.saturating_sub(1);
+        self.again.push(who);
+        self.failures += 1;
+        if self.failures > FAILURES { Err(format!("sessions do not open: {why:?}")) } else { Ok(()) }
+    }
+
+    /// Begins further ones.
+    pub(super) fn round(&mut self, desk: &mut Desk) {
+        while self.under_way < AT_A_TIME {
+            let who = match self.again.pop() {
+                Some(who) => who,
+                None if self.next < self.total => {
+                    self.next += 1;
+                    self.next - 1
+                }
+                None => return,
+            };
+            self.under_way += 1;
+            desk.open(who, Pattern::Xx);
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.open >= self.total
+    }
+
+    /// True once, when all are open.
+    pub(super) fn has_just_ended(&mut self) -> bool {
+        let now = self.is_done() && !self.told;
+        self.told |= now;
+        now
+    }
+}
