@@ -2,6 +2,7 @@
 //! system calls as it can.
 
 use std::future::poll_fn;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::Poll;
 
@@ -108,8 +109,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Socket<T> {
             if !reading {
                 return Poll::Pending;
             }
-            let mut buffer = [0; READ_AT_ONCE];
-            let mut buffer = ReadBuf::new(&mut buffer);
+            let mut buffer = [MaybeUninit::uninit(); READ_AT_ONCE];
+            let mut buffer = ReadBuf::uninit(&mut buffer);
             match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
                 Poll::Pending => Poll::Pending,
                 Poll::Ready(Err(_)) => Poll::Ready(Event::Closed),
