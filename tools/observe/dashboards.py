@@ -561,7 +561,8 @@ def render(name):
         variables.append({
             "name": "instance", "label": "Process", "type": "query", "datasource": DATASOURCE,
             "definition": query, "query": {"query": query, "refId": "instances"},
-            "refresh": 2, "sort": 1, "multi": True, "includeAll": True, "allValue": ".*",
+            # Without a value for all: that would be the processes of other services as well.
+            "refresh": 2, "sort": 1, "multi": True, "includeAll": True,
             "current": {"text": "All", "value": "$__all"},
         })  # fmt: skip
     link = {"type": "dashboards", "title": "Causeway", "tags": ["causeway"], "asDropdown": False, "includeVars": False, "keepTime": True}

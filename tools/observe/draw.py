@@ -60,16 +60,9 @@ def called(legend, labels):
     return legend
 
 
-def filled(expression):
-    """An expression with Grafana's variables."""
-    for name, value in VARIABLES.items():
-        expression = expression.replace(name, value)
-    return expression
-
-
 def stat(axes, panel, prometheus, now):
     """A number in the colour of its threshold."""
-    series = get(prometheus, "query", query=filled(panel["targets"][0]["expr"]), time=now)
+    series = get(prometheus, "query", query=panel["targets"][0]["expr"], time=now)
     value = float(series[0]["value"][1]) if series else None
     defaults, color = panel["fieldConfig"]["defaults"], TEXT
     if panel["options"]["colorMode"] == "value" and value is not None:
@@ -83,7 +76,7 @@ def stat(axes, panel, prometheus, now):
 def table(axes, panel, prometheus, now):
     """What is so now, a line each."""
     axes.axis("off")
-    series = get(prometheus, "query", query=filled(panel["targets"][0]["expr"]), time=now)
+    series = get(prometheus, "query", query=panel["targets"][0]["expr"], time=now)
     lines = [" · ".join(entry["metric"].values()) for entry in series[:8]] or ["(nothing)"]
     axes.text(0.02, 0.95, "\n".join(lines), color=TEXT if series else DIM, fontsize=8, ha="left", va="top", transform=axes.transAxes)
 
@@ -94,7 +87,7 @@ def graph(axes, panel, prometheus, start, now):
     count = int(min(POINTS, (now - start) / 5))
     step, lines = (now - start) / count, []
     for target in panel["targets"]:
-        for series in get(prometheus, "query_range", query=filled(target["expr"]), start=start, end=now, step=step):
+        for series in get(prometheus, "query_range", query=target["expr"], start=start, end=now, step=step):
             points = {round((at - start) / step): float(value) for at, value in series["values"]}
             lines.append((called(target["legendFormat"], series["metric"]), [points.get(index, math.nan) for index in range(count + 1)]))
     lines.sort(key=lambda line: line[0])
@@ -127,7 +120,12 @@ def time_of(seconds):
 def draw(prometheus, name, file, minutes):
     """The whole dashboard as a picture."""
     now = time.time()
-    panels = json.loads(dashboards.render(name))["panels"]
+    chosen = dashboards.DASHBOARDS[name][1]
+    instances = {series["metric"]["instance"] for series in get(prometheus, "query", query=chosen)} if chosen else ()
+    text = dashboards.render(name)
+    for variable, value in {**VARIABLES, "$instance": "|".join(sorted(instances))}.items():
+        text = text.replace(variable, value)
+    panels = json.loads(text)["panels"]
     lines = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels)
     width, height = 24 * COLUMN_IN, lines * LINE_IN
     figure = plt.figure(figsize=(width, height), facecolor=BACK)
