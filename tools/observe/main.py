@@ -15,6 +15,10 @@ import dashboards
 import inventory
 import promql
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from report import Report
+
 ROOT = Path(__file__).resolve().parents[2]
 ALERTS = ROOT / "deploy/prometheus/alerts.yml"
 RUNBOOKS = ROOT / "docs/runbooks"
@@ -235,16 +239,8 @@ def provisioned(tree):
 
 def check(binaries):
     """Runs all checks; gives the number of problems."""
-    problems = 0
-
-    def part(name, sentences):
-        nonlocal problems
-        found = list(sentences)
-        problems += len(found)
-        print(f"{'ok     ' if not found else 'FAILED '} {name}")
-        for sentence in found:
-            print(f"           {sentence}")
-
+    report = Report()
+    part = report.part
     known = inventory.load((ROOT / "docs/metrics.md").read_text())
     rules, all_expressions = alerts(), list(expressions())
     files = {file.stem for file in RUNBOOKS.glob("*.md")}
@@ -258,7 +254,7 @@ def check(binaries):
     part("promtool: configuration", configured())
     part("every alert is seen to fire, and to be quiet", tested(rules))
     part("promtool: alerts fire on their series, and not otherwise", promtool("test", "rules", *sorted(TESTS.glob("*.yml"))))
-    return problems
+    return report.problems
 
 
 def main(arguments):

@@ -16,6 +16,10 @@ import kustomize
 import network
 import pods
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from report import Report
+
 ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = "1.32"
 # Kinds of others' operators; Kubernetes publishes no schemas of these.
@@ -90,16 +94,8 @@ def materials():
 
 def main(binary):
     """Runs all checks; gives the number of problems."""
-    problems = 0
-
-    def part(name, sentences):
-        nonlocal problems
-        found = list(sentences)
-        problems += len(found)
-        print(f"{'ok     ' if not found else 'FAILED '} {name}")
-        for sentence in found:
-            print(f"           {sentence}")
-
+    report = Report()
+    part = report.part
     picture = (ROOT / "docs/architecture.md").read_text()
     part("arrows.yaml is the picture of docs/architecture.md", network.check_picture(picture))
     for overlay in ("local", "production"):
@@ -116,7 +112,7 @@ def main(binary):
     part("Dockerfile: pinned, locked, without rights", compose.check_dockerfile(ROOT))
     part("workflows: pinned, bounded, with few rights", compose.check_workflows(ROOT))
     part("bill of materials: every package of Cargo.lock", materials())
-    return problems
+    return report.problems
 
 
 if __name__ == "__main__":
