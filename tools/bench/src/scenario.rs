@@ -3,6 +3,7 @@
 mod claim;
 mod drain;
 mod fanout;
+mod growth;
 mod idle;
 mod login;
 mod mixed;
@@ -42,6 +43,8 @@ pub(crate) enum Scenario {
     Claim,
     /// All clients reconnect at once, and 1,000 a second beside messages.
     Storm,
+    /// The same load over few sessions and over many; and how long a start takes.
+    Growth,
     /// A day in small: messages to those here and away, logins, claims.
     Mixed,
 }
@@ -64,6 +67,7 @@ impl Scenario {
             Self::Drain => drain::run(stage),
             Self::Claim => claim::run(stage),
             Self::Storm => storm::run(stage),
+            Self::Growth => growth::run(stage),
             Self::Mixed => mixed::run(stage),
         }
     }

@@ -20,7 +20,8 @@ const SET: &[&str] = &[
     "store",
     "store --deployment split --store postgres",
     "drain --repeat 2",
-    "claim --seconds 2 --warm-up 1",
+    "claim --seconds 1.5 --warm-up 0.5 --targets 800",
+    "growth --pairs 5000 --seconds 3",
     "storm --seconds 4 --repeat 2",
     "mixed --repeat 2",
 ];

@@ -43,7 +43,7 @@ pub(crate) struct Claimed {
     pub(crate) tallies: Vec<Tally>,
     /// Claims that were made, those before included.
     pub(crate) claimed: u64,
-    /// The keys were used up before the end.
+    /// The keys were used up before the end, so that windows are missing.
     pub(crate) used_up: bool,
 }
 
@@ -65,6 +65,8 @@ pub(crate) struct Claimer {
     windows: Option<Windows>,
     schedule: Option<Schedule>,
     tallies: Vec<Tally>,
+    /// When there were no more keys.
+    used_up: Option<u64>,
     failed: Option<String>,
 }
 
@@ -82,6 +84,7 @@ impl Claimer {
             windows: None,
             schedule: None,
             tallies: Vec::new(),
+            used_up: None,
             failed: None,
         }
     }
@@ -109,6 +112,9 @@ impl Claimer {
         let Some(id) = NonZeroU64::new(id) else { return false };
         desk.stanza(who, FromClient::Iq(Request { id, body }));
         self.targets.claimed += 1;
+        if self.is_used_up() {
+            self.used_up = Some(desk.now);
+        }
         self.open[who] += 1;
         true
     }
@@ -218,7 +224,13 @@ impl Player for Claimer {
         if let Some(last) = self.tallies.last_mut() {
             last.add(Count::Unfinished, u64::from(open));
         }
-        let used_up = self.is_used_up();
+        // A window without enough keys says nothing.
+        let whole = match (self.used_up, self.windows) {
+            (Some(at), Some(windows)) if at < windows.end() => windows.index(at).unwrap_or(0),
+            _ => self.tallies.len(),
+        };
+        let used_up = whole < self.tallies.len();
+        self.tallies.truncate(whole);
         Ok(Claimed { tallies: self.tallies, claimed: self.targets.claimed, used_up })
     }
 }

@@ -10,16 +10,15 @@ use crate::report::{Figure, Goal, Run, Unit};
 use crate::run::{Ran, job};
 
 /// Devices that claim.
-const CLAIMERS: usize = 64;
+const CLAIMERS: usize = 32;
 /// Claims that each has open when it is saturated.
-const OPEN: u32 = 8;
+const OPEN: u32 = 16;
 
 pub(super) fn run(mut stage: Stage<'_>) -> anyhow::Result<Run> {
     let accounts = stage.options.targets;
     stage.parameter("accounts with keys", &accounts);
     stage.parameter("devices that claim", &CLAIMERS);
-    // Claimers and targets at different providers, in turn.
-    let claimer = Wanted { name: "claimer", accounts: CLAIMERS, devices: 1, provider: 0, supplied: false };
+    let claimer = Wanted { name: "claimer", accounts: 2 * CLAIMERS, devices: 1, provider: 0, supplied: false };
     let claimers = stage.enlist(claimer)?;
     let wanted = Wanted { name: "target", accounts, devices: 1, provider: 0, supplied: true };
     let targets = stage.enlist(wanted)?;
