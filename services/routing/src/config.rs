@@ -133,8 +133,8 @@ pub struct RoutingConfig {
     pub push_concurrency_per_provider: usize,
     /// How long the delivery trace of a message is kept, in memory (0 to 86 400 000). Default 900 000; 0: none is.
     pub trace_keep_ms: u64,
-    /// Messages whose delivery traces are kept, some 1 200 bytes each (0 to 10 000 000). Default 20 000. The oldest give way;
-    /// of one account at most a sixteenth is kept.
+    /// Messages whose delivery traces are kept, some 1 200 bytes each (0 to 10 000 000). Default 20 000. Whoever has sent
+    /// most gives way, the oldest first; of one recipient at most a sixteenth is kept.
     pub trace_max_messages: usize,
     /// How providers' webhooks are called.
     pub fetch: FetchConfig,

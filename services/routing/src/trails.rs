@@ -10,13 +10,14 @@
 //! accepted is under way until it is settled, and each is to be settled.
 
 mod books;
+mod fair;
 mod find;
 mod trail;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,16 +26,19 @@ use causeway_identity::{AccountId, Address, DeviceId, Domain, MessageId};
 use causeway_runtime::clock::SharedClock;
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
+use tokio::time::Instant;
 
 use self::books::Books;
+use self::fair::{Cursor, Fair, Owner};
 pub(crate) use self::find::{Found, Query, Wanted};
 use self::trail::{Refused, Trail, What, bit};
 pub(crate) use self::trail::{Settled, TraceId};
 use crate::message::{Envelope, Header, Outcome, Rejection, Sender, Seq};
 
-/// Of one recipient at most this part of all trails is kept. Its traffic can push out those that share its shard, and a sender
-/// to many recipients those of all.
+/// Of one recipient at most this part of all trails is kept.
 const SHARDS: usize = 16;
+/// Trails that are looked at before others may have the lock of their shard.
+const A_SLICE: usize = 256;
 /// Refused messages that are remembered, for each accepted one.
 const REFUSED_PART: usize = 4;
 
@@ -46,23 +50,32 @@ pub(crate) struct Trails {
     /// Trails of a shard; 0: none are kept.
     limit: usize,
     clock: SharedClock,
+    /// Questions are answered one at a time.
+    asking: tokio::sync::Mutex<()>,
 }
 
 struct Shard {
     accounts: HashMap<AccountId, Account>,
-    /// Places and times of all trails, the oldest first.
-    order: VecDeque<(AccountId, Seq, u64)>,
-    refused: VecDeque<Refused>,
+    /// Each trail once, by its sender.
+    order: Fair<Entry>,
+    refused: Fair<Refused>,
     books: Books,
     random: StdRng,
+}
+
+/// Where a trail is, and when it began, in Unix milliseconds.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    account: AccountId,
+    seq: Seq,
+    at_ms: u64,
 }
 
 /// Whose messages these are.
 struct Account {
     address: Address,
     provider: Domain,
-    /// By place.
-    trails: VecDeque<Box<Trail>>,
+    trails: BTreeMap<Seq, Box<Trail>>,
 }
 
 /// The recipient of an accepted message.
@@ -78,8 +91,8 @@ impl Trails {
     pub(crate) fn new(keep: Duration, limit: usize, clock: SharedClock) -> Arc<Self> {
         let shard = || Shard {
             accounts: HashMap::new(),
-            order: VecDeque::new(),
-            refused: VecDeque::new(),
+            order: Fair::new(),
+            refused: Fair::new(),
             books: Books::default(),
             random: StdRng::from_os_rng(),
         };
@@ -89,6 +102,7 @@ impl Trails {
             keep_ms: u64::try_from(keep.as_millis()).unwrap_or(u64::MAX),
             limit: if keep.is_zero() { 0 } else { limit.div_ceil(SHARDS) },
             clock,
+            asking: tokio::sync::Mutex::default(),
         })
     }
 
@@ -103,14 +117,14 @@ impl Trails {
     ) {
         let now_ms = self.clock.now_ms();
         let mut shard = self.shard(to.account);
-        shard.books.opened(to.account, header.seq, now_ms);
+        shard.books.opened(to.account, header.seq, Instant::now());
         if self.limit == 0 {
             return;
         }
         let mut trail = Trail::new(shard.new_id(), header, now_ms);
         trail.from = Some(Arc::clone(from));
         trail.accepted(devices, asks_again);
-        shard.insert(to, trail, now_ms, self);
+        shard.insert(to, trail, self.sent_by(header), self.limit);
     }
 
     /// A message that had been accepted is not under way any more: it has reached its end, or waits in the mailbox.
@@ -142,7 +156,7 @@ impl Trails {
         if shard.trail(to.account, header.seq).is_none() {
             let recipient = Recipient { account: to.account, address: &to.address, provider: &to.provider };
             let trail = Trail::new(shard.new_id(), header, now_ms);
-            shard.insert(recipient, trail, now_ms, self);
+            shard.insert(recipient, trail, self.sent_by(header), self.limit);
         }
         if let Some(trail) = shard.trail(to.account, header.seq) {
             trail.handed(to.device, from_mailbox, now_ms);
@@ -206,29 +220,25 @@ impl Trails {
         let (now_ms, limit) = (self.clock.now_ms(), self.limit.div_ceil(REFUSED_PART));
         // By sender: of whom it was for, nothing is known that may be told.
         let mut shard = self.shard(from.account);
-        while shard.refused.len() >= limit {
-            shard.refused.pop_front();
-        }
         let (id, why) = (shard.new_id(), Outcome::Rejected(why.clone()).name());
-        shard.refused.push_back(Refused { id, message, from: Arc::clone(from), why, at_ms: now_ms });
+        let refused = Refused { id, message, from: Arc::clone(from), why, at_ms: now_ms };
+        shard.refused.push(Owner::of(&self.hasher, &from.provider, from.account), refused, limit);
     }
 
     /// Marks what has expired, and forgets what is older than it is to be kept.
     pub(crate) fn tidy(&self) {
         let now_ms = self.clock.now_ms();
         for shard in &self.shards {
-            let mut shard = lock(shard);
-            shard.forget_old(now_ms, self.keep_ms);
-            for trail in shard.accounts.values_mut().flat_map(|account| &mut account.trails) {
-                trail.expire(now_ms);
-            }
+            lock(shard).forget_old(now_ms, self.keep_ms);
+            let mut cursor = Cursor::default();
+            while lock(shard).expire_some(&mut cursor, now_ms) {}
         }
     }
 
     /// Messages that were accepted and have neither reached an end nor a mailbox, for longer than anything may take.
     pub(crate) fn unaccounted(&self) -> u64 {
-        let now_ms = self.clock.now_ms();
-        self.shards.iter().map(|shard| lock(shard).books.unaccounted(now_ms)).sum()
+        let now = Instant::now();
+        self.shards.iter().map(|shard| lock(shard).books.unaccounted(now)).sum()
     }
 
     /// Messages that were accepted and are not settled yet.
@@ -239,6 +249,10 @@ impl Trails {
     fn shard(&self, account: AccountId) -> MutexGuard<'_, Shard> {
         let hash = self.hasher.hash_one(account);
         lock(&self.shards[usize::try_from(hash % SHARDS as u64).unwrap_or(0)])
+    }
+
+    fn sent_by(&self, header: &Header) -> Owner {
+        Owner::of(&self.hasher, &header.origin.provider, header.key.account)
     }
 }
 
@@ -252,55 +266,56 @@ impl Shard {
         TraceId::from_bytes(bytes)
     }
 
-    fn insert(&mut self, to: Recipient<'_>, trail: Trail, now_ms: u64, bounds: &Trails) {
-        self.forget_old(now_ms, bounds.keep_ms);
-        while self.order.len() >= bounds.limit {
-            self.forget_first();
-        }
-        let seq = trail.seq;
+    fn insert(&mut self, to: Recipient<'_>, trail: Trail, by: Owner, limit: usize) {
+        let entry = Entry { account: to.account, seq: trail.seq, at_ms: trail.began_ms() };
         let account = self.accounts.entry(to.account).or_insert_with(|| Account {
             address: to.address.clone(),
             provider: to.provider.clone(),
-            trails: VecDeque::new(),
+            trails: BTreeMap::new(),
         });
-        match account.trails.binary_search_by_key(&seq, |trail| trail.seq) {
-            // After a fault the same place may be given twice: the earlier message was not accepted for good.
-            Ok(at) => *account.trails[at] = trail,
-            Err(at) => {
-                account.trails.insert(at, Box::new(trail));
-                self.order.push_back((to.account, seq, now_ms));
-            }
+        // After a fault the same place may be given twice: the earlier message was not accepted for good.
+        if account.trails.insert(entry.seq, Box::new(trail)).is_none()
+            && let Some(beyond) = self.order.push(by, entry, limit)
+        {
+            self.forget(beyond);
         }
     }
 
     fn forget_old(&mut self, now_ms: u64, keep_ms: u64) {
-        while self.order.front().is_some_and(|(_, _, at_ms)| at_ms.saturating_add(keep_ms) < now_ms) {
-            self.forget_first();
-        }
-        while self.refused.front().is_some_and(|refused| refused.at_ms.saturating_add(keep_ms) < now_ms) {
-            self.refused.pop_front();
+        let old = |at_ms: u64| at_ms.saturating_add(keep_ms) < now_ms;
+        for owner in Owner::all() {
+            while let Some(entry) = self.order.take_first_if(owner, |entry| old(entry.at_ms)) {
+                self.forget(entry);
+            }
+            while self.refused.take_first_if(owner, |refused| old(refused.at_ms)).is_some() {}
         }
     }
 
-    fn forget_first(&mut self) {
-        let Some((account, seq, _)) = self.order.pop_front() else { return };
-        let Some(of) = self.accounts.get_mut(&account) else { return };
-        if let Ok(at) = of.trails.binary_search_by_key(&seq, |trail| trail.seq) {
-            of.trails.remove(at);
-        }
+    fn forget(&mut self, entry: Entry) {
+        let Some(of) = self.accounts.get_mut(&entry.account) else { return };
+        of.trails.remove(&entry.seq);
         if of.trails.is_empty() {
-            self.accounts.remove(&account);
+            self.accounts.remove(&entry.account);
         }
+    }
+
+    /// Marks what has expired; false after the last.
+    fn expire_some(&mut self, cursor: &mut Cursor, now_ms: u64) -> bool {
+        for _ in 0..A_SLICE {
+            let Some(Entry { account, seq, .. }) = self.order.next(cursor).copied() else { return false };
+            if let Some(trail) = self.trail(account, seq) {
+                trail.expire(now_ms);
+            }
+        }
+        true
     }
 
     fn trail(&mut self, account: AccountId, seq: Seq) -> Option<&mut Trail> {
-        let trails = &mut self.accounts.get_mut(&account)?.trails;
-        let at = trails.binary_search_by_key(&seq, |trail| trail.seq).ok()?;
-        trails.get_mut(at).map(|trail| &mut **trail)
+        self.accounts.get_mut(&account)?.trails.get_mut(&seq).map(|trail| &mut **trail)
     }
 
     fn of(&mut self, account: AccountId) -> impl DoubleEndedIterator<Item = &mut Box<Trail>> {
-        self.accounts.get_mut(&account).into_iter().flat_map(|account| &mut account.trails)
+        self.accounts.get_mut(&account).into_iter().flat_map(|account| account.trails.values_mut())
     }
 }
 

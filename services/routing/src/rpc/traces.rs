@@ -25,7 +25,7 @@ const MAX_PLACES: usize = 1_000;
 impl TracesRpc for TracesService {
     async fn find(&self, request: Request<FindTracesRequest>) -> Result<Response<FoundTraces>, Status> {
         let query = query(request.into_inner()).map_err(Status::invalid_argument)?;
-        let (found, more) = self.trails.find(&query);
+        let (found, more) = self.trails.find(&query).await;
         Ok(Response::new(FoundTraces { traces: found.into_iter().map(encode).collect(), more }))
     }
 }

@@ -4,9 +4,15 @@ use std::sync::Arc;
 
 use causeway_identity::{AccountId, Address, Domain, MessageId};
 
+use super::fair::Cursor;
 use super::trail::{Refused, Side, Trail, What};
-use super::{Account, TraceId, Trails, lock};
+use super::{A_SLICE, Account, Shard, TraceId, Trails, lock};
 use crate::message::{Class, Sender, Seq};
+
+/// Trails that are shown before others may have the lock of their shard: each is written out.
+const SHOWN_A_SLICE: usize = 16;
+/// One question looks at no more; beyond it the answer is that there are more.
+const LOOKED_AT: usize = 1 << 20;
 
 /// Which trails are wanted.
 #[derive(Debug, Clone)]
@@ -60,31 +66,110 @@ pub(crate) struct Part {
 impl Trails {
     /// The trails that are wanted and may be seen, the newest first; and whether there are more. What may not be seen is
     /// as if it were not there.
-    pub(crate) fn find(&self, query: &Query) -> (Vec<Found>, bool) {
+    ///
+    /// Messages go first: a shard's lock is held for a slice at a time, others get their turn between two slices, and
+    /// questions wait for each other.
+    pub(crate) async fn find(&self, query: &Query) -> (Vec<Found>, bool) {
+        let _turn = self.asking.lock().await;
         let now_ms = self.clock.now_ms();
         let since_ms = query.since_ms.max(now_ms.saturating_sub(self.keep_ms));
-        let mut found = Vec::new();
-        for shard in &self.shards {
-            let shard = lock(shard);
-            for (id, account) in &shard.accounts {
-                for trail in account.trails.iter().filter(|trail| trail.began_ms() >= since_ms) {
-                    if query.wants(*id, account, trail) {
-                        found.extend(query.show(*id, account, trail));
+        let mut answer = Answer { limit: query.limit, found: Vec::new(), more: false, left: LOOKED_AT };
+        match &query.wanted {
+            Wanted::Places(places) => {
+                for places in places.chunks(SHOWN_A_SLICE) {
+                    for (account, seq) in places {
+                        answer.found.extend(self.shard(*account).show(query, (*account, *seq), since_ms));
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+            Wanted::Trace(_) | Wanted::Message(_) | Wanted::Address(_) => {
+                for shard in &self.shards {
+                    let mut cursor = Cursor::default();
+                    while answer.look(&lock(shard), |shard| shard.look(query, &mut cursor, since_ms)) {
+                        tokio::task::yield_now().await;
+                    }
+                    let mut cursor = Cursor::default();
+                    while answer.look(&lock(shard), |shard| shard.look_refused(query, &mut cursor, since_ms)) {
+                        tokio::task::yield_now().await;
+                    }
+                    if matches!(query.wanted, Wanted::Trace(_)) && !answer.found.is_empty() {
+                        break; // There is one of that name.
                     }
                 }
             }
-            let refused = shard.refused.iter().filter(|refused| refused.at_ms >= since_ms);
-            found.extend(refused.filter_map(|refused| query.show_refused(refused)));
         }
-        found.sort_by_key(|trail| std::cmp::Reverse(trail.began_ms));
-        let more = found.len() > query.limit;
-        found.truncate(query.limit);
-        (found, more)
+        answer.cut();
+        (answer.found, answer.more)
+    }
+}
+
+/// What has been found.
+struct Answer {
+    limit: usize,
+    found: Vec<Found>,
+    more: bool,
+    /// So many may be looked at yet.
+    left: usize,
+}
+
+impl Answer {
+    /// Takes a slice of what `next` gives; false after the last.
+    fn look(&mut self, shard: &Shard, mut next: impl FnMut(&Shard) -> Option<Option<Found>>) -> bool {
+        let mut shown = 0;
+        for _ in 0..A_SLICE {
+            let Some(found) = next(shard) else { return false };
+            if self.left == 0 {
+                self.more = true;
+                return false;
+            }
+            self.left -= 1;
+            let Some(found) = found else { continue };
+            self.found.push(found);
+            if self.found.len() >= self.limit.saturating_mul(2).max(SHOWN_A_SLICE) {
+                self.cut();
+            }
+            shown += 1;
+            if shown == SHOWN_A_SLICE {
+                break;
+            }
+        }
+        true
+    }
+
+    /// Keeps the newest.
+    fn cut(&mut self) {
+        self.found.sort_by_key(|trail| std::cmp::Reverse(trail.began_ms));
+        self.more |= self.found.len() > self.limit;
+        self.found.truncate(self.limit);
+    }
+}
+
+impl Shard {
+    /// The next trail at the cursor, `Some(None)` if it is not wanted.
+    fn look(&self, query: &Query, cursor: &mut Cursor, since_ms: u64) -> Option<Option<Found>> {
+        let entry = self.order.next(cursor)?;
+        // Before anything is looked up.
+        if entry.at_ms < since_ms {
+            return Some(None);
+        }
+        Some(self.show(query, (entry.account, entry.seq), since_ms))
+    }
+
+    fn look_refused(&self, query: &Query, cursor: &mut Cursor, since_ms: u64) -> Option<Option<Found>> {
+        let refused = self.refused.next(cursor)?;
+        Some(if refused.at_ms < since_ms { None } else { query.show_refused(refused) })
+    }
+
+    fn show(&self, query: &Query, (id, seq): (AccountId, Seq), since_ms: u64) -> Option<Found> {
+        let account = self.accounts.get(&id)?;
+        let trail = account.trails.get(&seq).filter(|trail| trail.began_ms() >= since_ms)?;
+        if query.wants(account, trail) { query.show(id, account, trail) } else { None }
     }
 }
 
 impl Query {
-    fn wants(&self, id: AccountId, account: &Account, trail: &Trail) -> bool {
+    fn wants(&self, account: &Account, trail: &Trail) -> bool {
         match &self.wanted {
             Wanted::Trace(wanted) => trail.id == *wanted,
             Wanted::Message(wanted) => trail.key.id == *wanted,
@@ -93,7 +178,8 @@ impl Query {
                 // Of whose messages somebody else is a part, only one's own side leads to it.
                 sends && self.sees_sender(trail) || account.address == *address && self.sees(&account.provider)
             }
-            Wanted::Places(places) => places.contains(&(id, trail.seq)),
+            // It was looked up by its place.
+            Wanted::Places(_) => true,
         }
     }
 
