@@ -1,5 +1,5 @@
 # `make demo` and `make test` are all that a newcomer needs; each installs what is missing.
-.PHONY: demo demo-compose run test faults planted fmt build setup help
+.PHONY: demo demo-compose run test faults planted bench fmt build setup help
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -53,6 +53,13 @@ planted: ## plant bugs in the servers, see each found, and keep the table in tar
 	@target/debug/causeway-faults planted --binary target/planted/causeway \
 		--simulation target/planted/causeway-simulation $(if $(BUGS),--bugs $(BUGS)) \
 		--minutes 1.5 --rate 150 --accounts 40 --sdk-accounts 4 --pace 2 --drain 60 --quiet
+
+bench: ## measure what it costs, in less than ten minutes, and write the tables of docs/performance.md (see there)
+	@tools/setup.sh test
+	@echo "building with optimisation (the first time takes some minutes) ..."
+	@cargo build --locked --release -p causeway -p causeway-bench
+	@mkdir -p target/bench
+	@target/release/causeway-bench standard --json target/bench/report.json --document docs/performance.md
 
 build: ## build all binaries in the profile of the tests
 	@tools/setup.sh build
