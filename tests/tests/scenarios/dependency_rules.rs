@@ -133,7 +133,10 @@ fn dangerous_libraries_have_one_home() -> anyhow::Result<()> {
         ("snow", &["causeway-noise"][..]),
         // key-directory uses key types and the signature check only; the next test looks. The ledger test and the load
         // generator make keys that key-directory accepts.
-        ("libsignal-protocol-syft", &["causeway-client", "causeway-key-directory", "causeway-faults", "causeway-bench"]),
+        (
+            "libsignal-protocol-syft",
+            &["causeway-client", "causeway-key-directory", "causeway-faults", "causeway-bench"],
+        ),
         (
             "reqwest",
             &[
