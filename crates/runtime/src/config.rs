@@ -168,9 +168,9 @@ fn sentence(error: &figment::Error, blamed: Option<String>) -> String {
         }
     };
     let place = error.metadata.as_ref().and_then(|metadata| match &metadata.source {
-        Some(Source::File(file)) => Some(format!(" in {}", file.display())),
-        Some(source) => Some(format!(" in {source}")),
-        None if metadata.name.contains("environment") => Some(" in the environment".to_owned()),
+        Some(Source::File(file)) => Some(format!(" (in {})", file.display())),
+        Some(source) => Some(format!(" (in {source})")),
+        None if metadata.name.contains("environment") => Some(" (in the environment)".to_owned()),
         None => None,
     });
     let field = if path.is_empty() { String::new() } else { format!("field {}: ", path.join(".")) };
@@ -291,8 +291,8 @@ mod tests {
         let unknown = load_text("[edge]\nlogin_timeout = 1").unwrap_err().to_string();
         assert!(unknown.contains("field edge.login_timeout: there is no such field"), "{unknown}");
         let kind = load_text("[edge]\nlogin_timeout_ms = \"soon\"").unwrap_err().to_string();
-        let file = kind.rsplit(" in ").next().unwrap_or_default();
-        assert!(Path::new(file).is_absolute(), "{kind}");
+        let file = kind.rsplit_once(" (in ").and_then(|(_, file)| file.strip_suffix(')'));
+        assert!(file.is_some_and(|file| Path::new(file).is_absolute()), "{kind}");
         let said =
             "field edge.login_timeout_ms: found the text \"soon\", and it must be a whole number that is not negative";
         assert!(kind.contains(said), "{kind}");
