@@ -272,11 +272,8 @@ impl Client {
     /// Says goodbye to the server and stops. What was not sent stays in the store for the next start, which may come as
     /// soon as this returns.
     pub async fn shutdown(&self) {
-        let (reply, stopped) = oneshot::channel();
-        if self.commands.send(Command::Shutdown { reply }).await.is_ok() {
-            // Answered or dropped, it has stopped.
-            let _ = stopped.await;
-        }
+        // Whether it takes this or ends by itself: the channel ends last.
+        let _ = self.commands.send(Command::Shutdown).await;
         self.commands.closed().await;
     }
 
@@ -301,7 +298,7 @@ impl Client {
         let (reply, answer) = oneshot::channel();
         let ended = || ClientError::Ended(self.status.borrow().ended.unwrap_or(Ended::Shutdown));
         self.commands.send(command(reply)).await.map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?
+        engine::answer(&self.commands, answer).await.ok_or_else(ended)?
     }
 }
 

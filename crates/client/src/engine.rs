@@ -49,16 +49,53 @@ const COMMANDS: usize = 256;
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, ClientError>>;
 
+/// Waits for the engine's answer to a command; `None` if the engine has ended without one.
+///
+/// A command that is sent just as the engine ends may come to lie in the channel after that was emptied. There it is, and
+/// its reply with it, for as long as there is a sender: so the end of the channel is waited for, too.
+pub(crate) async fn answer<T>(
+    commands: &mpsc::Sender<Command>,
+    mut answer: oneshot::Receiver<Result<T, ClientError>>,
+) -> Option<Result<T, ClientError>> {
+    tokio::select! {
+        biased;
+        answered = &mut answer => answered.ok(),
+        // Answers are given before the channel ends.
+        () = commands.closed() => answer.try_recv().ok(),
+    }
+}
+
 /// What the application asks for.
 pub(crate) enum Command {
-    Enlist { reply: Reply<DeviceId> },
-    Withdraw { reply: Reply<()> },
-    Send { to: Address, content: Content, reply: Reply<MessageId> },
-    WaitOutcome { id: MessageId, reply: Reply<Outcome> },
-    Outcome { id: MessageId, reply: Reply<Option<Outcome>> },
-    Request { body: Box<RequestBody>, reply: Reply<ResponseBody> },
-    Done { seq: u64, reply: Reply<()> },
-    Shutdown { reply: Reply<()> },
+    Enlist {
+        reply: Reply<DeviceId>,
+    },
+    Withdraw {
+        reply: Reply<()>,
+    },
+    Send {
+        to: Address,
+        content: Content,
+        reply: Reply<MessageId>,
+    },
+    WaitOutcome {
+        id: MessageId,
+        reply: Reply<Outcome>,
+    },
+    Outcome {
+        id: MessageId,
+        reply: Reply<Option<Outcome>>,
+    },
+    Request {
+        body: Box<RequestBody>,
+        reply: Reply<ResponseBody>,
+    },
+    Done {
+        seq: u64,
+        reply: Reply<()>,
+    },
+    /// The channel ends when it is done.
+    Shutdown,
 }
 
 /// What every handle can see at any time.
@@ -204,4 +241,30 @@ struct Engine {
     key_work: keys::KeyWork,
     housekeeping: Instant,
     turn: Turn,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_command_that_comes_just_as_the_engine_ends_is_not_waited_for() {
+        let (commands, receiver) = mpsc::channel(1);
+        let (reply, answered) = oneshot::channel();
+        let place = commands.reserve().await.unwrap();
+        drop(receiver);
+        place.send(Command::Done { seq: 1, reply });
+        assert!(answer(&commands, answered).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_answer_counts_though_the_engine_has_ended_since() {
+        let (commands, mut receiver) = mpsc::channel(1);
+        let (reply, answered) = oneshot::channel();
+        commands.send(Command::Done { seq: 1, reply }).await.unwrap_or_else(|_| panic!("the engine is there"));
+        let Some(Command::Done { reply, .. }) = receiver.recv().await else { panic!("another command") };
+        reply.send(Ok(())).unwrap();
+        drop(receiver);
+        assert!(matches!(answer(&commands, answered).await, Some(Ok(()))));
+    }
 }

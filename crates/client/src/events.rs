@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::engine::Command;
+use crate::engine::{self, Command};
 use crate::error::ClientError;
 use crate::event::{Ended, EventKind};
 
@@ -40,7 +40,7 @@ impl Event {
         let commands = kept.commands.upgrade().ok_or(()).map_err(ended)?;
         let (reply, answer) = oneshot::channel();
         commands.send(Command::Done { seq: kept.seq, reply }).await.map_err(|_| ended(()))?;
-        answer.await.map_err(|_| ended(()))?
+        engine::answer(&commands, answer).await.ok_or(()).map_err(ended)?
     }
 
     /// Whether it comes again after a restart until it is done.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use causeway_identity::{DeviceId, NoiseKey};
 use causeway_noise::StaticKey;
 use causeway_stanza::{EndReason, FailureReason, FromClient, FromServer, Success};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -69,8 +69,6 @@ pub(crate) struct Link {
     pub(crate) outgoing: mpsc::Sender<(u64, FromClient)>,
     /// What happens.
     pub(crate) events: mpsc::Receiver<LinkEvent>,
-    /// The device id to log in with.
-    pub(crate) device: watch::Sender<Option<DeviceId>>,
     /// Over when the goodbye has been said.
     pub(crate) task: JoinHandle<()>,
 }
@@ -80,6 +78,7 @@ pub(crate) struct LinkParts {
     pub(crate) config: ClientConfig,
     pub(crate) key: StaticKey,
     pub(crate) server_key: Option<NoiseKey>,
+    /// To log in with, if the device is enlisted.
     pub(crate) device: Option<DeviceId>,
     pub(crate) tokens: Arc<dyn TokenSource>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -90,14 +89,13 @@ pub(crate) struct LinkParts {
 pub(crate) fn start(parts: LinkParts) -> Link {
     let (outgoing, to_send) = mpsc::channel(CHANNEL);
     let (events, happened) = mpsc::channel(CHANNEL);
-    let (device, device_now) = watch::channel(parts.device);
     let backoff = Backoff::new(parts.config.timing.backoff_first, parts.config.timing.backoff_longest);
     let tokens = Tokens::new(parts.tokens, *parts.key.public(), Arc::clone(&parts.clock));
     let runner = Runner {
         config: parts.config,
         key: parts.key,
         server_key: parts.server_key,
-        device: device_now,
+        device: parts.device,
         tokens,
         clock: parts.clock,
         random: parts.random,
@@ -108,7 +106,7 @@ pub(crate) fn start(parts: LinkParts) -> Link {
         clock_ahead_ms: None,
     };
     let task = tokio::spawn(runner.run());
-    Link { outgoing, events: happened, device, task }
+    Link { outgoing, events: happened, task }
 }
 
 /// How a session, or the attempt to open one, came to its end.
@@ -135,7 +133,9 @@ struct Runner {
     config: ClientConfig,
     key: StaticKey,
     server_key: Option<NoiseKey>,
-    device: watch::Receiver<Option<DeviceId>>,
+    /// To log in with. Known here as soon as the server has said it: a session that is opened before the engine has
+    /// written it down would be that of no device, to which nothing is delivered.
+    device: Option<DeviceId>,
     tokens: Tokens,
     clock: Arc<dyn Clock>,
     random: Random,

@@ -6,7 +6,7 @@ use causeway_stanza::{FromServer, Notification};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Command, Engine, FIRST_WINDOW, Reply, Session};
+use super::{Command, Engine, FIRST_WINDOW, Session};
 use crate::clock;
 use crate::event::{Connected, Disconnected, Ended, EventKind};
 use crate::link::{Link, LinkEvent, Up};
@@ -22,7 +22,7 @@ const SHORT_TICK: Duration = Duration::from_secs(1);
 
 /// Why the loop is left.
 enum Stop {
-    Ended(Ended, Option<Reply<()>>),
+    Ended(Ended),
     Failed(SignalError),
 }
 
@@ -35,12 +35,12 @@ impl From<SignalError> for Stop {
 impl Engine {
     /// Runs until the application leaves, or nothing more can be done.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut link: Link) {
-        let (ended, reply) = match self.turns(&mut commands, &mut link).await {
+        let ended = match self.turns(&mut commands, &mut link).await {
             Ok(never) => match never {},
-            Err(Stop::Ended(ended, reply)) => (ended, reply),
+            Err(Stop::Ended(ended)) => ended,
             Err(Stop::Failed(error)) => {
                 tracing::error!(%error, "the local store failed");
-                (Ended::Store, None)
+                Ended::Store
             }
         };
         self.status.send_modify(|status| {
@@ -48,16 +48,14 @@ impl Engine {
             status.ended = Some(ended);
         });
         self.queue.pass(EventKind::Ended(ended));
-        let Link { outgoing, events, task, .. } = link;
+        let Link { outgoing, events, task } = link;
         drop((outgoing, events));
         if ended == Ended::Shutdown {
             // The goodbye has a deadline of its own.
             let _ = task.await;
         }
         drop(self);
-        if let Some(reply) = reply {
-            drop(reply.send(Ok(())));
-        }
+        // Last: whoever shuts the client down waits for this.
         drop(commands);
     }
 
@@ -73,10 +71,10 @@ impl Engine {
             let deadline = self.next_deadline();
             tokio::select! {
                 count = commands.recv_many(&mut asked, BATCH) => if count == 0 {
-                    return Err(Stop::Ended(Ended::Shutdown, None));
+                    return Err(Stop::Ended(Ended::Shutdown));
                 },
                 count = link.events.recv_many(&mut happened, BATCH) => if count == 0 {
-                    return Err(Stop::Ended(Ended::Shutdown, None));
+                    return Err(Stop::Ended(Ended::Shutdown));
                 },
                 permit = link.outgoing.reserve(), if !self.to_link.is_empty() => {
                     if let Ok(permit) = permit {
@@ -91,12 +89,12 @@ impl Engine {
             let mut stop = None;
             for event in happened.drain(..) {
                 if let Some(ended) = self.happened(event).await? {
-                    stop = Some((ended, None));
+                    stop = Some(ended);
                 }
             }
             for command in asked.drain(..) {
-                if let Command::Shutdown { reply } = command {
-                    stop = Some((Ended::Shutdown, Some(reply)));
+                if matches!(command, Command::Shutdown) {
+                    stop = Some(Ended::Shutdown);
                 } else {
                     self.asked(command).await?;
                 }
@@ -105,14 +103,12 @@ impl Engine {
             self.receive_deferred().await?;
             self.pump().await?;
             self.finish_turn().await?;
-            if let Some((ended, reply)) = stop {
-                return Err(Stop::Ended(ended, reply));
+            if let Some(ended) = stop {
+                return Err(Stop::Ended(ended));
             }
             // Reads what was just committed.
             self.publish_keys().await?;
             self.finish_turn().await?;
-            let own = self.device.enlisted.map(|own| own.device);
-            link.device.send_if_modified(|device| std::mem::replace(device, own) != own);
             while !self.to_link.is_empty()
                 && let Ok(permit) = link.outgoing.try_reserve()
             {
@@ -247,7 +243,7 @@ impl Engine {
                 self.turn.reply(|| drop(reply.send(Ok(()))));
             }
             // Taken out before.
-            Command::Shutdown { reply } => drop(reply),
+            Command::Shutdown => {}
         }
         Ok(())
     }

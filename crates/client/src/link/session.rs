@@ -4,7 +4,8 @@ use causeway_noise::transport::{Connection, ReadError};
 use causeway_noise::{Received, SendError};
 use causeway_stanza::hello::ClientHello;
 use causeway_stanza::{
-    Encoding, End, EndReason, FailureReason, FromClient, FromServer, Text, Token, decode_server, encode_client,
+    Encoding, End, EndReason, FailureReason, FromClient, FromServer, Response, ResponseBody, Text, Token,
+    decode_server, encode_client,
 };
 use tokio::time::{Instant, timeout};
 
@@ -56,7 +57,7 @@ impl Runner {
     async fn log_in(&mut self, token: Token) -> Result<(Session, Up), LogInError> {
         let hello = ClientHello {
             token,
-            device: *self.device.borrow_and_update(),
+            device: self.device,
             encoding: self.config.encoding,
             agent: Text::lossy(&self.config.agent),
             forwarded: None,
@@ -106,7 +107,7 @@ impl Runner {
         let mut heard = Instant::now();
         let mut pinged = false;
         let generation = self.generation;
-        let Self { tokens, to_send, events, .. } = self;
+        let Self { tokens, to_send, events, device, .. } = self;
         let mut renewed = Box::pin(tokens.renewed());
         let over = loop {
             let silence = heard + session.ping_interval * if pinged { 2 } else { 1 };
@@ -129,9 +130,14 @@ impl Runner {
                         FromServer::Pong(_) => {}
                         FromServer::End(end) => break after_end(end.reason, end.retry_after_ms),
                         FromServer::Success(_) | FromServer::Failure(_) => break unexpected("a second login"),
-                        stanza => if events.send(LinkEvent::Stanza(Box::new(stanza))).await.is_err() {
-                            break Over::Unwanted;
-                        },
+                        stanza => {
+                            if let FromServer::Iq(Response { body: ResponseBody::Enlisted(enlisted), .. }) = &stanza {
+                                *device = Some(enlisted.device);
+                            }
+                            if events.send(LinkEvent::Stanza(Box::new(stanza))).await.is_err() {
+                                break Over::Unwanted;
+                            }
+                        }
                     }
                 }
                 stanza = to_send.recv(), if writer.queued() < WRITE_AHEAD => match stanza {

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use causeway_identity::{Address, DeviceAddress, MessageId};
+use causeway_stanza::EndReason;
 use proptest::prelude::*;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::server::{Server, token_for};
 use super::world::{Device, address, config};
@@ -30,6 +32,8 @@ struct Death {
 /// A store that stands for a device's life: it works until its death, and never again.
 struct Mortal {
     inner: Arc<dyn Store>,
+    /// Closed: that the device is enlisted cannot be written down yet.
+    enlisting: watch::Sender<bool>,
     left: AtomicI64,
     after: bool,
     dead: AtomicBool,
@@ -38,7 +42,8 @@ struct Mortal {
 impl Mortal {
     fn new(inner: Arc<dyn Store>, death: Option<Death>) -> Arc<Self> {
         let left = AtomicI64::new(death.map_or(i64::MAX, |death| death.commit));
-        Arc::new(Self { inner, left, after: death.is_some_and(|death| death.after), dead: AtomicBool::new(false) })
+        let after = death.is_some_and(|death| death.after);
+        Arc::new(Self { inner, enlisting: watch::Sender::new(true), left, after, dead: AtomicBool::new(false) })
     }
 
     fn alive(&self) -> Result<&dyn Store, StoreError> {
@@ -54,6 +59,10 @@ fn died() -> StoreError {
 impl Store for Mortal {
     async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         self.alive()?;
+        let enlists = |change: &Change| matches!(change, Change::PutDevice(device) if device.enlisted.is_some());
+        if changes.iter().any(enlists) {
+            self.enlisting.subscribe().wait_for(|open| *open).await.map_err(|_| died())?;
+        }
         if self.left.fetch_sub(1, Ordering::SeqCst) > 0 {
             return self.inner.commit(changes).await;
         }
@@ -235,7 +244,7 @@ async fn lives_on([x, y, z]: [Arc<dyn Store>; 3], deaths: [Vec<Death>; 3]) {
         Life::new(("bo", "ada"), 0, z, c, &written),
     ];
     let diaries: Vec<_> = lives.iter().map(|life| (life.local, Arc::clone(&life.diary))).collect();
-    let tasks: Vec<_> = lives.map(|life| tokio::spawn(life.live(server.clone(), ended.clone()))).into_iter().collect();
+    let mut tasks: JoinSet<()> = lives.map(|life| life.live(server.clone(), ended.clone())).into_iter().collect();
     let told = |diaries: &[(&str, Arc<Mutex<Diary>>)]| {
         let mut texts = BTreeMap::new();
         for (local, diary) in diaries {
@@ -261,13 +270,20 @@ async fn lives_on([x, y, z]: [Arc<dyn Store>; 3], deaths: [Vec<Death>; 3]) {
             changes.changed().await.unwrap();
         }
     };
+    let waiting = async {
+        tokio::select! {
+            () = waiting => {}
+            // Nobody's life is over by itself: this is how it fails at once, and says why.
+            Some(ended) = tasks.join_next() => panic!("a life is over: {ended:?}"),
+        }
+    };
     if tokio::time::timeout(Duration::from_secs(90), waiting).await.is_err() {
         let shown: Vec<_> = diaries.iter().map(|(_, diary)| diary.lock().unwrap().shown.clone()).collect();
-        panic!("not all arrives: told {:?}, shown {shown:?}", told(&diaries));
+        panic!("not all arrives: told {:?}, shown {shown:?}, server {:?}", told(&diaries), server.state().mailboxes());
     }
     over.send_replace(true);
-    for task in tasks {
-        task.await.unwrap();
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap();
     }
     let told = told(&diaries);
     for (local, diary) in &diaries {
@@ -350,4 +366,27 @@ async fn a_message_that_was_not_confirmed_comes_again_and_one_that_was_does_not(
     assert!(unconfirmed.done().await.is_err(), "its client is gone");
     assert_eq!(bo.hear().await, "two");
     bo.hears_nothing_but(&ada, "three").await;
+}
+
+/// The connection is lost just when the server has enlisted the device, and is back before that is on disk: as the device, or
+/// nothing would come.
+#[tokio::test]
+async fn a_connection_that_ends_while_the_device_is_being_enlisted_comes_back_as_that_device() {
+    let server = Server::start().await;
+    let ada = Device::new(&server, "ada").await;
+    let store = Mortal::new(Arc::new(MemoryStore::new()), None);
+    store.enlisting.send_replace(false);
+    let mut bo = Device::open(config(&server, "bo"), store.clone()).await;
+    let enlisting = async { bo.client.enlist().await.unwrap() };
+    let losing = async {
+        let here = |(of, _, here, _): &(String, _, bool, _)| *here && of.starts_with("bo@");
+        server.until(|state| state.mailboxes().iter().any(here)).await;
+        let logins = server.state().stats.logins;
+        server.end(&address("bo"), Some(EndReason::Draining));
+        server.until(|state| state.stats.logins > logins).await;
+        store.enlisting.send_replace(true);
+    };
+    tokio::join!(enlisting, losing);
+    ada.tell(bo.address(), "are you there?").await;
+    assert_eq!(bo.hear().await, "are you there?");
 }

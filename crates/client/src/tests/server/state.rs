@@ -83,6 +83,17 @@ pub(super) struct Online {
 }
 
 impl State {
+    /// Of each device whether it is here, and how much waits for it.
+    pub(in crate::tests) fn mailboxes(&self) -> Vec<(String, DeviceId, bool, usize)> {
+        let of = |(address, account): (&Address, &Account)| {
+            let devices = account.devices.iter();
+            let devices =
+                devices.map(|(id, device)| (address.to_string(), *id, device.online.is_some(), device.mailbox.len()));
+            devices.collect::<Vec<_>>()
+        };
+        self.accounts.iter().flat_map(of).collect()
+    }
+
     pub(super) fn device(&mut self, address: &Address, device: Option<DeviceId>) -> Option<&mut Device> {
         self.accounts.get_mut(address)?.devices.get_mut(&device?)
     }
