@@ -39,6 +39,8 @@ pub(crate) struct Limits {
     misses: Limiter<Address>,
     misses_provider: Limiter<()>,
     traces: Limiter<()>,
+    /// Here alone: it is this process's time that they cost.
+    strange_trace_tokens: Limiter<()>,
 }
 
 /// Too much; the time after which it may work again.
@@ -83,13 +85,25 @@ impl Limits {
                 config.miss_provider_burst,
                 config.miss_provider_interval_ms,
             ),
-            traces: Limiter::new(TRACES_BURST, TRACES_INTERVAL_MS, 1),
+            traces: Plan { share: 1, together }.of("directory-traces", TRACES_BURST, TRACES_INTERVAL_MS),
+            strange_trace_tokens: Limiter::new(STRANGE_TOKENS_BURST, STRANGE_TOKENS_INTERVAL_MS, 1),
         }
     }
 
     /// One question of a provider about delivery traces.
     pub(crate) fn trace(&self, provider: ProviderId) -> Result<(), TooFast> {
         self.traces.take(provider, ())
+    }
+
+    /// One trace token that names this provider and has not been found good before; it counts unless
+    /// [`Self::good_trace_token`] takes it back.
+    pub(crate) fn strange_trace_token(&self, provider: ProviderId) -> Result<(), TooFast> {
+        self.strange_trace_tokens.reserve(provider, &())
+    }
+
+    /// It was good.
+    pub(crate) fn good_trace_token(&self, provider: ProviderId) {
+        self.strange_trace_tokens.give_back(provider, &());
     }
 
     /// What key-directories tell each other.
@@ -105,6 +119,7 @@ impl Limits {
             self.claim_target.to_share(),
             self.misses.to_share(),
             self.misses_provider.to_share(),
+            self.traces.to_share(),
         ];
         all.into_iter().flatten().collect()
     }
@@ -121,6 +136,7 @@ impl Limits {
         self.claim_target.tidy();
         self.misses.tidy();
         self.misses_provider.tidy();
+        self.traces.tidy();
     }
 
     /// One enlistment. The provider counts first, so that addresses beyond its rate take no room; what the address's own
@@ -173,6 +189,9 @@ impl Limits {
 /// that the replicas of routing keep.
 const TRACES_BURST: u32 = 20;
 const TRACES_INTERVAL_MS: u64 = 1_000;
+/// Trace tokens in the name of one provider of which the signature is verified in vain: some milliseconds of each second.
+const STRANGE_TOKENS_BURST: u32 = 100;
+const STRANGE_TOKENS_INTERVAL_MS: u64 = 50;
 
 /// Counts one of a provider's and one of an address's, or none of either.
 fn take_of_both(

@@ -5,12 +5,13 @@
 //! (`causeway_identity::token::traces`), shows that provider's side of its own users' messages, which routing sees to. Whatever
 //! is wrong with a token, the answer is the same, and so it is whether a trace is somebody else's or nobody's.
 
+mod callers;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use causeway_identity::token::{KeySet, traces};
 use causeway_identity::{AccountId, Address, Domain, MessageId};
 use causeway_proto::directory::v1 as pb;
 use causeway_proto::directory::v1::find_traces::Wanted;
@@ -22,21 +23,22 @@ use futures::future::join_all;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, async_trait};
 
+use self::callers::{Callers, NotLetIn};
 use crate::directory::Directory;
 use crate::operator::OperatorGuard;
-use crate::providers::ProviderStatus;
 
 /// A replica that takes longer counts as one that does not answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 const DEFAULT_LIMIT: u32 = 20;
 const MAX_LIMIT: u32 = 100;
-/// As many as a replica is asked for: the parts of one message may be among others' newer ones.
-const ASKED_LIMIT: u32 = 1_000;
+/// So many times more are asked of a replica: the parts of one message may be among others' newer ones.
+const ASKED_TIMES: u32 = 5;
 
 /// The service.
 pub(crate) struct Traces {
     directory: Arc<Directory>,
     operator: OperatorGuard,
+    callers: Callers,
     routings: Endpoints,
 }
 
@@ -48,7 +50,7 @@ enum Scope {
 
 impl Traces {
     pub(crate) fn new(directory: Arc<Directory>, operator: OperatorGuard, routings: Endpoints) -> Self {
-        Self { directory, operator, routings }
+        Self { directory, operator, callers: Callers::new(), routings }
     }
 
     fn scope(&self, header: Option<&str>) -> Result<Scope, Status> {
@@ -60,19 +62,14 @@ impl Traces {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(refused());
         }
-        let issuer = traces::peek_issuer(token).map_err(|_| refused())?;
-        let known = self.directory.token_keys.of_issuer(&issuer).ok_or_else(refused)?;
-        let keys = KeySet::from_jwks(&known.jwks).map_err(|_| refused())?;
-        let (audience, now) = (&self.directory.config.deployment, self.directory.clock.now());
-        traces::verify(token, &keys, &known.provider.settings.issuer, audience, now).map_err(|_| refused())?;
-        if known.provider.status != ProviderStatus::Live {
-            return Err(refused());
+        match self.callers.let_in(&self.directory, token) {
+            Ok(provider) => Ok(Scope::Own(provider)),
+            Err(NotLetIn::Refused) => Err(refused()),
+            Err(NotLetIn::TooFast(too_fast)) => {
+                let seconds = too_fast.retry_after.as_secs() + 1;
+                Err(Status::resource_exhausted(format!("too many questions about traces: ask again in {seconds} s")))
+            }
         }
-        self.directory.limits.trace(known.provider.id).map_err(|too_fast| {
-            let seconds = too_fast.retry_after.as_secs() + 1;
-            Status::resource_exhausted(format!("too many questions about traces: ask again in {seconds} s"))
-        })?;
-        Ok(Scope::Own(known.provider.settings.domain))
     }
 
     /// Asks all replicas; those that answer, and what they know.
@@ -124,7 +121,7 @@ impl pb::traces_server::Traces for Traces {
         };
         let replicas = self.routings.current();
         let mut asked =
-            routing::FindTracesRequest { wanted: Some(wanted), since_ms, provider_domain, limit: ASKED_LIMIT };
+            routing::FindTracesRequest { wanted: Some(wanted), since_ms, provider_domain, limit: limit * ASKED_TIMES };
         let mut answers = self.ask(&replicas, &asked).await;
         let places = places(&answers.traces);
         if replicas.len() > 1 && !places.is_empty() {
