@@ -62,6 +62,19 @@ impl State {
     }
 }
 
+/// What a commit answers. A warning with it is how the server says that somebody cut the wait for its standby short.
+async fn confirmed<T>(
+    warnings: &std::sync::atomic::AtomicU64,
+    answer: impl Future<Output = Result<T, PostgresError>>,
+) -> Result<T, PostgresError> {
+    let before = warnings.load(Ordering::SeqCst);
+    let answer = answer.await?;
+    if warnings.load(Ordering::SeqCst) != before {
+        return Err(PostgresError::Unknown("the server confirmed it with a warning".to_owned()));
+    }
+    Ok(answer)
+}
+
 impl Connection {
     pub(crate) fn new(object: Object<Manager>, shared: Arc<Shared>) -> Self {
         Self { object: Some(object), state: State { shared, broken: AtomicBool::new(false) } }
@@ -89,8 +102,7 @@ impl Connection {
     /// [`PostgresError`]; after [`PostgresError::Unknown`] it may have happened.
     pub async fn query(&self, sql: &'static str, values: Values<'_>) -> Result<Vec<Row>, PostgresError> {
         let (client, statements) = self.wire();
-        let asking = async { client.query(&statements.prepared(client, sql).await?, values).await };
-        self.state.answer(Phase::Commit, self.state.shared.answer_timeout, asking).await
+        self.alone(async { client.query(&statements.prepared(client, sql).await?, values).await }).await
     }
 
     /// The row that the statement gives, if it gives one, as its own transaction.
@@ -115,8 +127,16 @@ impl Connection {
     /// As [`query`](Self::query).
     pub async fn execute(&self, sql: &'static str, values: Values<'_>) -> Result<u64, PostgresError> {
         let (client, statements) = self.wire();
-        let asking = async { client.execute(&statements.prepared(client, sql).await?, values).await };
-        self.state.answer(Phase::Commit, self.state.shared.answer_timeout, asking).await
+        self.alone(async { client.execute(&statements.prepared(client, sql).await?, values).await }).await
+    }
+
+    /// A statement that is its own transaction is confirmed as any commit is.
+    async fn alone<T>(
+        &self,
+        asking: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, PostgresError> {
+        let wire = self.object.as_ref().expect("only the destructor takes it");
+        confirmed(&wire.warnings, self.state.answer(Phase::Commit, self.state.shared.answer_timeout, asking)).await
     }
 
     /// Prepares statements before they are needed, so that later calls that are polled together are sent in the order
@@ -245,13 +265,7 @@ impl Transaction<'_> {
         if failed.load(Ordering::SeqCst) {
             return Err(PostgresError::Lost("the transaction had failed before".to_owned()));
         }
-        let before = warnings.load(Ordering::SeqCst);
-        state.answer(Phase::Commit, limit, inner.commit()).await?;
-        // So the server says that somebody cut the wait for its standby short.
-        if warnings.load(Ordering::SeqCst) != before {
-            return Err(PostgresError::Unknown("the server confirmed it with a warning".to_owned()));
-        }
-        Ok(())
+        confirmed(warnings, state.answer(Phase::Commit, limit, inner.commit())).await
     }
 
     /// Undoes it, and waits for that.

@@ -258,16 +258,24 @@ async fn a_commit_whose_standby_was_not_waited_for_is_in_doubt() {
     let mut connection = postgres.connection().await.unwrap();
     connection.execute("CREATE TABLE pairs (id integer PRIMARY KEY, value integer NOT NULL)", &[]).await.unwrap();
     pair.standby().unwrap().pause().unwrap();
+    let impatient = |mut pair: PostgresPair| {
+        tokio::task::spawn_blocking(move || {
+            let cancel = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+            while pair.primary().execute("postgres", cancel).unwrap()[0][0].as_deref() != Some("1") {}
+            pair
+        })
+    };
     let transaction = connection.begin().await.unwrap();
     transaction.execute("INSERT INTO pairs VALUES (1, 0)", &[]).await.unwrap();
-    let impatient = tokio::task::spawn_blocking(move || {
-        let cancel = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-        while pair.primary().execute("postgres", cancel).unwrap()[0][0].as_deref() != Some("1") {}
-        pair
-    });
+    let cancelled = impatient(pair);
     let error = transaction.commit().await.unwrap_err();
     assert_eq!(error.class(), Class::Unknown, "{error}");
-    let mut pair = impatient.await.unwrap();
+
+    // A statement by itself is a commit, too.
+    let cancelled = impatient(cancelled.await.unwrap());
+    let alone = connection.query("INSERT INTO pairs VALUES (2, 0) RETURNING id", &[]).await.unwrap_err();
+    assert_eq!(alone.class(), Class::Unknown, "{alone}");
+    let mut pair = cancelled.await.unwrap();
     pair.standby().unwrap().resume().unwrap();
 }
 

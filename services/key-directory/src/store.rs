@@ -369,10 +369,12 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Written<Vec<Bundle>>, StoreError>;
 
     /// Begins another epoch, so that a copy that was made before is known as such when it is put back. To be called every
-    /// now and then, and when the process leaves.
-    async fn turn_epoch(&self) -> Result<(), StoreError>;
+    /// now and then, and when the process leaves. Gives the new one, which is lasting then; `None` as for
+    /// [`epoch`](Self::epoch).
+    async fn turn_epoch(&self) -> Result<Option<Epoch>, StoreError>;
 
-    /// Which epoch it is; `None`: the store finds out by itself, when it is opened, that it was put back.
+    /// Which epoch it seems to be: it need not last. `None`: the store finds out by itself, when it is opened, that it was put
+    /// back.
     async fn epoch(&self) -> Result<Option<Epoch>, StoreError> {
         Ok(None)
     }

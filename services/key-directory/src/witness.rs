@@ -1,6 +1,9 @@
 //! Whether a database that several directories share was put back to an earlier time, or replaced: this process, or Redis,
 //! has seen a higher number of its epoch. What Redis says is nothing more than a hint: without Redis, or after it has lost
 //! the number, nothing is found at a start; and whoever may write to it can write any number.
+//!
+//! Only a number whose commit was confirmed is remembered. A server shows what it has committed itself although no standby has
+//! it yet (when the wait for the standby was cut short, or the server was killed in it), and after a fail-over it never was.
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -36,7 +39,7 @@ pub(crate) struct Witness {
     store: Arc<dyn Store>,
     redis: Option<Redis>,
     clock: SharedClock,
-    /// The highest that this process has seen. One task at a time looks.
+    /// The highest that is known to last. One task at a time looks.
     highest: Mutex<Option<Epoch>>,
 }
 
@@ -93,10 +96,12 @@ impl Witness {
     }
 
     async fn try_turn(&self) -> Result<(), NotSeen> {
-        self.store.turn_epoch().await?;
-        let Some(epoch) = self.store.epoch().await? else { return Ok(()) };
-        if let (Ok(()), Some(redis)) = (self.remember(&epoch), &self.redis) {
-            seen(redis, &epoch.incarnation, epoch.number).await?;
+        let Some(epoch) = self.store.turn_epoch().await? else { return Ok(()) };
+        if self.fallen_from(&epoch).is_none() {
+            *self.highest.lock().unwrap_or_else(PoisonError::into_inner) = Some(epoch.clone());
+            if let Some(redis) = &self.redis {
+                seen(redis, &epoch.incarnation, epoch.number).await?;
+            }
         }
         Ok(())
     }
@@ -112,14 +117,14 @@ impl Witness {
             return Ok(Finding::PutBack);
         }
         let Some(before) = self.store.epoch().await? else { return Ok(Finding::Fine) };
-        if let Err(highest) = self.remember(&before) {
+        if let Some(highest) = self.fallen_from(&before) {
             return self.has_fallen_from(&highest).await;
         }
         let Some(redis) = &self.redis else { return Ok(Finding::Fine) };
         let seen = seen(redis, &before.incarnation, 0).await?;
         // What Redis has seen was committed before. So the store is asked afterwards: another directory may just have turned.
         let Some(epoch) = self.store.epoch().await? else { return Ok(Finding::Fine) };
-        if let Err(highest) = self.remember(&epoch) {
+        if let Some(highest) = self.fallen_from(&epoch) {
             return self.has_fallen_from(&highest).await;
         }
         let possible = self.clock.now_ms().max(epoch.number).saturating_add(AHEAD);
@@ -130,16 +135,11 @@ impl Witness {
         })
     }
 
-    /// Remembers the epoch, unless it is earlier than one of before, which is given then, or the store is another now.
-    fn remember(&self, epoch: &Epoch) -> Result<(), Epoch> {
-        let mut highest = self.highest.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*highest {
-            Some(seen) if seen.incarnation != epoch.incarnation || seen.number > epoch.number => Err(seen.clone()),
-            _ => {
-                *highest = Some(epoch.clone());
-                Ok(())
-            }
-        }
+    /// What was remembered, if this is earlier, or if the store is another now.
+    fn fallen_from(&self, epoch: &Epoch) -> Option<Epoch> {
+        let highest = self.highest.lock().unwrap_or_else(PoisonError::into_inner);
+        let fallen = |seen: &Epoch| seen.incarnation != epoch.incarnation || seen.number > epoch.number;
+        highest.clone().filter(fallen)
     }
 
     /// Others, and those who start later without Redis, cannot know, so they are told: this is no hint that somebody made up.

@@ -234,8 +234,8 @@ impl Store for PostgresStore {
         home::condemn(&self.postgres, highest).await.map_err(|error| StoreError::Failed(error.to_string()))
     }
 
-    async fn turn_epoch(&self) -> Result<(), StoreError> {
-        home::turn(&self.postgres).await.map_err(|error| StoreError::Failed(error.to_string()))
+    async fn turn_epoch(&self) -> Result<Option<Epoch>, StoreError> {
+        home::turn(&self.postgres).await.map(Some).map_err(|error| StoreError::Failed(error.to_string()))
     }
 
     /// A database that is away may come back.

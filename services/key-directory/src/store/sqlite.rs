@@ -20,7 +20,8 @@ use causeway_runtime::health::Tables;
 
 use self::engine::{Alone, Engine, FILE, failed};
 use super::{
-    Bundle, Enlisted, Enlistment, KeyCounts, Published, Registered, Removed, Store, StoreError, Updated, Who, Written,
+    Bundle, Enlisted, Enlistment, Epoch, KeyCounts, Published, Registered, Removed, Store, StoreError, Updated, Who,
+    Written,
 };
 use crate::accounts::{PushToken, Record};
 use crate::consent::Consent;
@@ -236,14 +237,15 @@ impl Store for SqliteStore {
         }
     }
 
-    async fn turn_epoch(&self) -> Result<(), StoreError> {
+    async fn turn_epoch(&self) -> Result<Option<Epoch>, StoreError> {
         let folder = self.folder.clone();
         let beside = tokio::task::spawn_blocking(move || epoch::beside(&folder)).await;
         let beside = beside.map_err(failed)?.map_err(failed)?;
         let turned = self.engine.write(move |db| epoch::turn(db, beside.as_deref())).await?;
         let folder = self.folder.clone();
         let written = tokio::task::spawn_blocking(move || epoch::write(&folder, &turned)).await;
-        written.map_err(failed)?.map_err(failed)
+        written.map_err(failed)?.map_err(failed)?;
+        Ok(None)
     }
 
     async fn lost(&self) {

@@ -5,7 +5,7 @@
 //! numbers: that is found by the number of the epoch, which rises all the time, and which a witness elsewhere has seen
 //! higher (`witness`). What is seen elsewhere is of an incarnation, by a random name; with another, all that was seen is void.
 
-use causeway_postgres::{Connection, Postgres, PostgresError};
+use causeway_postgres::{Connection, Postgres, PostgresError, Row};
 
 use crate::store::Epoch;
 
@@ -51,7 +51,7 @@ const EPOCH: &str = "SELECT incarnation, epoch FROM directory_home";
 /// No place at all. A new home has a higher number than any that was reached before.
 const CONDEMN: &str = "UPDATE directory_home SET place = 'put back' WHERE epoch < $1";
 
-const TURN: &str = "UPDATE directory_home SET epoch = epoch + 1";
+const TURN: &str = "UPDATE directory_home SET epoch = epoch + 1 RETURNING incarnation, epoch";
 
 /// Keys that are given up in one transaction.
 const FORGET: &str = "UPDATE one_time_prekeys SET public_key = NULL, signature = NULL WHERE ctid = ANY (ARRAY(
@@ -97,21 +97,23 @@ pub(super) async fn settle(postgres: &Postgres) -> Result<(), PostgresError> {
     Ok(())
 }
 
-/// The incarnation, and the number of its epoch.
+/// The incarnation, and the number of its epoch, as they are seen now. They need not last.
 pub(super) async fn epoch(postgres: &Postgres) -> Result<Epoch, PostgresError> {
-    let row = postgres.connection().await?.query_one(EPOCH, &[]).await?;
+    read(&postgres.connection().await?.query_one(EPOCH, &[]).await?)
+}
+
+/// The next epoch, which lasts. To turn it twice after an unclear answer is as good.
+pub(super) async fn turn(postgres: &Postgres) -> Result<Epoch, PostgresError> {
+    read(&postgres.connection().await?.query_one(TURN, &[]).await?)
+}
+
+fn read(row: &Row) -> Result<Epoch, PostgresError> {
     let value = |error: &dyn std::fmt::Display| PostgresError::Value(error.to_string());
     let number: i64 = row.try_get(1).map_err(|error| value(&error))?;
     Ok(Epoch {
         incarnation: row.try_get(0).map_err(|error| value(&error))?,
         number: u64::try_from(number).map_err(|error| value(&error))?,
     })
-}
-
-/// The next epoch. To turn it twice after an unclear answer is as good.
-pub(super) async fn turn(postgres: &Postgres) -> Result<(), PostgresError> {
-    postgres.connection().await?.execute(TURN, &[]).await?;
-    Ok(())
 }
 
 /// Treats all one-time keys as handed out, and gives their number. Done again, it goes on where it has stopped.

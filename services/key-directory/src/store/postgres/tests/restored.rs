@@ -201,3 +201,23 @@ async fn a_database_that_is_replaced_under_a_directory_is_noticed_without_redis(
     // Connections to the database of before end first.
     while !running.knows_better().await {}
 }
+
+#[tokio::test]
+async fn an_epoch_that_no_standby_had_when_it_was_seen_may_be_gone_after_a_fail_over() {
+    let (_redis_server, redis) = redis().await;
+    let server = Server::start();
+    let store = Arc::new(PostgresStore::open(&server.database()).await.unwrap());
+    suite::restored::before_the_backup(store.as_ref()).await;
+    let (running, with_redis) = (witness(&store, None), witness(&store, Some(&redis)));
+    running.turn().await;
+    with_redis.turn().await;
+    let moves_by = async |by: i64| {
+        let sql = format!("UPDATE directory_home SET epoch = epoch + {by}");
+        server.0.execute("test_1", &sql).unwrap();
+        (running.knows_better().await, with_redis.knows_better().await)
+    };
+    // Another directory's turn is seen, of which that directory does not know whether it lasts.
+    assert_eq!(moves_by(1).await, (false, false));
+    assert_eq!(moves_by(-1).await, (false, false), "it did not");
+    assert_eq!(moves_by(-2).await, (true, true), "what was confirmed is gone");
+}
