@@ -35,6 +35,8 @@ impl PostgresPair {
         let mut options = Options { data: None, ..options.clone() };
         options.settings.push(("wal_level".to_owned(), "replica".to_owned()));
         options.settings.push(("wal_receiver_status_interval".to_owned(), "1".to_owned()));
+        // A standby that was away while the primary restarted finds what it has missed, as it would with a replication slot.
+        options.settings.push(("wal_keep_size".to_owned(), "1GB".to_owned()));
         // How soon a standby comes back to a primary that it has lost.
         options.settings.push(("wal_retrieve_retry_interval".to_owned(), "200".to_owned()));
         let primary = Postgres::start_with(options.clone())?;
