@@ -11,7 +11,7 @@
 //! | I6 consent | nothing whose whole time lies between a confirmed closing and the next request to open, and nothing to a removed device |
 //! | I7 account | a body opens with the key of the device that got it, and names it, its account and the message |
 //! | I8 acks | at `delivered` every device has acknowledged; an outcome names a message of its session; a tag never sent is not acknowledged |
-//! | I9 session | what is submitted after a newer session began does not reach the older one |
+//! | I9 session | what is submitted after a newer session began does not reach the older one; who is told `replaced` has a login that began later |
 //! | I10 keys | no one-time prekey is handed out twice |
 //! | I11 progress | every device finishes in the drain, mailboxes and presence are empty then, and each fault is recovered from in time |
 //! | I14 silence | no process ended by itself or panicked, and no name is in a log |
@@ -22,7 +22,7 @@
 //! submissions within 5 s while one process is away (I11).
 //!
 //! Not asserted: I8 for `stored` by killing everything at that instant (the schedule kills at random instants, and I1
-//! judges); I8 and I9 for devices of the SDK, whose tags are not seen; I12 (memory and descriptors) and I13 (audit chain
+//! judges); I8 and the first of I9 for devices of the SDK, whose tags are not seen; I12 (memory and descriptors) and I13 (audit chain
 //! and key log, which do not exist yet).
 
 mod closed;

@@ -171,6 +171,13 @@ pub enum Record {
         /// Which.
         d: u32,
     },
+    /// A login is about to be begun. Not seen of devices of the SDK, which begin one when they have done with the one before.
+    Login {
+        /// When.
+        t: u64,
+        /// Whose.
+        d: u32,
+    },
     /// A session is open.
     Up {
         /// When `success` was read.
@@ -345,6 +352,9 @@ pub enum Record {
         d: u32,
         /// The SDK's error.
         why: String,
+        /// It was told that a newer session of the device has come.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        replaced: bool,
     },
     /// A medium is about to be uploaded.
     Upload {

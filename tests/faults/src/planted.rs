@@ -37,7 +37,7 @@ enum Hunt {
 const PROCESSES: &[FaultKind] =
     &[FaultKind::Kill, FaultKind::Pause, FaultKind::Reset, FaultKind::Herd, FaultKind::CutMidway];
 
-const BUGS: [Bug; 11] = [
+const BUGS: [Bug; 12] = [
     Bug {
         name: "ack-before-durable",
         what: "a message is `stored` before it is",
@@ -112,6 +112,13 @@ const BUGS: [Bug; 11] = [
         name: "overtaking",
         what: "a message is let in while one sent before it was refused",
         breaks: &[Invariant::Order],
+        hunt: Hunt::Simulation,
+        longer: 1.0,
+    },
+    Bug {
+        name: "late-attach-wins",
+        what: "of two sessions the one that attaches later counts as the newer one, whichever login began later",
+        breaks: &[Invariant::Session],
         hunt: Hunt::Simulation,
         longer: 1.0,
     },

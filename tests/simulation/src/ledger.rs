@@ -39,6 +39,8 @@ struct State {
     repeats: u64,
     /// When each account was closed for certain.
     closed: Vec<(u8, Duration, Option<Duration>)>,
+    /// When each account may have refused something: longer than that, by what it takes until a change is known everywhere.
+    refuses: Vec<(u8, Duration, Option<Duration>)>,
     violations: Vec<Violation>,
     log: Vec<String>,
 }
@@ -119,10 +121,11 @@ impl Ledger {
         let later = got
             .iter()
             .find(|(_, other)| (other.from, other.to) == (message.from, message.to) && other.number > message.number);
-        // What was refused, its answer lost, and what was taken when it came again, is late: nobody promised it a place.
+        // What was refused, its answer lost, and what was taken when it came again, is late: nobody promised it a place. It may
+        // have been under way for any time before it was refused.
         let refused = state.sent.get(&message).and_then(|sent| sent.submitted.first()).is_some_and(|(first, _)| {
             let until = |until: &Option<Duration>| until.unwrap_or(Duration::MAX);
-            state.closed.iter().any(|(account, from, to)| *account == message.to && from < first && *first < until(to))
+            state.refuses.iter().any(|(account, from, to)| *account == message.to && *from < now() && *first < until(to))
         });
         if let (Some((at, later)), false) = (later.copied(), refused) {
             state.violate(
@@ -149,6 +152,11 @@ impl Ledger {
         self.state().log.push(format!("{:>9.3} {what}", at.as_secs_f64()));
     }
 
+    /// The account is about to be closed.
+    pub(crate) fn closes(&self, account: u8) {
+        self.state().refuses.push((account, now(), None));
+    }
+
     pub(crate) fn closed(&self, account: u8) {
         self.state().closed.push((account, now(), None));
     }
@@ -157,6 +165,14 @@ impl Ledger {
     pub(crate) fn opens(&self, account: u8) {
         let mut state = self.state();
         if let Some((_, _, until)) = state.closed.iter_mut().rev().find(|(closed, ..)| *closed == account) {
+            *until = Some(now());
+        }
+    }
+
+    /// It is open for everybody.
+    pub(crate) fn opened(&self, account: u8) {
+        let mut state = self.state();
+        if let Some((_, _, until)) = state.refuses.iter_mut().rev().find(|(closed, ..)| *closed == account) {
             *until = Some(now());
         }
     }

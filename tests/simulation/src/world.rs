@@ -163,6 +163,7 @@ fn add_hosts(sim: &mut Sim<'_>, schedule: &Schedule, ledger: &Ledger, store: &St
 async fn close(directory: Directory, ledger: Ledger, account: u8, from: Duration, until: Duration) {
     tokio::time::sleep(from.saturating_sub(turmoil::sim_elapsed().unwrap_or_default())).await;
     ledger.note(&format!("account {account} closes"));
+    ledger.closes(account);
     directory.set_closed(account, true).await;
     ledger.note(&format!("account {account} is closed"));
     ledger.closed(account);
@@ -170,6 +171,7 @@ async fn close(directory: Directory, ledger: Ledger, account: u8, from: Duration
     ledger.note(&format!("account {account} opens"));
     ledger.opens(account);
     directory.set_closed(account, false).await;
+    ledger.opened(account);
 }
 
 async fn routing(

@@ -14,6 +14,11 @@ const KEPT: usize = 20;
 /// After a fault is healed, its consequences on the wire may last so long, in microseconds.
 pub(super) const AFTERMATH: u64 = 15_000_000;
 
+/// How a light session ends that is told so.
+const REPLACED: &str = "ended: Replaced";
+/// Sessions that are remembered by their logins: one that lingers beside newer ones is soon over.
+const BEGUN: u32 = 64;
+
 /// A message.
 pub(super) struct Message {
     pub(super) account: u32,
@@ -46,6 +51,9 @@ pub(super) struct Device {
     pub(super) drained: Option<(u64, u32)>,
     /// The newest session.
     newest: (u32, u64),
+    /// When the last login began, and those that opened the last sessions.
+    login: u64,
+    begun: BTreeMap<u32, u64>,
     /// When a session began or ended last.
     turned: u64,
     /// When it left by itself.
@@ -151,6 +159,8 @@ impl History {
                     removed: None,
                     drained: None,
                     newest: (0, 0),
+                    login: 0,
+                    begun: BTreeMap::new(),
                     turned: t,
                     left: Vec::new(),
                     pending: BTreeMap::new(),
@@ -169,16 +179,29 @@ impl History {
                     device.removed.get_or_insert(t);
                 }
             }
+            Record::Login { t, d } => {
+                if let Some(device) = self.devices.get_mut(&d) {
+                    device.login = t;
+                }
+            }
             Record::Up { t, d, e, .. } => {
                 self.totals.sessions += 1;
                 if let Some(device) = self.devices.get_mut(&d) {
                     device.newest = (e, t);
+                    device.begun.insert(e, device.login);
+                    device.begun.retain(|epoch, _| epoch + BEGUN > e);
                     device.turned = t;
                     // Tags of the session before the last are acknowledged by nobody any more.
                     device.pending.retain(|epoch, _| epoch + 2 > e);
                 }
             }
-            Record::Down { t, d, why, .. } => {
+            Record::Down { t, d, e, why } => {
+                // Older records have no logins. Also one that came to nothing counts: its client has let go of the session
+                // before it.
+                if let Some(device) = self.devices.get(&d).filter(|device| why == REPLACED && device.login > 0) {
+                    let later = device.begun.get(&e).is_none_or(|begun| device.login > *begun);
+                    self.replaced(t, d, later);
+                }
                 if let Some(device) = self.devices.get_mut(&d) {
                     device.turned = t;
                     if ["away", "again", "twin", "stop"].iter().any(|word| why.starts_with(word)) {
@@ -259,8 +282,12 @@ impl History {
                     }
                 }
             }
-            Record::Stopped { t, why, .. } => {
+            Record::Stopped { t, d, why, replaced } => {
                 self.last = t;
+                if replaced {
+                    // It begins a login when it has done with the one before, and hears nothing of that any more.
+                    self.replaced(t, d, false);
+                }
                 *self.totals.stopped.entry(why).or_insert(0) += 1;
             }
             Record::Upload { t, x, .. } => self.upload(t, x),
@@ -289,6 +316,15 @@ impl History {
                 self.violate(Invariant::Silence, t, None, None, format!("{file}: {line}"));
             }
             Record::End { t } => (self.last, self.ended) = (t, true),
+        }
+    }
+
+    /// A session was told that a newer one has come; `later`: a login of the device has begun after its own.
+    fn replaced(&mut self, t: u64, d: u32, later: bool) {
+        self.judged(Rule::Replaced, 1);
+        if !later {
+            let what = format!("device {d} was told that it is replaced, and its login was the last to begin");
+            self.violate(Invariant::Session, t, None, Some(d), what);
         }
     }
 

@@ -36,6 +36,8 @@ pub enum Rule {
     WrongTag,
     /// Not to an older session.
     OlderSession,
+    /// Only a later login replaces a session.
+    Replaced,
     /// A prekey goes out once.
     PrekeyOnce,
     /// All finish.
@@ -60,7 +62,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Kept,
         Self::Nowhere,
         Self::ShownOnce,
@@ -75,6 +77,7 @@ impl Rule {
         Self::OwnOutcome,
         Self::WrongTag,
         Self::OlderSession,
+        Self::Replaced,
         Self::PrekeyOnce,
         Self::Finished,
         Self::Mailboxes,
@@ -98,7 +101,7 @@ impl Rule {
             Self::Closed | Self::Removed => Invariant::Consent,
             Self::Opens => Invariant::Account,
             Self::Delivered | Self::OwnOutcome | Self::WrongTag => Invariant::Acks,
-            Self::OlderSession => Invariant::Session,
+            Self::OlderSession | Self::Replaced => Invariant::Session,
             Self::PrekeyOnce => Invariant::Keys,
             Self::Finished | Self::Mailboxes | Self::Presence | Self::Recovered => Invariant::Progress,
             Self::MediaBytes | Self::MediaAnswers | Self::MediaKept => Invariant::Media,
@@ -123,6 +126,7 @@ impl Rule {
             Self::OwnOutcome => "each outcome is of a message of its session",
             Self::WrongTag => "each acknowledgement of a tag never sent ends the session",
             Self::OlderSession => "each delivery to a session beside a newer one was sent before that began",
+            Self::Replaced => "each session that is told `replaced` has a login of its device that began later",
             Self::PrekeyOnce => "each one-time prekey goes out once",
             Self::Finished => "each device finishes, and nothing waits for it",
             Self::Mailboxes => "each look into the mailboxes after the drain finds none",

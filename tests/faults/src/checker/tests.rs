@@ -407,6 +407,38 @@ fn an_older_session_gets_nothing_new() {
 }
 
 #[test]
+fn only_a_login_that_began_later_replaces_a_session() {
+    let login = |story: &mut Story| story.push(|t| Record::Login { t, d: 2 });
+    let up = |story: &mut Story, e: u32| story.push(|t| Record::Up { t, d: 2, e, w: 0 });
+    let told =
+        |story: &mut Story, e: u32| story.push(|t| Record::Down { t, d: 2, e, why: "ended: Replaced".to_owned() });
+    let both = |told_last: bool| {
+        let mut story = Story::begun();
+        login(&mut story);
+        up(&mut story, 2);
+        login(&mut story);
+        up(&mut story, 3);
+        told(&mut story, if told_last { 3 } else { 2 });
+        story
+    };
+    assert_eq!(violates(both(false)), []);
+    assert_eq!(both(false).judged().judged[&Rule::Replaced], 1);
+    assert_eq!(violates(both(true)), [Invariant::Session]);
+    // A login may have come as far as the server although its client knows nothing of it.
+    let mut story = both(false);
+    login(&mut story);
+    told(&mut story, 3);
+    assert_eq!(violates(story), []);
+
+    let stopped = |replaced| {
+        let mut story = Story::begun();
+        story.push(|t| Record::Stopped { t, d: 2, why: "it stopped".to_owned(), replaced });
+        violates(story)
+    };
+    assert_eq!((stopped(false), stopped(true)), (vec![], vec![Invariant::Session]));
+}
+
+#[test]
 fn a_prekey_goes_out_once() {
     let claim = |id, reg| move |t| Record::Claim { t, by: 0, a: 1, id, reg, ec: Some(5), kyber: None };
     let mut story = Story::begun();
@@ -471,7 +503,7 @@ fn a_rule_that_had_nothing_to_judge_says_so() {
     for rule in [Rule::Kept, Rule::ShownOnce, Rule::InOrder, Rule::Delivered, Rule::Finished, Rule::Mailboxes] {
         assert!(verdict.judged[&rule] > 0, "{rule:?}");
     }
-    for rule in [Rule::Closed, Rule::WrongTag, Rule::MediaBytes, Rule::OlderSession] {
+    for rule in [Rule::Closed, Rule::WrongTag, Rule::MediaBytes, Rule::OlderSession, Rule::Replaced] {
         assert!(!verdict.judged.contains_key(&rule), "{rule:?}");
     }
     let text = crate::report::markdown(&verdict, &Faults::default(), &[]).unwrap();
@@ -536,7 +568,7 @@ fn figures_are_asserted_if_that_is_asked_for() {
 #[test]
 fn why_a_client_stopped_is_in_the_report() {
     let mut story = Story::good(7, 20);
-    story.push(|t| Record::Stopped { t, d: 3, why: "send a message: no route".to_owned() });
+    story.push(|t| Record::Stopped { t, d: 3, why: "send a message: no route".to_owned(), replaced: false });
     let verdict = story.judged();
     let text = crate::report::markdown(&verdict, &Faults::default(), &[]).unwrap();
     assert!(text.contains("1 times: send a message: no route"), "{text}");

@@ -76,6 +76,7 @@ fn time(record: &Record) -> Option<u64> {
         | Record::Ack { t, .. }
         | Record::Wire { t, .. }
         | Record::App { t, .. }
+        | Record::Login { t, .. }
         | Record::Up { t, .. }
         | Record::Down { t, .. }
         | Record::Removing { t, .. }
@@ -102,7 +103,8 @@ fn message(record: &Record) -> Option<ledger::MessageNumber> {
 
 fn device(record: &Record) -> Option<u32> {
     match record {
-        Record::Up { d, .. }
+        Record::Login { d, .. }
+        | Record::Up { d, .. }
         | Record::Down { d, .. }
         | Record::Removing { d, .. }
         | Record::Removed { d, .. }

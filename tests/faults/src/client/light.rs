@@ -160,6 +160,8 @@ impl Light {
         let token = provider.token(&account.user, self.key.public()).await?;
         let edge = *world.net.edges.choose(&mut self.rng).context("an edge")?;
         let login = Login { key: &self.key, device: Some(self.me.id), token, known: self.server_key };
+        let d = self.me.number;
+        world.ledger.write(|t| Record::Login { t, d });
         let opened = dial(&world.net, edge, login).await;
         if matches!(&opened, Err(DialError::Refused(reason)) if *reason != FailureReason::Overloaded) {
             provider.forget(self.key.public());

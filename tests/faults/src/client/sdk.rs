@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use causeway_client::{
-    Client, ClientConfig, Content, EventKind, Events, MemoryStore, MessageId, RejectReason, SendResult, ServerAddress,
-    Store as _,
+    Client, ClientConfig, ClientError, Content, Ended, EventKind, Events, MemoryStore, MessageId, RejectReason,
+    SendResult, ServerAddress, Store as _,
 };
 use causeway_stanza::RegistrationId;
 use rand::Rng as _;
@@ -106,7 +106,8 @@ impl Sdk {
                 Ok(None) => break,
                 Err(error) => {
                     let (d, why) = (self.me.number, format!("{error:#}"));
-                    self.world.ledger.write(|t| Record::Stopped { t, d, why });
+                    let replaced = matches!(error.downcast_ref(), Some(ClientError::Ended(Ended::Replaced)));
+                    self.world.ledger.write(|t| Record::Stopped { t, d, why, replaced });
                     Duration::from_millis(200)
                 }
             };
@@ -215,7 +216,7 @@ impl Sdk {
                 self.open.insert(id, m);
                 Ok(())
             }
-            Err(causeway_client::ClientError::QueueFull) => {
+            Err(ClientError::QueueFull) => {
                 self.world.counts.shed.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
