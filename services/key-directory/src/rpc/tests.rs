@@ -6,3 +6,4 @@ mod garbage;
 mod prekeys;
 mod providers;
 mod token_keys;
+mod traces;

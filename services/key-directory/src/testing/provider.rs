@@ -87,6 +87,11 @@ impl TestProvider {
         self.shared.state().1 = kids.iter().map(|kid| jwk(kid)).collect();
     }
 
+    /// Publishes the public half of this key alone, as `kid`.
+    pub(crate) fn publish_pair(&self, kid: &str, pair: &Ed25519KeyPair) {
+        self.shared.state().1 = vec![ed25519_jwk(kid, pair.public_key().as_ref().try_into().unwrap())];
+    }
+
     /// Fetches of the key set so far.
     pub(crate) fn fetches(&self) -> u64 {
         *self.shared.fetches.borrow()

@@ -1,0 +1,63 @@
+//! Who may ask about delivery traces, and how often.
+
+use aws_lc_rs::signature::Ed25519KeyPair;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use causeway_identity::token::traces;
+use causeway_proto::directory::v1 as pb;
+use causeway_proto::directory::v1::traces_client::TracesClient;
+use causeway_proto::wire::v1 as wire;
+use causeway_runtime::grpc;
+use serde_json::{Value, json};
+use tonic::Code;
+
+use crate::testing::{Deployment, TestProvider};
+
+/// The `n`th token of this issuer, good or forged.
+fn token(pair: &Ed25519KeyPair, issuer: &str, n: u64) -> String {
+    let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let now = 1_750_000_000;
+    let claims = json!({ "iss": issuer, "aud": "causeway.local", "iat": now, "exp": now + 300 + n });
+    let text = format!("{}.{}", encode(&json!({ "typ": traces::TYPE, "alg": "EdDSA", "kid": "k1" })), encode(&claims));
+    format!("{text}.{}", URL_SAFE_NO_PAD.encode(pair.sign(text.as_bytes())))
+}
+
+async fn ask(net: &Deployment, token: &str) -> Code {
+    let wanted = Some(pb::find_traces::Wanted::TraceId(Bytes::from_static(&[7; 16])));
+    let mut request = grpc::call(pb::FindTraces { wanted, minutes: 0, limit: 0 });
+    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    match TracesClient::new(net.operator_channel()).find(request).await {
+        Ok(_) => Code::Ok,
+        Err(status) => status.code(),
+    }
+}
+
+/// Forged tokens neither use up the questions of the provider that they name, nor keep it from asking with a token that it has
+/// used before.
+#[tokio::test]
+async fn a_provider_has_a_rate_and_forgers_have_another() {
+    let net = Deployment::start_with(|config| config.deployment = "causeway.local".to_owned()).await;
+    let (pair, other) = (Ed25519KeyPair::generate().unwrap(), Ed25519KeyPair::generate().unwrap());
+    let birdy = TestProvider::start("birdy.example").await;
+    birdy.publish_pair("k1", &pair);
+    net.register(&birdy, wire::ProviderKind::ThirdParty).await.unwrap();
+    let issuer = birdy.issuer();
+
+    let good = token(&pair, &issuer, 0);
+    assert_eq!(ask(&net, &good).await, Code::Ok);
+    // More than are looked at, if this machine makes more than twenty a second: they all look alike to the forger.
+    for n in 0..300 {
+        assert_eq!(ask(&net, &token(&other, &issuer, n)).await, Code::Unauthenticated);
+    }
+    let mut answers = Vec::new();
+    for _ in 0..100 {
+        answers.push(ask(&net, &good).await);
+    }
+    assert_eq!(answers[0], Code::Ok, "with a token that was good before");
+    assert!(answers.contains(&Code::ResourceExhausted) && answers.iter().all(|code| *code != Code::Unauthenticated));
+
+    net.set_status("birdy.example", pb::ProviderStatus::Suspended).await.unwrap();
+    assert_eq!(ask(&net, &good).await, Code::Unauthenticated);
+    assert_eq!(ask(&net, "x.y.z").await, Code::Unauthenticated);
+}
