@@ -125,7 +125,10 @@ impl Ledger {
         // have been under way for any time before it was refused.
         let refused = state.sent.get(&message).and_then(|sent| sent.submitted.first()).is_some_and(|(first, _)| {
             let until = |until: &Option<Duration>| until.unwrap_or(Duration::MAX);
-            state.refuses.iter().any(|(account, from, to)| *account == message.to && *from < now() && *first < until(to))
+            state
+                .refuses
+                .iter()
+                .any(|(account, from, to)| *account == message.to && *from < now() && *first < until(to))
         });
         if let (Some((at, later)), false) = (later.copied(), refused) {
             state.violate(
