@@ -1,6 +1,7 @@
 //! Ada, who uses a third-party messenger, and bo, who uses the operator's: what they do and what they must see.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -95,16 +96,8 @@ impl People {
         let transfers = MediaTransfers::new(Default::default())?;
         let upload_url = world.provider(THIRD).said("upload_url")?;
         let host = ProviderHost::new(upload_url, world.tokens(&self.ada)?, self.ada_phone.client.noise_public())?;
-        let details = MediaDetails {
-            kind: MediaKind::Image,
-            mime_type: "image/png".to_owned(),
-            name: "picture.png".to_owned(),
-            width: 480,
-            height: 320,
-            ..MediaDetails::default()
-        };
         let began = Instant::now();
-        let media = transfers.upload(&host, PICTURE, details).await.context("upload")?;
+        let media = transfers.upload(&host, PICTURE, picture()).await.context("upload")?;
         let size = media.ciphertext_size;
         story.tell(&format!(
             "ada's phone -> {THIRD} media host: {size} bytes of ciphertext in {}",
@@ -113,20 +106,11 @@ impl People {
         let id = self.ada_phone.client.send(&self.bo, Content::media(media)).await?;
         accepted(&self.ada_phone.outcome(id).await?)?;
         for device in [&self.bo_phone, &self.bo_tablet] {
-            let message = device.next().await?;
-            let media = message.content.as_media().context("the message should be media")?;
-            let began = Instant::now();
-            let copy = folder.join(format!("{}.png", device.name.replace([' ', '\''], "-")));
-            let mut file = tokio::fs::File::create(&copy).await.context("make the copy")?;
-            transfers.download(&device.client, media, &mut file).await.context("download")?;
-            file.sync_all().await?;
-            let bytes = std::fs::read(&copy).context("read the copy")?;
-            ensure!(bytes == PICTURE, "the picture that arrived on {} is not the one that was sent", device.name);
+            let (mime_type, took) = arrives(device, &transfers, &folder.join(file_name(device, ""))).await?;
             story.tell(&format!(
-                "{THIRD} media host -> media-relay -> {}: {} in {}, same bytes",
+                "{THIRD} media host -> media-relay -> {}: {mime_type} in {}, same bytes",
                 device.name,
-                media.mime_type,
-                seconds(began.elapsed())
+                seconds(took)
             ));
         }
         story.tell(&format!(
@@ -140,31 +124,15 @@ impl People {
     pub(crate) async fn send_picture_back(&self, story: &mut Story, folder: &Path) -> anyhow::Result<()> {
         story.step("Bo sends the picture back");
         let transfers = MediaTransfers::new(Default::default())?;
-        let details = MediaDetails {
-            kind: MediaKind::Image,
-            mime_type: "image/png".to_owned(),
-            name: "picture.png".to_owned(),
-            width: 480,
-            height: 320,
-            ..MediaDetails::default()
-        };
         let began = Instant::now();
-        let media = transfers.upload(&self.bo_phone.client, PICTURE, details).await.context("upload")?;
+        let media = transfers.upload(&self.bo_phone.client, PICTURE, picture()).await.context("upload")?;
         let size = media.ciphertext_size;
         story.tell(&format!("bo's phone -> media-relay: {size} bytes of ciphertext in {}", seconds(began.elapsed())));
         let id = self.bo_phone.client.send(&self.ada, Content::media(media)).await?;
         accepted(&self.bo_phone.outcome(id).await?)?;
         for device in [&self.ada_phone, &self.ada_tablet] {
-            let message = device.next().await?;
-            let media = message.content.as_media().context("the message should be media")?;
-            let began = Instant::now();
-            let copy = folder.join(format!("{}-back.png", device.name.replace([' ', '\''], "-")));
-            let mut file = tokio::fs::File::create(&copy).await.context("make the copy")?;
-            transfers.download(&device.client, media, &mut file).await.context("download")?;
-            file.sync_all().await?;
-            let bytes = std::fs::read(&copy).context("read the copy")?;
-            ensure!(bytes == PICTURE, "the picture that arrived on {} is not the one that was sent", device.name);
-            story.tell(&format!("media-relay -> {}: same bytes in {}", device.name, seconds(began.elapsed())));
+            let (_, took) = arrives(device, &transfers, &folder.join(file_name(device, "-back"))).await?;
+            story.tell(&format!("media-relay -> {}: same bytes in {}", device.name, seconds(took)));
         }
         Ok(())
     }
@@ -230,6 +198,34 @@ impl People {
 async fn say(from: &Device, to: &Address, text: &str) -> anyhow::Result<Outcome> {
     let id = from.client.send(to, Content::text(text)).await?;
     from.outcome(id).await
+}
+
+fn picture() -> MediaDetails {
+    MediaDetails {
+        kind: MediaKind::Image,
+        mime_type: "image/png".to_owned(),
+        name: "picture.png".to_owned(),
+        width: 480,
+        height: 320,
+        ..MediaDetails::default()
+    }
+}
+
+fn file_name(device: &Device, more: &str) -> String {
+    format!("{}{more}.png", device.name.replace([' ', '\''], "-"))
+}
+
+/// The picture comes to a device, which copies it: its type, and how long that took.
+async fn arrives(device: &Device, transfers: &MediaTransfers, copy: &Path) -> anyhow::Result<(String, Duration)> {
+    let message = device.next().await?;
+    let media = message.content.as_media().context("the message should be media")?;
+    let began = Instant::now();
+    let mut file = tokio::fs::File::create(copy).await.context("make the copy")?;
+    transfers.download(&device.client, media, &mut file).await.context("download")?;
+    file.sync_all().await?;
+    let bytes = std::fs::read(copy).context("read the copy")?;
+    ensure!(bytes == PICTURE, "the picture that arrived on {} is not the one that was sent", device.name);
+    Ok((media.mime_type.clone(), began.elapsed()))
 }
 
 fn accepted(outcome: &Outcome) -> anyhow::Result<()> {
