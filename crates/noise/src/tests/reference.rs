@@ -1,11 +1,14 @@
 //! Our primitives against snow's own, in both roles: whoever computes with which, the bytes are the same.
 
+use std::hint::black_box;
+
 use proptest::prelude::*;
 use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState, StatelessTransportState};
 
+use super::measure::medians;
 use super::vectors::Fixed;
 use super::{PATTERNS, SUITES};
 use crate::crypto::{Ephemeral, Resolver};
@@ -40,29 +43,49 @@ struct Side {
 }
 
 impl Plan {
-    fn state(&self, initiator: bool, primitives: Primitives) -> HandshakeState {
+    fn initiator(&self, primitives: Primitives) -> HandshakeState {
+        let server_key = *StaticKey::from_bytes(self.server.private).public();
+        let builder = self.builder(&StaticKey::from_bytes(self.client.private), &self.client, primitives);
+        match self.pattern {
+            Pattern::Ik => builder.remote_public_key(&server_key).unwrap().build_initiator().unwrap(),
+            Pattern::Xx => builder.build_initiator().unwrap(),
+        }
+    }
+
+    /// `key` is the server's, which is made ready once for all handshakes.
+    fn responder(&self, key: &StaticKey, primitives: Primitives) -> HandshakeState {
+        self.builder(key, &self.server, primitives).build_responder().unwrap()
+    }
+
+    fn builder<'a>(&'a self, key: &StaticKey, side: &'a Side, primitives: Primitives) -> Builder<'a> {
         let params = noise_name(self.pattern, self.suite).parse().unwrap();
-        let side = if initiator { &self.client } else { &self.server };
         let resolver: Box<dyn CryptoResolver + Send> = match primitives {
             Primitives::Ours => {
-                let pair = StaticKey::from_bytes(side.private).pair().clone();
-                Box::new(Resolver::new(pair, Ephemeral::draw(&mut Fixed(side.ephemeral))))
+                Box::new(Resolver::new(key.pair().clone(), Ephemeral::draw(&mut Fixed(side.ephemeral))))
             }
             Primitives::Snows => Box::new(Reference(side.ephemeral)),
         };
-        let server_key = *StaticKey::from_bytes(self.server.private).public();
         let builder = Builder::with_resolver(params, resolver).local_private_key(&side.private).unwrap();
-        let builder = builder.prologue(&self.prologue).unwrap();
-        match (initiator, self.pattern) {
-            (true, Pattern::Ik) => builder.remote_public_key(&server_key).unwrap().build_initiator().unwrap(),
-            (true, Pattern::Xx) => builder.build_initiator().unwrap(),
-            (false, _) => builder.build_responder().unwrap(),
+        builder.prologue(&self.prologue).unwrap()
+    }
+
+    /// Both ends of an established session.
+    fn sessions(&self, primitives: Primitives) -> (StatelessTransportState, StatelessTransportState) {
+        let key = StaticKey::from_bytes(self.server.private);
+        let (mut client, mut server) = (self.initiator(primitives), self.responder(&key, primitives));
+        while !client.is_handshake_finished() {
+            let (from, to) = if client.is_my_turn() { (&mut client, &mut server) } else { (&mut server, &mut client) };
+            let mut message = [0; 256];
+            let len = from.write_message(&[], &mut message).unwrap();
+            to.read_message(&message[..len], &mut [0; 256]).unwrap();
         }
+        (client.into_stateless_transport_mode().unwrap(), server.into_stateless_transport_mode().unwrap())
     }
 
     /// Every message of the session, and the handshake's hash.
     fn run(&self, client: Primitives, server: Primitives) -> (Vec<Vec<u8>>, Vec<u8>) {
-        let (mut client, mut server) = (self.state(true, client), self.state(false, server));
+        let key = StaticKey::from_bytes(self.server.private);
+        let (mut client, mut server) = (self.initiator(client), self.responder(&key, server));
         let mut wire = Vec::new();
         let mut payloads = self.payloads.iter();
         while !client.is_handshake_finished() {
@@ -110,6 +133,68 @@ proptest! {
             for server in BOTH {
                 prop_assert_eq!(&plan.run(client, server), &expected, "{:?} with {:?}", client, server);
             }
+        }
+    }
+}
+
+/// For docs/performance.md, like the others in the module `measure`: both in one run.
+#[test]
+#[ignore = "a measurement"]
+fn measure_primitives() {
+    let side = |byte| Side { private: [byte; 32], ephemeral: [byte + 1; 32] };
+    let payloads = vec![vec![1; 400]; 3];
+    for pattern in PATTERNS {
+        let plan = Plan {
+            pattern,
+            suite: Suite::AesGcm,
+            prologue: vec![0; 8],
+            client: side(1),
+            server: side(3),
+            payloads: payloads.clone(),
+        };
+        let (wire, _) = plan.run(Primitives::Ours, Primitives::Ours);
+        let key = StaticKey::from_bytes(plan.server.private);
+        let respond = |primitives| {
+            let (plan, wire, key) = (&plan, &wire, &key);
+            Box::new(move || {
+                let mut server = plan.responder(key, primitives);
+                let mut out = [0; 1024];
+                server.read_message(&wire[0], &mut out).unwrap();
+                server.write_message(&plan.payloads[1], &mut out).unwrap();
+                if plan.pattern == Pattern::Xx {
+                    server.read_message(&wire[2], &mut out).unwrap();
+                }
+                black_box(server.into_stateless_transport_mode().unwrap());
+            })
+        };
+        let [snows, ours] = medians(300, [respond(Primitives::Snows), respond(Primitives::Ours)]);
+        println!("{pattern:?} responder: {:.1} us with snow's own, {:.1} us with ours", snows / 1e3, ours / 1e3);
+    }
+    for suite in SUITES {
+        let plan = Plan {
+            pattern: Pattern::Xx,
+            suite,
+            prologue: Vec::new(),
+            client: side(1),
+            server: side(3),
+            payloads: payloads.clone(),
+        };
+        for size in [100, 400, 1_500, 16_000] {
+            let exchange = |primitives| {
+                let (client, server) = plan.sessions(primitives);
+                let (payload, mut message, mut opened) = (vec![7; size], vec![0; size + 16], vec![0; size]);
+                let mut nonce = 0;
+                Box::new(move || {
+                    client.write_message(nonce, &payload, &mut message).unwrap();
+                    server.read_message(nonce, &message, &mut opened).unwrap();
+                    nonce += 1;
+                })
+            };
+            let calls = 40_000_000 / (4_000 + 10 * size as u32);
+            let [snows, ours] = medians(calls, [exchange(Primitives::Snows), exchange(Primitives::Ours)]);
+            println!(
+                "{suite:?} message of {size} bytes, both ends: {snows:.0} ns with snow's own, {ours:.0} ns with ours"
+            );
         }
     }
 }
