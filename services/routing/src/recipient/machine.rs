@@ -190,8 +190,8 @@ pub(crate) struct Machine<R> {
     hints: BTreeMap<DeviceId, u64>,
     /// Messages without an outcome.
     pending: HashMap<MessageKey, Pending<R>>,
-    /// Those of them that are to be written for a device, and are not on their way yet, in order.
-    waiting: BTreeMap<Seq, MessageKey>,
+    /// Those of them that may have to be written, and are not on their way yet, in order.
+    unwritten: BTreeMap<Seq, Unwritten>,
     /// The mailbox may hold messages whose outcomes are not remembered.
     forgetful: bool,
     outcomes: Outcomes,
@@ -269,6 +269,13 @@ impl<R> Pending<R> {
     }
 }
 
+/// A message that is not on its way to the mailbox.
+struct Unwritten {
+    key: MessageKey,
+    /// It is to be written for a device that could not be given it, with the next that is written.
+    waits: bool,
+}
+
 /// A put whose result is awaited.
 struct UnderWay {
     key: MessageKey,
@@ -294,7 +301,7 @@ impl<R> Machine<R> {
             newest: BTreeMap::new(),
             hints: BTreeMap::new(),
             pending: HashMap::new(),
-            waiting: BTreeMap::new(),
+            unwritten: BTreeMap::new(),
             forgetful: false,
             outcomes,
             deadlines: VecDeque::new(),

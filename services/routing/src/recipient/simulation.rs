@@ -6,7 +6,8 @@
 //! - `delivered` only when every device has acknowledged, `stored` only when what they have not acknowledged is in the
 //!   mailbox;
 //! - what was rejected reaches nobody;
-//! - each device sees each message once, in the order of its sender, unless the sender had to come again;
+//! - each device sees each message once, in the order of its sender, whatever happens, but for what was refused or dropped
+//!   and came again;
 //! - in the end nobody waits, and nothing is left in the mailbox.
 
 mod planted;
@@ -72,6 +73,32 @@ fn live(history: Vec<Step>, planted: Option<Planted>) {
         world.step(&step);
     }
     world.finish();
+}
+
+/// A message is written at once that waits for nothing any more, while an earlier one of its sender waits for
+/// acknowledgements; then the process dies when it has written one message. That must not have been the later one.
+#[test]
+fn what_is_written_at_once_does_not_overtake_what_waits_for_acknowledgements() {
+    let send = || Step::Send { sender: 0, kind: 2, bytes: 100 };
+    let acknowledge = |device| Step::Acknowledge { device, share: 100 };
+    let a_session_ends = vec![send(), acknowledge(1), send(), Step::Detach { device: 1 }];
+    let its_newer_one_comes = vec![send(), acknowledge(1), send(), Step::Attach { device: 1, at: 0, silently: false }];
+    let all_windows_are_full = (0..5).map(|_| send()).collect();
+    let one_is_full = || (0..4).map(|_| send()).chain([acknowledge(2), send()]);
+    let one_is_full_and_the_other_acknowledges = one_is_full().chain([acknowledge(2)]).collect();
+    let another_comes = [Step::EnlistDevice { device: 3 }, Step::Attach { device: 3, at: 0, silently: false }];
+    let one_is_full_and_another_comes = one_is_full().chain(another_comes).collect();
+    let histories = [
+        a_session_ends,
+        its_newer_one_comes,
+        all_windows_are_full,
+        one_is_full_and_the_other_acknowledges,
+        one_is_full_and_another_comes,
+    ];
+    for mut history in histories {
+        history.push(Step::Crash { at: 0, committed: 1 });
+        live(history, None);
+    }
 }
 
 /// A check that cannot fail proves nothing: each of these faults around the machine must be found.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use causeway_identity::AccountId;
 
-use super::{Machine, Now, Output, Part, Pending, State, World};
+use super::{Machine, Now, Output, Part, Pending, State, Unwritten, World};
 use crate::mailbox::Usage;
 use crate::message::{
     Class, EncType, Envelope, Header, MessageKey, Mismatch, Outcome, Rejection, Seq, Submission, weight,
@@ -187,8 +187,8 @@ impl<R> Machine<R> {
         if pending.any(State::Live) {
             self.deadlines.push_back((now.instant + self.policy.ack_window, key, seq));
         }
-        if pending.any(State::Waiting) {
-            self.waiting.insert(seq, key);
+        if pending.header.class != Class::Ephemeral {
+            self.unwritten.insert(seq, Unwritten { key, waits: pending.any(State::Waiting) });
         }
         self.pending.insert(key, pending);
         self.settle(&key, out);

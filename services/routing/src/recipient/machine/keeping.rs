@@ -4,11 +4,12 @@
 //! a mailbox later, by a process that remembers nothing of it, is safe for all of its devices. And puts go out in the
 //! order of acceptance, so that a reading never passes over a message that is still to come.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use causeway_identity::{AccountId, DeviceId};
 
-use super::{Machine, Now, Output, Pending, RETRY, State, UnderWay, World};
+use super::{Machine, Now, Output, Pending, RETRY, State, UnderWay, Unwritten, World};
 use crate::mailbox::{DeviceUsage, Put, PutOutcome, Usage};
 use crate::message::{Class, Enc, Header, MessageKey, Outcome, Seq, weight};
 use crate::recipient::device::{Device, Mode, Ticket};
@@ -32,18 +33,38 @@ impl<R> Machine<R> {
     /// Writes a message, after those before it that are to be written too.
     pub(super) fn write(&mut self, key: &MessageKey, out: &mut Vec<Output<R>>) {
         let Some(seq) = self.pending.get(key).map(|pending| pending.header.seq) else { return };
-        let earlier: Vec<MessageKey> = self.waiting.range(..seq).map(|(_, key)| *key).collect();
-        for key in earlier {
-            self.write_one(&key, out);
-        }
-        self.write_one(key, out);
+        self.write_upto(seq, out);
     }
 
     /// Writes everything that is to be written sooner or later.
     pub(super) fn write_all_waiting(&mut self, out: &mut Vec<Output<R>>) {
-        let all: Vec<MessageKey> = self.waiting.values().copied().collect();
-        for key in all {
-            self.write_one(&key, out);
+        let last = self.unwritten.iter().rev().find(|(_, unwritten)| unwritten.waits).map(|(seq, _)| *seq);
+        if let Some(last) = last {
+            self.write_upto(last, out);
+        }
+    }
+
+    /// Writes the message with this place in the order, those before it that wait to be written, and what else must not
+    /// come behind them.
+    ///
+    /// A message is given to the store only after every earlier one of its sender that has no outcome, also if that one
+    /// may yet be acknowledged in time. Were the later one kept alone, and the earlier one lost with this process or in a
+    /// put that fails, then its sender would repeat it, and devices would get it last. Written before, it breaks the
+    /// [`Chain`](crate::mailbox::Chain) of the later one if it fails.
+    fn write_upto(&mut self, upto: Seq, out: &mut Vec<Output<R>>) {
+        let mut senders: BTreeSet<(AccountId, DeviceId)> = BTreeSet::new();
+        let mut in_reverse: Vec<MessageKey> = Vec::new();
+        for (seq, Unwritten { key, waits }) in self.unwritten.range(..=upto).rev() {
+            let sender = (key.account, key.device);
+            if *seq == upto || *waits {
+                senders.insert(sender);
+            }
+            if senders.contains(&sender) {
+                in_reverse.push(*key);
+            }
+        }
+        for key in in_reverse.iter().rev() {
+            self.write_one(key, out);
         }
     }
 
@@ -51,7 +72,7 @@ impl<R> Machine<R> {
         let Some(account) = self.account else { return };
         let Some(pending) = self.pending.get_mut(key).filter(|pending| pending.put.is_none()) else { return };
         let seq = pending.header.seq;
-        self.waiting.remove(&seq);
+        self.unwritten.remove(&seq);
         let mut parts: Vec<Enc> = Vec::with_capacity(pending.parts.len());
         for part in &mut pending.parts {
             if matches!(part.state, State::Live | State::Waiting) {
@@ -270,7 +291,7 @@ impl<R> Machine<R> {
             return;
         };
         let Some(pending) = self.pending.remove(key) else { return };
-        self.waiting.remove(&pending.header.seq);
+        self.unwritten.remove(&pending.header.seq);
         self.remember(*key, &outcome);
         let how = match outcome {
             Outcome::Delivered => Settled::Acknowledged,
@@ -297,7 +318,7 @@ impl<R> Machine<R> {
         let Some(pending) = self.pending.remove(key) else { return };
         self.settled(&pending, Settled::Unanswered, out);
         let seq = pending.header.seq;
-        self.waiting.remove(&seq);
+        self.unwritten.remove(&seq);
         for part in pending.parts.iter().filter(|part| part.state == State::Waiting) {
             let Some(Device { served, reserved, .. }) = self.devices.get_mut(&part.enc.device) else { continue };
             reserved.sub(Usage::one(weight(&part.enc)));

@@ -94,7 +94,7 @@ impl<R> Machine<R> {
         self.hints.clear();
         self.outcomes.clear();
         self.deadlines.clear();
-        self.waiting.clear();
+        self.unwritten.clear();
         self.undropped.clear();
     }
 }

@@ -418,11 +418,14 @@ impl<R> Machine<R> {
                 out.push(Output::End { session: served.session, reason: Ending::DeviceRemoved });
             }
             device.reserved = Usage::default();
-            let affected: Vec<MessageKey> = self.pending.keys().copied().collect();
-            for key in affected {
-                if self.pending.get_mut(&key).is_some_and(|pending| pending.lose(id, keep)) {
-                    self.settle(&key, out);
+            let mut affected: BTreeMap<Seq, MessageKey> = BTreeMap::new();
+            for (key, pending) in &mut self.pending {
+                if pending.lose(id, keep) {
+                    affected.insert(pending.header.seq, *key);
                 }
+            }
+            for key in affected.values() {
+                self.settle(key, out);
             }
         }
         // Behind the puts that are under way, so that it takes them too.

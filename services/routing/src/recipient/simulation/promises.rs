@@ -40,10 +40,10 @@ impl Simulated {
             // Its edge has attached it elsewhere since.
             return;
         }
-        let device = self
+        let (&id, device) = self
             .devices
-            .values_mut()
-            .find(|device| device.session.as_ref().is_some_and(|session| session.key == key))
+            .iter_mut()
+            .find(|(_, device)| device.session.as_ref().is_some_and(|session| session.key == key))
             .expect("given to a session that is over");
         let registration = device.registration.expect("given to a device that was removed");
         let session = device.session.as_mut().expect("found by it");
@@ -73,13 +73,17 @@ impl Simulated {
         for before in &shown[..shown.len() - 1] {
             let earlier = by_key[before];
             let came_again = this.last_connection > sender.messages[earlier].first_connection;
-            assert!(earlier < number || came_again, "message {number} after message {earlier}");
+            let late = came_again && this.may_come_late(id, registration);
+            assert!(earlier < number || late, "message {number} after message {earlier}");
         }
     }
 
     pub(super) fn answered(&mut self, (sender, number, connection): Reply, id: MessageId, outcome: Outcome) {
-        let sent = &self.senders[sender].messages[number];
+        let sent = &mut self.senders[sender].messages[number];
         assert_eq!(sent.key.id, id);
+        // Whoever was refused and does not hear it comes again, and what came behind it may have been let in.
+        sent.refused |= matches!(outcome, Outcome::Rejected(_));
+        let sent = &self.senders[sender].messages[number];
         if connection != self.senders[sender].connection {
             // What comes by a link that is lost is heard by nobody.
             return;

@@ -240,6 +240,7 @@ impl Simulated {
                 if let Some(sent) = sent.filter(|sent| sent.outcome.is_some()) {
                     // Where nobody remembers it, it is a late message: there is no order to keep.
                     sent.last_connection = u32::MAX;
+                    sent.repeated_late = true;
                     // After a rejection it is a new attempt; what counts may still be a copy of an earlier one.
                     if matches!(sent.outcome, Some(Outcome::Rejected(_))) {
                         sent.outcome = None;

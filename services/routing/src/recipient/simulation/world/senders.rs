@@ -28,6 +28,19 @@ pub(crate) struct Sent {
     pub(crate) outcome: Option<Outcome>,
     pub(crate) first_connection: u32,
     pub(crate) last_connection: u32,
+    /// It was refused at least once, whether or not its sender heard so.
+    pub(crate) refused: bool,
+    /// It was repeated after it had its outcome.
+    pub(super) repeated_late: bool,
+}
+
+impl Sent {
+    /// When it comes again, it may come behind later ones: it was refused or, being ephemeral, dropped; it was not needed any
+    /// more; or it had not been for this device when it was sent first.
+    pub(crate) fn may_come_late(&self, device: u32, registration: u32) -> bool {
+        let ephemeral = self.class == Class::Ephemeral;
+        self.refused || ephemeral || self.repeated_late || !self.addressed.contains(&(device, registration))
+    }
 }
 
 impl Simulated {
@@ -52,6 +65,8 @@ impl Simulated {
             outcome: None,
             first_connection: from.connection,
             last_connection: from.connection,
+            refused: false,
+            repeated_late: false,
         });
         self.submit(sender, number);
     }
