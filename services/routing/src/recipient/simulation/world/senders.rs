@@ -35,8 +35,8 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    /// When it comes again, it may come behind later ones: it was refused or, being ephemeral, dropped; it was not needed any
-    /// more; or it had not been for this device when it was sent first.
+    /// When it comes again, it may come behind later ones: it was refused or, being ephemeral, dropped; it was not needed
+    /// any more; or it had not been for this device when it was sent first.
     pub(crate) fn may_come_late(&self, device: u32, registration: u32) -> bool {
         let ephemeral = self.class == Class::Ephemeral;
         self.refused || ephemeral || self.repeated_late || !self.addressed.contains(&(device, registration))
