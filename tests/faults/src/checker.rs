@@ -161,6 +161,15 @@ pub struct Totals {
     pub devices: u64,
     /// Devices removed.
     pub removed: u64,
+    /// Messages that name a device whose removal was confirmed before they were sent.
+    #[serde(default)]
+    pub to_removed: u64,
+    /// Of these, accepted all the same (for the other devices).
+    #[serde(default)]
+    pub to_removed_accepted: u64,
+    /// Logins of such devices that were refused.
+    #[serde(default)]
+    pub logins_of_removed: u64,
     /// Confirmed changes of consent.
     pub consents: u64,
     /// Messages sent while it was confirmed that they may not arrive.

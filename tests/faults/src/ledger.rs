@@ -178,6 +178,13 @@ pub enum Record {
         /// Whose.
         d: u32,
     },
+    /// The device's login was refused because there is no such device. Seen of those that are removed.
+    Unknown {
+        /// When.
+        t: u64,
+        /// Whose.
+        d: u32,
+    },
     /// A session is open.
     Up {
         /// When `success` was read.

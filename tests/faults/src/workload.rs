@@ -133,7 +133,7 @@ pub async fn run(world: &Arc<World>, shape: &Shape, stop: &AtomicBool) -> anyhow
                 if rng.random_bool(0.02) { rng.random_range(2_000..16_000) } else { rng.random_range(60..400) };
             let devices = world.account(from)?.devices();
             let Some(device) = devices.choose(&mut rng) else { continue };
-            let send = Command::Send { to, class, count, padding };
+            let send = Command::Send { to, class, count, padding, removed: None };
             if device.commands.try_send(send).is_err() {
                 world.counts.shed.fetch_add(u64::from(count), Ordering::Relaxed);
             }
@@ -186,7 +186,7 @@ async fn change(world: &Arc<World>, choice: u32, from: u32, to: u32, hold: Durat
                 let until = Instant::now() + hold;
                 while Instant::now() < until {
                     if let Some(device) = by.devices().first() {
-                        let send = Command::Send { to, class: Class::Chat, count: 1, padding: 80 };
+                        let send = Command::Send { to, class: Class::Chat, count: 1, padding: 80, removed: None };
                         let _full = device.commands.try_send(send);
                     }
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -196,7 +196,7 @@ async fn change(world: &Arc<World>, choice: u32, from: u32, to: u32, hold: Durat
         }
         5 => {
             let Ok(_changing) = account.changing.try_lock() else { return Ok(()) };
-            controls::replace_device(world, account, deadline).await
+            controls::replace_device(world, by, account, deadline).await
         }
         6..9 => {
             let devices = by.devices();

@@ -64,6 +64,13 @@ pub(super) struct Device {
     shown: HashMap<u32, (u32, MessageNumber)>,
 }
 
+impl Device {
+    /// Its last login was begun when its removal had been confirmed.
+    fn began_after_its_removal(&self) -> bool {
+        self.removed.is_some_and(|removed| removed < self.login)
+    }
+}
+
 /// One change of consent: asked for, answered, the rule, confirmed.
 pub(super) struct Change {
     pub(super) asked: u64,
@@ -184,8 +191,18 @@ impl History {
                     device.login = t;
                 }
             }
+            Record::Unknown { d, .. } => {
+                let refused = u64::from(self.devices.get(&d).is_some_and(Device::began_after_its_removal));
+                self.totals.logins_of_removed += refused;
+                self.judged(Rule::Removed, refused);
+            }
             Record::Up { t, d, e, .. } => {
                 self.totals.sessions += 1;
+                if self.devices.get(&d).is_some_and(Device::began_after_its_removal) {
+                    self.judged(Rule::Removed, 1);
+                    let what = format!("device {d} was removed, and logged in after that");
+                    self.violate(Invariant::Consent, t, None, Some(d), what);
+                }
                 if let Some(device) = self.devices.get_mut(&d) {
                     device.newest = (e, t);
                     device.begun.insert(e, device.login);
@@ -214,6 +231,7 @@ impl History {
                 self.totals.submitted += 1;
                 let is_removed = |d: &&u32| self.devices.get(d).is_some_and(|device| device.removed.is_some());
                 let removed = to.iter().filter(is_removed).count() as u64;
+                self.totals.to_removed += removed;
                 self.judged(Rule::Removed, removed);
                 let message = Message {
                     account: a,

@@ -78,7 +78,7 @@ fn outcomes(history: &mut History) {
 /// I1.
 fn loss(history: &mut History) {
     let mut lost: Vec<(u64, MessageNumber, u32, Outcome)> = Vec::new();
-    let mut judged = 0;
+    let (mut judged, mut accepted) = (0, 0);
     for (m, message) in &history.messages {
         let Some((outcome, t)) = message.outcome.filter(|(outcome, _)| outcome.is_ok()) else { continue };
         let kept = match message.class {
@@ -89,6 +89,8 @@ fn loss(history: &mut History) {
             continue;
         }
         for d in &message.to {
+            let removed = history.devices.get(d).and_then(|device| device.removed);
+            accepted += u64::from(removed.is_some_and(|removed| removed < message.at));
             let stayed = history.devices.get(d).is_some_and(|device| device.removing.is_none());
             let shown = message.got.iter().any(|got| got.device == *d && got.shown.is_some());
             judged += u64::from(stayed);
@@ -99,6 +101,7 @@ fn loss(history: &mut History) {
         }
     }
     history.judged(Rule::Kept, judged);
+    history.totals.to_removed_accepted = accepted;
     lost.sort_unstable_by_key(|(t, m, d, _)| (*t, *m, *d));
     let mut messages: Vec<_> = lost.iter().map(|(_, m, ..)| *m).collect();
     messages.sort_unstable();

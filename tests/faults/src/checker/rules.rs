@@ -120,7 +120,9 @@ impl Rule {
             Self::Tags => "each delivery has the next tag",
             Self::InOrder => "each message shown after another of its sender is behind it",
             Self::Closed => "each message decided while consent was closed is nowhere",
-            Self::Removed => "each message sent to a removed device does not come there",
+            Self::Removed => {
+                "each message that names a removed device does not come there, and each login of one is refused"
+            }
             Self::Opens => "each body opens on its device and names it",
             Self::Delivered => "each device of a `delivered` message has acknowledged it",
             Self::OwnOutcome => "each outcome is of a message of its session",

@@ -399,6 +399,33 @@ fn a_removed_device_gets_nothing_new() {
 }
 
 #[test]
+fn a_removed_device_does_not_log_in() {
+    let removed = |answer: &dyn Fn(u64) -> Record, before: bool| {
+        let mut story = Story::begun();
+        if before {
+            story.push(|t| Record::Login { t, d: 2 });
+        }
+        story.push(|t| Record::Removing { t, d: 2 });
+        story.push(|t| Record::Removed { t, d: 2 });
+        if !before {
+            story.push(|t| Record::Login { t, d: 2 });
+        }
+        story.push(answer);
+        story.message(0, Some(Outcome::Rejected), &[]);
+        let verdict = story.judged();
+        let violated: Vec<_> = verdict.violated.into_keys().collect();
+        (violated, verdict.judged[&Rule::Removed], verdict.totals.logins_of_removed)
+    };
+    let up = |t| Record::Up { t, d: 2, e: 2, w: 0 };
+    let refused = |t| Record::Unknown { t, d: 2 };
+    assert_eq!(removed(&refused, false), (vec![], 2, 1));
+    assert_eq!(removed(&up, false), (vec![Invariant::Consent], 2, 0));
+    // A login that was under way is ended later.
+    assert_eq!(removed(&up, true), (vec![], 1, 0));
+    assert_eq!(removed(&refused, true), (vec![], 1, 0));
+}
+
+#[test]
 fn an_older_session_gets_nothing_new() {
     let mut story = Story::begun();
     story.push(|t| Record::Up { t, d: 2, e: 2, w: 0 });

@@ -77,6 +77,7 @@ fn time(record: &Record) -> Option<u64> {
         | Record::Wire { t, .. }
         | Record::App { t, .. }
         | Record::Login { t, .. }
+        | Record::Unknown { t, .. }
         | Record::Up { t, .. }
         | Record::Down { t, .. }
         | Record::Removing { t, .. }
@@ -104,6 +105,7 @@ fn message(record: &Record) -> Option<ledger::MessageNumber> {
 fn device(record: &Record) -> Option<u32> {
     match record {
         Record::Login { d, .. }
+        | Record::Unknown { d, .. }
         | Record::Up { d, .. }
         | Record::Down { d, .. }
         | Record::Removing { d, .. }

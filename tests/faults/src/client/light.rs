@@ -35,6 +35,9 @@ pub use enlisting::enlist;
 
 /// Messages that a device holds at most.
 const MAX_OPEN: usize = 4_000;
+/// How often a device that is removed tries to log in all the same, and the time between two of these.
+const KNOCKS: u32 = 10;
+const KNOCK: Duration = Duration::from_millis(500);
 
 /// What a device is told to do.
 pub enum Command {
@@ -48,6 +51,8 @@ pub enum Command {
         count: u32,
         /// Bytes beside the canary.
         padding: usize,
+        /// Beside the account's devices they name this one, which is removed.
+        removed: Option<Arc<Enlisted>>,
     },
     /// Asks the server; `None`: nobody knows what became of it.
     Request {
@@ -91,9 +96,9 @@ pub fn rng(seed: u64, part: &str, number: u32) -> StdRng {
 }
 
 impl Light {
-    /// Lives until the run stops or the device is removed.
+    /// Lives until the run stops or the device is removed, and then tries a few times whether it still gets in.
     pub async fn run(mut self) {
-        let mut failures = 0_u32;
+        let (mut failures, mut knocks) = (0_u32, 0);
         loop {
             if *self.phase.borrow() == Phase::Stop {
                 return;
@@ -120,14 +125,22 @@ impl Light {
                 }
                 Err(error) => {
                     if self.is_gone(&error) {
-                        return;
+                        let d = self.me.number;
+                        self.world.ledger.write(|t| Record::Unknown { t, d });
+                        Over::Removed
+                    } else {
+                        failures += 1;
+                        Over::Refused(error)
                     }
-                    failures += 1;
-                    Over::Refused(error)
                 }
             };
             let pause = match over {
-                Over::Removed => return,
+                Over::Removed if knocks == KNOCKS => return,
+                // Perhaps it gets in somewhere: nobody may have told all of them.
+                Over::Removed => {
+                    knocks += 1;
+                    KNOCK
+                }
                 Over::Away(time) => time,
                 Over::Twin | Over::Again => Duration::ZERO,
                 Over::Ended(end) if end.retry_after_ms > 0 => {
@@ -225,15 +238,17 @@ impl Light {
 
     /// Takes messages on.
     fn enqueue(&mut self, command: &Command) {
-        let Command::Send { to, class, count, padding } = *command else { return };
-        for _ in 0..count {
+        let Command::Send { to, class, count, padding, removed } = command else { return };
+        for _ in 0..*count {
             if self.outbox.len() >= MAX_OPEN {
                 self.world.counts.shed.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
             let number = MessageNumber::new(self.me.number, self.next);
             self.next += 1;
-            let open = Open { to, class, padding, record: None, at: None, in_flight: false };
+            let removed = removed.clone();
+            let (to, class, padding) = (*to, *class, *padding);
+            let open = Open { to, class, padding, removed, record: None, at: None, in_flight: false };
             self.outbox.push(number, open);
         }
     }

@@ -1,10 +1,12 @@
 //! What a device has sent and not heard of: the part of it that a real device would have on disk.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use causeway_identity::Address;
 use tokio::time::Instant;
 
+use crate::driver::world::Enlisted;
 use crate::ledger::{Class, MessageNumber};
 
 /// A message without an outcome.
@@ -15,6 +17,8 @@ pub(super) struct Open {
     pub(super) class: Class,
     /// Bytes beside the canary.
     pub(super) padding: usize,
+    /// It names this device too, which is no longer one of the account.
+    pub(super) removed: Option<Arc<Enlisted>>,
     /// What goes over the wire, from the first submission on.
     pub(super) record: Option<Vec<u8>>,
     /// When it was submitted last.
@@ -145,7 +149,7 @@ mod tests {
     use super::*;
 
     fn open(to: u32) -> Open {
-        Open { to, class: Class::Chat, padding: 0, record: Some(vec![1]), at: None, in_flight: false }
+        Open { to, class: Class::Chat, padding: 0, removed: None, record: Some(vec![1]), at: None, in_flight: false }
     }
 
     fn submit_all(outbox: &mut Outbox) -> Vec<u64> {

@@ -16,10 +16,12 @@ use tokio::time::Instant;
 use super::world::{Account, Enlisted, World};
 use crate::client::enlist::is_last_resort;
 use crate::client::light::{Command, enlist};
-use crate::ledger::{Consent, Kind, Record};
+use crate::ledger::{Class, Consent, Kind, Record};
 
 /// An answer that does not come within this is given up: nobody knows what became of the request.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// Somebody goes on naming a device for so long after its removal, so often.
+const UNAWARE: (Duration, Duration) = (Duration::from_secs(4), Duration::from_millis(200));
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -73,11 +75,17 @@ fn settings(world: &World, rule: Consent) -> anyhow::Result<ConsentSettings> {
     })
 }
 
-/// Removes a device of an account and enlists another in its place.
+/// Removes a device of an account and enlists another in its place. The first device of `unaware` goes on writing to the
+/// removed one for a while.
 ///
 /// # Errors
 /// The account has one device only, or the server does not do it until `deadline`.
-pub async fn replace_device(world: &Arc<World>, account: &Account, deadline: Instant) -> anyhow::Result<()> {
+pub async fn replace_device(
+    world: &Arc<World>,
+    unaware: &Account,
+    account: &Account,
+    deadline: Instant,
+) -> anyhow::Result<()> {
     let devices = account.devices();
     ensure!(devices.len() > 1, "account {} has one device", account.number);
     let (keeper, leaver) = (&devices[0], &devices[devices.len() - 1]);
@@ -95,9 +103,24 @@ pub async fn replace_device(world: &Arc<World>, account: &Account, deadline: Ins
     }
     world.ledger.write(|t| Record::Removed { t, d });
     account.remove(d);
-    let light = enlist(world, account, Kind::Light, deadline).await?;
-    tokio::spawn(light.run());
+    let (enlisted, ()) =
+        tokio::join!(enlist(world, account, Kind::Light, deadline), go_on_naming(unaware, account, leaver));
+    tokio::spawn(enlisted?.run());
     Ok(())
+}
+
+/// Writes to an account as if this device were still one of it.
+async fn go_on_naming(by: &Account, account: &Account, removed: &Arc<Enlisted>) {
+    let until = Instant::now() + UNAWARE.0;
+    while Instant::now() < until {
+        if let Some(device) = by.devices().first() {
+            let (to, removed) = (account.number, Some(Arc::clone(removed)));
+            // A sender that has too much to do leaves it out.
+            let _full =
+                device.commands.try_send(Command::Send { to, class: Class::Chat, count: 1, padding: 80, removed });
+        }
+        tokio::time::sleep(UNAWARE.1).await;
+    }
 }
 
 /// One device takes prekeys of an account.

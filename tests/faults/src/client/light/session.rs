@@ -219,7 +219,8 @@ impl Light {
                     record.clone()
                 }
                 None => {
-                    let devices = account.devices();
+                    let mut devices = account.devices();
+                    devices.extend(open.removed.clone());
                     let seq = self.seqs.entry(open.to).or_insert(0);
                     let made = encode(&self.world.secret, number, *seq, open.to, &devices, open.padding);
                     let Ok(enc) = made else {
