@@ -14,13 +14,14 @@ use causeway_stanza::{
 };
 use prost::Message as _;
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 use turmoil::net::TcpStream;
 
-use crate::ledger::{Ledger, Message, Told};
-use crate::people::{Person, address};
+use crate::ledger::{Arrival, Ledger, Message, Told};
+use crate::people::{Person, account_id, address};
 
 /// Where edges listen.
 pub(crate) const EDGE_PORT: u16 = 7443;
@@ -28,6 +29,9 @@ pub(crate) const EDGE_PORT: u16 = 7443;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const PING_EVERY: Duration = Duration::from_millis(700);
 const SILENCE: Duration = Duration::from_millis(2_500);
+/// What pings ask; another number is asked behind a lie.
+const PING: u64 = 1;
+const PING_BEHIND_LIE: u64 = 2;
 const NEVER: Duration = Duration::from_secs(86_400);
 
 /// What a client is to do.
@@ -44,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) drops: Vec<Duration>,
     /// When to acknowledge what was never sent.
     pub(crate) lies: Vec<Duration>,
+    /// When to send once more what has an outcome.
+    pub(crate) repeats: Vec<Duration>,
     /// Acknowledges at most this much later.
     pub(crate) ack_delay: Duration,
     /// Repeats what was refused for a while as soon as it hears so, and not when it may.
@@ -58,10 +64,10 @@ pub(crate) async fn run(plan: Plan, ledger: Ledger) -> anyhow::Result<()> {
         sends: plan.sends.iter().copied().collect(),
         drops: plan.drops.iter().copied().collect(),
         lies: plan.lies.iter().copied().collect(),
+        repeats: plan.repeats.iter().copied().collect(),
         waiting: VecDeque::new(),
         refused: BTreeMap::new(),
         numbers: BTreeMap::new(),
-        had: BTreeSet::new(),
         sessions: 0,
         plan,
         ledger,
@@ -84,12 +90,12 @@ struct Client {
     sends: VecDeque<(Duration, u8)>,
     drops: VecDeque<Duration>,
     lies: VecDeque<Duration>,
+    repeats: VecDeque<Duration>,
     /// Sent, without an outcome, in order.
     waiting: VecDeque<Message>,
     /// Of those, what is to be sent again, by recipient, and when.
     refused: BTreeMap<u8, (Instant, BTreeSet<Message>)>,
     numbers: BTreeMap<u8, u32>,
-    had: BTreeSet<Message>,
     sessions: u32,
     ledger: Ledger,
 }
@@ -138,12 +144,15 @@ impl Client {
         self.sessions += 1;
         let session = self.sessions;
         self.ledger.note(&format!("{person:?} is connected to {edge}, session {session}"));
+        self.ledger.connected(person, session);
         Ok(connection)
     }
 
     /// Why it ended.
     async fn serve(&mut self, mut connection: Connection) -> anyhow::Error {
-        match self.converse(&mut connection).await {
+        let ended = self.converse(&mut connection).await;
+        self.ledger.ended(self.plan.person, self.sessions);
+        match ended {
             Ok(()) => anyhow::anyhow!("it left without a word"),
             Err(error) => error,
         }
@@ -159,6 +168,7 @@ impl Client {
             let send_at = self.at(self.sends.front().map(|(at, _)| *at));
             let drop_at = self.at(self.drops.front().copied());
             let lie_at = self.at(self.lies.front().copied());
+            let repeat_at = self.at(self.repeats.front().copied());
             let again_at = self.refused.values().map(|(at, _)| *at).min().unwrap_or_else(|| self.at(None));
             let ack_at = connection.to_acknowledge.map_or_else(|| self.at(None), |(_, at)| at);
             tokio::select! {
@@ -170,7 +180,15 @@ impl Client {
                 () = tokio::time::sleep_until(lie_at) => {
                     self.lies.pop_front();
                     let last = connection.to_acknowledge.map_or(connection.acknowledged, |(tag, _)| tag);
+                    self.ledger.lies(self.plan.person, self.sessions);
                     connection.send(FromClient::Ack(last + 1_000)).await?;
+                    connection.send(FromClient::Ping(PING_BEHIND_LIE)).await?;
+                }
+                () = tokio::time::sleep_until(repeat_at) => {
+                    self.repeats.pop_front();
+                    if let Some(message) = self.has_outcome() {
+                        self.submit(connection, message).await?;
+                    }
                 }
                 () = tokio::time::sleep_until(send_at) => {
                     if let Some((_, to)) = self.sends.pop_front() {
@@ -196,17 +214,27 @@ impl Client {
                 () = tokio::time::sleep_until(ack_at) => {
                     if let Some((tag, _)) = connection.to_acknowledge.take() {
                         connection.acknowledged = tag;
+                        self.ledger.acknowledges(self.plan.person, self.sessions, tag);
                         connection.send(FromClient::Ack(tag)).await?;
                     }
                 }
                 () = tokio::time::sleep_until(ping_at) => {
                     anyhow::ensure!(connection.heard.elapsed() < SILENCE, "the server is silent");
                     ping_at = Instant::now() + PING_EVERY;
-                    connection.send(FromClient::Ping(1)).await?;
+                    connection.send(FromClient::Ping(PING)).await?;
                 }
                 stanza = connection.next() => self.hear(connection, stanza?).await?,
             }
         }
+    }
+
+    /// The last message to somebody to whom nothing is open, so that its place is the last in any case.
+    fn has_outcome(&mut self) -> Option<Message> {
+        let from = self.plan.person;
+        let is_open = |to: u8| self.refused.contains_key(&to) || self.waiting.iter().any(|open| open.to == to);
+        let closed = self.numbers.iter().filter(|(to, _)| !is_open(**to));
+        let messages: Vec<Message> = closed.map(|(to, number)| Message { from, to: *to, number: *number }).collect();
+        messages.choose(&mut self.rng).copied()
     }
 
     fn again_later(&mut self, message: Message, wait: Duration) {
@@ -237,40 +265,43 @@ impl Client {
     async fn hear(&mut self, connection: &mut Connection, stanza: FromServer) -> anyhow::Result<()> {
         match stanza {
             FromServer::Message(delivery) => {
-                let message = message_of(&delivery)?;
-                let first = self.had.insert(message);
-                self.ledger.arrived(self.plan.person, self.sessions, message, first);
-                anyhow::ensure!(delivery.tag > connection.acknowledged, "a tag came twice");
+                match arrival(&delivery) {
+                    Ok(arrival) => self.ledger.arrived(self.plan.person, self.sessions, arrival),
+                    Err(error) => self.ledger.garbled(self.plan.person, self.sessions, &format!("{error:#}")),
+                }
                 let delay = self.rng.random_range(0..=self.plan.ack_delay.as_micros());
                 let at = Instant::now() + Duration::from_micros(u64::try_from(delay).unwrap_or(0));
                 let at = connection.to_acknowledge.map_or(at, |(_, earlier)| earlier);
                 connection.to_acknowledge = Some((delivery.tag, at));
             }
             FromServer::Ack(outcome) => {
-                let place = self.waiting.iter().position(|message| id_of(*message) == outcome.id);
+                let message = decoded(outcome.id.as_bytes());
+                if !self.ledger.named(self.plan.person, self.sessions, message, &outcome.to.to_string()) {
+                    return Ok(());
+                }
                 let told = match outcome.fate {
                     Fate::Delivered => Told::Delivered,
                     Fate::Stored => Told::Stored,
                     Fate::Rejected(causeway_stanza::Rejected::RateLimited { retry_after_ms }) => {
-                        if let Some(message) = place.and_then(|place| self.waiting.get(place)) {
-                            self.again_later(*message, Duration::from_millis(retry_after_ms));
-                        }
+                        self.again_later(message, Duration::from_millis(retry_after_ms));
                         return Ok(());
                     }
                     Fate::Dropped | Fate::Rejected(_) => Told::Rejected,
                 };
-                // What comes again was told before.
-                if let Some(message) = place.and_then(|place| self.waiting.remove(place)) {
-                    self.ledger.told(message, told);
-                }
+                self.ledger.told(message, told);
+                self.waiting.retain(|waiting| *waiting != message);
             }
             FromServer::Ping(n) => connection.send(FromClient::Pong(n)).await?,
             FromServer::End(end) => {
                 if end.reason == EndReason::Replaced {
                     self.ledger.replaced(self.plan.person, self.sessions);
                 }
+                if end.reason == EndReason::BadAck {
+                    self.ledger.disbelieved(self.plan.person, self.sessions);
+                }
                 bail!("ended: {:?}", end.reason);
             }
+            FromServer::Pong(PING_BEHIND_LIE) => self.ledger.believed(self.plan.person, self.sessions),
             FromServer::Pong(_) | FromServer::Notification(_) => {}
             other => bail!("unexpected {}", other.name()),
         }
@@ -334,18 +365,20 @@ fn part(message: Message, device: Person) -> anyhow::Result<Enc> {
     })
 }
 
-fn message_of(delivery: &Delivery) -> anyhow::Result<Message> {
-    let bytes = delivery.ciphertext.as_bytes();
-    let (head, device) = bytes.split_at_checked(16).context("a body of ours has 18 bytes")?;
-    let from = Person { account: head[0], device: head[1] };
-    let number = u32::from_be_bytes(head[4..8].try_into()?);
-    let message = Message { from, to: head[2], number };
-    anyhow::ensure!(
-        device.len() == 2 && device[0] == message.to,
-        "a body for {device:?} in a message to {}",
-        message.to
-    );
-    anyhow::ensure!(delivery.id == id_of(message), "the body is another message's");
-    anyhow::ensure!(delivery.from.account == address(from.account), "the body is another sender's");
-    Ok(message)
+fn decoded(bytes: &[u8; 16]) -> Message {
+    let from = Person { account: bytes[0], device: bytes[1] };
+    Message { from, to: bytes[2], number: u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]) }
+}
+
+fn arrival(delivery: &Delivery) -> anyhow::Result<Arrival> {
+    let body: [u8; 18] = delivery.ciphertext.as_bytes().try_into().context("a body of ours has 18 bytes")?;
+    let message = decoded(body.first_chunk().context("it has 18 bytes")?);
+    let Person { account, .. } = message.from;
+    let device = delivery.from.device;
+    anyhow::ensure!(delivery.id == id_of(message), "the id is not that of {message:?}");
+    anyhow::ensure!(delivery.from.account == address(account), "{message:?} from {:?}", delivery.from);
+    anyhow::ensure!(device == message.from.device_id(), "{message:?} from device {device:?}");
+    anyhow::ensure!(delivery.from_account == account_id(account), "{message:?} from another account");
+    let body_for = Person { account: body[16], device: body[17] };
+    Ok(Arrival { tag: delivery.tag, message, body_for })
 }

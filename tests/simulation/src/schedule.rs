@@ -101,14 +101,21 @@ fn plan(person: Person, people: &[Person], accounts: u8, rng: &mut StdRng) -> Pl
     let mut drops: Vec<Duration> = (0..rng.random_range(0..3)).map(|_| at(rng, 0.5, LOAD.as_secs_f64())).collect();
     drops.sort();
     let lies = if rng.random_bool(0.1) { vec![at(rng, 1.0, LOAD.as_secs_f64())] } else { Vec::new() };
+    let seed: u64 = rng.random();
+    // Of its own, so that what else a seed gives does not depend on it.
+    let mut own = StdRng::seed_from_u64(!seed);
+    let mut repeats: Vec<Duration> =
+        (0..own.random_range(0..4)).map(|_| at(&mut own, 1.0, LOAD.as_secs_f64())).collect();
+    repeats.sort();
     Plan {
         person,
-        seed: rng.random(),
+        seed,
         edges: EDGES.map(str::to_owned).to_vec(),
         people: people.to_vec(),
         sends,
         drops,
         lies,
+        repeats,
         ack_delay: Duration::from_millis(*[0, 10, 60].choose(rng).unwrap_or(&0)),
         eager: rng.random_bool(0.5),
     }
@@ -133,7 +140,7 @@ fn fault(people: &[Person], rng: &mut StdRng) -> Planned {
         0..=3 => Fault::Crash(crashed),
         4..=6 => Fault::Cut { from, to, both: rng.random_bool(0.6) },
         7..=8 => Fault::Hold { from, to },
-        9 if std::env::var_os("NOSTORE").is_none() => Fault::Store,
+        9 => Fault::Store,
         _ => Fault::Away(any(&ROUTINGS, rng)),
     };
     Planned { begin, end: end.min(LOAD), fault }

@@ -80,6 +80,7 @@ pub(crate) fn run(seed: u64) -> anyhow::Result<Outcome> {
 
     let mut pending: Vec<Step> = Vec::new();
     for planned in &schedule.faults {
+        ledger.breaks(planned.begin, planned.end);
         pending.push(Step { at: planned.begin, mends: false, fault: planned.fault.clone() });
         pending.push(Step { at: planned.end, mends: true, fault: planned.fault.clone() });
     }
