@@ -125,6 +125,8 @@ impl Actor {
         if let Some(step) = &reply.step {
             step.outcome(outcome.name());
         }
+        let is_wrong = outcome == Outcome::Delivered && crate::planted::is("rejected-delivered");
+        let outcome = if is_wrong { Outcome::Rejected(Rejection::NotAvailable) } else { outcome };
         match outcome {
             Outcome::Rejected(rejection @ Rejection::NotAvailable) => {
                 self.shared.trails.refused(&reply.session.device, id, &rejection);
