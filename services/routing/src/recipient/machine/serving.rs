@@ -83,6 +83,10 @@ impl<R> Machine<R> {
     /// Where a session that attaches stands beside the newest one that is known. The order of logins tells it; where that
     /// is not known, one that has attached here for the first time is newer than whatever comes with a number from
     /// elsewhere, since this replica has owned the account from then on, and else numbers tell.
+    ///
+    /// By the order of logins only a session that is here goes before an earlier one. If it has left, or is between two
+    /// attachments, the earlier one harms nobody: the later one wins when it comes again. So a number that is greater than
+    /// it should be is forgotten with its session.
     fn place(&self, attaching: &Attaching) -> Place {
         let Some(newest) = self.newest.get(&attaching.device) else { return Place::Behind };
         if let (Some(login), Some(before)) = (attaching.login, newest.login)
@@ -90,8 +94,8 @@ impl<R> Machine<R> {
             && !crate::planted::is("late-attach-wins")
         {
             return match login.number.cmp(&before.number) {
-                Ordering::Less => Place::Before,
-                Ordering::Greater => Place::Behind,
+                Ordering::Less if self.is_served(attaching.device) => Place::Before,
+                Ordering::Less | Ordering::Greater => Place::Behind,
                 Ordering::Equal if login.attachment < before.attachment => Place::Overtaken,
                 Ordering::Equal => Place::Same,
             };
@@ -118,6 +122,10 @@ impl<R> Machine<R> {
         };
         self.newest.insert(id, newest);
         newest.number
+    }
+
+    fn is_served(&self, id: DeviceId) -> bool {
+        self.devices.get(&id).is_some_and(|device| device.served.is_some())
     }
 
     /// A later attachment of a session comes: the earlier one is over, which is not told as its end.

@@ -362,6 +362,32 @@ async fn an_order_to_attach_that_comes_late_replaces_nobody() {
 }
 
 #[tokio::test]
+async fn a_login_that_is_gone_replaces_nobody() {
+    let mut net = Replicas::new(1).await;
+    let here = net.edge(0).await;
+    // A number far from the others', as from a counter that somebody has set.
+    let mut gone = here.phone();
+    gone.attach_as(BO, 2, (1, 1_000, 1), 0).await;
+    let number = gone.attached_as().await.number;
+    gone.detach().await;
+    let mut next = here.phone();
+    next.attach_as(BO, 2, (1, 20, 1), 0).await;
+    next.attached().await;
+    // One that is there still goes before an earlier one.
+    let mut late = here.phone();
+    late.attach_as(BO, 2, (1, 10, 1), 0).await;
+    late.ends(EndReason::Replaced).await;
+    // It was between two attachments only: it wins when it comes.
+    let mut back = here.phone();
+    back.attach_as(BO, 2, (1, 1_000, 2), number).await;
+    next.ends(EndReason::Replaced).await;
+    assert!(back.attached_as().await.number >= number);
+    next.attach_as(BO, 2, (1, 20, 2), 0).await;
+    next.ends(EndReason::Replaced).await;
+    net.stop().await;
+}
+
+#[tokio::test]
 async fn who_only_submits_gets_nothing_else_and_may_attach_later() {
     let mut net = Replicas::new(1).await;
     let here = net.edge(0).await;
