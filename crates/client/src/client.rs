@@ -93,6 +93,9 @@ impl Client {
 
     /// Opts the user in to the network with this device, which then has an id. Again is no error. Waits for a connection.
     ///
+    /// After [`ClientError::Timeout`] the device may still be enlisted, if the server has been asked and its answer is late:
+    /// [`Client::device`] tells, and enlisting again waits for that answer.
+    ///
     /// # Errors
     /// [`ClientError::Refused`] (`device-limit`, ...), [`ClientError::Timeout`].
     pub async fn enlist(&self) -> Result<DeviceAddress, ClientError> {

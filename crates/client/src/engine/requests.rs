@@ -38,14 +38,15 @@ pub(super) struct Requests {
 
 struct Open {
     body: RequestBody,
-    deadline: Instant,
+    /// `None`: nobody waits for the answer any more.
+    deadline: Option<Instant>,
     then: Then,
 }
 
 impl Requests {
     /// When the next one is overdue.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.open.values().map(|open| open.deadline).min()
+        self.open.values().filter_map(|open| open.deadline).min()
     }
 
     /// Whether one of a kind is under way.
@@ -86,15 +87,22 @@ impl Engine {
         if self.session.is_some() {
             self.turn.sends.push(FromClient::Iq(Request { id, body: body.clone() }));
         }
-        let deadline = Instant::now() + self.config.timing.request_timeout;
+        let deadline = Some(self.patience());
         self.requests.open.insert(id, Open { body, deadline, then });
+    }
+
+    /// Until when a request that is made now may take.
+    fn patience(&self) -> Instant {
+        Instant::now() + self.config.timing.request_timeout
     }
 
     /// Another caller for an enlistment that is under way.
     pub(super) fn join_enlistment(&mut self, reply: Reply<DeviceId>) -> Result<(), Reply<DeviceId>> {
+        let patience = self.patience();
         for open in self.requests.open.values_mut() {
             if let Then::Enlist(replies, _) = &mut open.then {
                 replies.push(reply);
+                open.deadline.get_or_insert(patience);
                 return Ok(());
             }
         }
@@ -108,21 +116,41 @@ impl Engine {
         }
     }
 
-    /// The connection is gone: what only concerns it is forgotten.
+    /// The connection is gone: what only concerns it, or nobody waits for any more, is forgotten.
     pub(super) fn drop_own_requests(&mut self) {
-        self.requests.open.retain(|_, open| matches!(open.then, Then::Reply(_) | Then::Enlist(..) | Then::Withdraw(_)));
+        self.requests.open.retain(|_, open| match open.then {
+            Then::Reply(_) | Then::Withdraw(_) => true,
+            Then::Enlist(..) => open.deadline.is_some(),
+            Then::Claim(..) | Then::Publish(_) | Then::Count | Then::OwnDevices | Then::TokenRefresh => false,
+        });
     }
 
     /// Requests without an answer fail.
     pub(super) async fn fail_overdue(&mut self, now: Instant) -> Result<(), SignalError> {
-        let overdue: Vec<_> =
-            self.requests.open.iter().filter(|(_, open)| open.deadline <= now).map(|(id, _)| *id).collect();
+        let overdue = |open: &Open| open.deadline.is_some_and(|deadline| deadline <= now);
+        let overdue: Vec<_> = self.requests.open.iter().filter(|(_, open)| overdue(open)).map(|(id, _)| *id).collect();
         for id in overdue {
+            if self.session.is_some() && self.await_enlistment(id) {
+                continue;
+            }
             if let Some(open) = self.requests.open.remove(&id) {
                 self.answered(open.then, Err(ClientError::Timeout)).await?;
             }
         }
         Ok(())
+    }
+
+    /// The callers of an enlistment that this session has asked for wait no longer; its answer is waited for all the same:
+    /// from then on the session is that of the device that it names. False: it is another request.
+    fn await_enlistment(&mut self, id: NonZeroU64) -> bool {
+        let Some(Open { deadline, then: Then::Enlist(replies, _), .. }) = self.requests.open.get_mut(&id) else {
+            return false;
+        };
+        *deadline = None;
+        for reply in std::mem::take(replies) {
+            self.turn.reply(|| drop(reply.send(Err(ClientError::Timeout))));
+        }
+        true
     }
 
     /// The server answered. What nobody asked for is dropped.

@@ -21,6 +21,73 @@ async fn enlisting_twice_is_one_device() {
     assert_eq!((counts.ec, counts.kyber), (100, 100));
 }
 
+/// A device whose enlistment the server has taken, and of which the caller was told that it takes too long.
+async fn enlisted_without_an_answer(server: &Server) -> Device {
+    server.state().faults.answer_enlistments_late = true;
+    let mut config = config(server, "ada");
+    config.timing.request_timeout = Duration::from_millis(100);
+    let ada = Device::open(config, Arc::new(MemoryStore::new())).await;
+    ada.client.connected().await.unwrap();
+    assert!(matches!(ada.client.enlist().await, Err(ClientError::Timeout)));
+    server.until(|state| state.stats.enlistments == 1).await;
+    ada
+}
+
+/// However long that takes.
+async fn enlist_at_last(device: &Device) {
+    loop {
+        match device.client.enlist().await {
+            Err(ClientError::Timeout) => {}
+            enlisted => return drop(enlisted.unwrap()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_enlistment_that_is_answered_too_late_is_one() {
+    let server = Server::start().await;
+    let mut ada = enlisted_without_an_answer(&server).await;
+    assert!(matches!(ada.client.enlist().await, Err(ClientError::Timeout)), "the same again");
+    server.answer_late();
+    enlist_at_last(&ada).await;
+    assert_eq!(server.state().stats.enlistments, 1);
+    let bo = Device::new(&server, "bo").await;
+    bo.tell(ada.address(), "welcome").await;
+    assert_eq!(ada.hear().await, "welcome");
+    server.end(ada.address(), None);
+    bo.tell(ada.address(), "again").await;
+    assert_eq!(ada.hear().await, "again");
+}
+
+#[tokio::test]
+async fn an_enlistment_that_is_never_answered_is_asked_again_only_by_the_application() {
+    let server = Server::start().await;
+    let ada = enlisted_without_an_answer(&server).await;
+    server.end(&address("ada"), None);
+    server.until(|state| state.stats.logins == 2).await;
+    ada.client.connected().await.unwrap();
+    server.answer_late();
+    assert_eq!((ada.client.device(), server.state().stats.enlistments), (None, 1));
+    enlist_at_last(&ada).await;
+    assert_eq!(server.state().accounts[ada.address()].devices.len(), 1);
+}
+
+#[tokio::test]
+async fn an_enlistment_that_has_failed_before_the_connection_is_there_stays_so() {
+    let server = Server::start().await;
+    server.state().faults.refuse = Some(FailureReason::Overloaded);
+    let mut config = config(&server, "ada");
+    config.timing.request_timeout = Duration::from_millis(100);
+    let ada = Device::open(config, Arc::new(MemoryStore::new())).await;
+    assert!(matches!(ada.client.enlist().await, Err(ClientError::Timeout)));
+    server.state().faults.refuse = None;
+    ada.client.connected().await.unwrap();
+    // The engine has taken note of the connection, and has asked for nothing.
+    assert!(matches!(ada.client.consent().await, Err(ClientError::NotEnlisted)));
+    assert_eq!((ada.client.device(), server.state().stats.enlistments), (None, 0));
+    enlist_at_last(&ada).await;
+}
+
 #[tokio::test]
 async fn consent_is_read_and_set() {
     let server = Server::start().await;

@@ -104,6 +104,15 @@ impl Server {
         self.changed.send_modify(|change| *change += 1);
     }
 
+    /// Answers the enlistments that wait for it.
+    pub(super) fn answer_late(&self) {
+        let mut state = self.state();
+        state.faults.answer_enlistments_late = false;
+        for (to, answer) in state.late.drain(..) {
+            let _ = to.send(answer);
+        }
+    }
+
     /// Takes a device off the list, as another device of the user would.
     pub(super) fn remove_device(&self, address: &Address, device: DeviceId) {
         self.state().accounts.get_mut(address).unwrap().devices.remove(&device);
@@ -348,8 +357,13 @@ impl Session {
             ResponseBody::Enlisted(enlisted) => Some(enlisted.device),
             _ => None,
         };
+        let answer = FromServer::Iq(Response { id: request.id, body });
+        if enlisted.is_some() && state.faults.answer_enlistments_late {
+            state.late.push((self.to.clone(), answer));
+        } else {
+            self.send(answer);
+        }
         drop(state);
-        self.send(FromServer::Iq(Response { id: request.id, body }));
         if enlisted.is_some() {
             self.device = enlisted;
             self.attach();

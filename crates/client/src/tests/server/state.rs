@@ -21,6 +21,7 @@ pub(in crate::tests) struct State {
     pub(super) next_account: u8,
     pub(in crate::tests) faults: Faults,
     pub(in crate::tests) stats: Stats,
+    pub(super) late: Vec<(mpsc::UnboundedSender<FromServer>, FromServer)>,
     pub(super) static_key: Option<Arc<StaticKey>>,
     pub(super) certificate: Option<ServerCertificate>,
 }
@@ -42,6 +43,8 @@ pub(in crate::tests) struct Faults {
     pub(in crate::tests) bad_bundles: bool,
     /// Claims are refused so many times.
     pub(in crate::tests) refuse_claims: u32,
+    /// Devices are enlisted, and their answers wait in [`State::late`].
+    pub(in crate::tests) answer_enlistments_late: bool,
 }
 
 /// What happened.
@@ -50,6 +53,7 @@ pub(in crate::tests) struct Stats {
     pub(in crate::tests) logins: u32,
     pub(in crate::tests) resumed: u32,
     pub(in crate::tests) submits: u32,
+    pub(in crate::tests) enlistments: u32,
     pub(in crate::tests) claims: u32,
     pub(in crate::tests) device_rejections: u32,
     pub(in crate::tests) tokens: Vec<String>,
@@ -127,6 +131,10 @@ impl State {
     }
 
     pub(super) fn enlist(&mut self, session: &Session, enlist: stanza::Enlist) -> ResponseBody {
+        self.stats.enlistments += 1;
+        if session.device.is_some() {
+            return error(ErrorCode::AlreadyEnlisted);
+        }
         let next = &mut self.next_account;
         let account = self.accounts.entry(session.address.clone()).or_insert_with(|| {
             *next += 1;
