@@ -66,7 +66,8 @@ impl Callers {
         let count = || limits.trace(provider).map_err(NotLetIn::TooFast);
         if known {
             count()?;
-            verify()?;
+            // What is over, or of a key that is gone, uses up no more questions.
+            verify().inspect_err(|_| self.forget(provider, &name))?;
         } else {
             limits.strange_trace_token(provider).map_err(|_| refused())?;
             verify()?;
@@ -85,6 +86,7 @@ impl Callers {
             // What cannot be read has no key.
             caller.keys = Arc::new(KeySet::from_jwks(&jwks).unwrap_or_default());
             caller.jwks = jwks;
+            caller.good.clear();
         }
         (Arc::clone(&caller.keys), caller.good.contains(token))
     }
@@ -92,10 +94,19 @@ impl Callers {
     fn remember(&self, provider: ProviderId, token: [u8; 32]) {
         let mut known = self.lock();
         let good = &mut known.entry(provider).or_default().good;
+        if good.contains(&token) {
+            return;
+        }
         if good.len() >= GOOD {
             good.pop_front();
         }
         good.push_back(token);
+    }
+
+    fn forget(&self, provider: ProviderId, token: &[u8; 32]) {
+        if let Some(caller) = self.lock().get_mut(&provider) {
+            caller.good.retain(|good| good != token);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ProviderId, Caller>> {

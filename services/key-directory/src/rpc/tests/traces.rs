@@ -1,5 +1,7 @@
 //! Who may ask about delivery traces, and how often.
 
+use std::time::Duration;
+
 use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -60,4 +62,24 @@ async fn a_provider_has_a_rate_and_forgers_have_another() {
     net.set_status("birdy.example", pb::ProviderStatus::Suspended).await.unwrap();
     assert_eq!(ask(&net, &good).await, Code::Unauthenticated);
     assert_eq!(ask(&net, "x.y.z").await, Code::Unauthenticated);
+}
+
+/// A token that was good once is nobody's secret for ever: when it is over, whoever repeats it asks no questions in its
+/// provider's name.
+#[tokio::test]
+async fn a_token_that_is_over_uses_up_no_questions() {
+    let net = Deployment::start_with(|config| config.deployment = "causeway.local".to_owned()).await;
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let birdy = TestProvider::start("birdy.example").await;
+    birdy.publish_pair("k1", &pair);
+    net.register(&birdy, wire::ProviderKind::ThirdParty).await.unwrap();
+    let issuer = birdy.issuer();
+
+    let old = token(&pair, &issuer, 0);
+    assert_eq!(ask(&net, &old).await, Code::Ok);
+    net.clock.advance(Duration::from_secs(600));
+    for _ in 0..50 {
+        assert_eq!(ask(&net, &old).await, Code::Unauthenticated);
+    }
+    assert_eq!(ask(&net, &token(&pair, &issuer, 3_000)).await, Code::Ok);
 }
