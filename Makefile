@@ -24,11 +24,13 @@ test: ## every check and every test
 	@tools/setup.sh test
 	@tools/check.sh
 
-# Minutes of load and faults on many processes and on one, messages and files a second, and seconds between faults.
+# Minutes of load and faults on many processes, on one and over a Redis Cluster, messages and files a second, and seconds
+# between faults.
 # STRICT=1 asserts what a busy machine may miss, too.
 VARIANT ?= scaled-standby-sentinel
 MINUTES ?= 22
 MINUTES_ONE ?= 6
+MINUTES_CLUSTER ?= 4
 RATE ?= 800
 RATE_ONE ?= 1200
 PACE ?= 1.1
@@ -43,6 +45,8 @@ faults: ## the long ledger test: load, hundreds of faults, and a report (VARIANT
 		--media $(MEDIA) $(if $(STRICT),--strict) $(if $(SEED),--seed $(SEED))
 	@target/release/causeway-faults run --variant one --minutes $(MINUTES_ONE) --rate $(RATE_ONE) --pace $(PACE) \
 		--media $(MEDIA) $(if $(STRICT),--strict) $(if $(SEED),--seed $(SEED))
+	@target/release/causeway-faults run --variant scaled-standby-cluster --minutes $(MINUTES_CLUSTER) --rate $(RATE) \
+		--pace $(PACE) --media $(MEDIA) $(if $(STRICT),--strict) $(if $(SEED),--seed $(SEED))
 
 planted: ## plant bugs in the servers, see each found, and keep the table in target/faults/planted.md (BUGS=a,b: only these)
 	@tools/setup.sh test
