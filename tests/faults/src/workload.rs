@@ -52,8 +52,9 @@ const TICK: Duration = Duration::from_millis(20);
 const SETUP: usize = 6;
 /// Setting up takes at most this long.
 const SETUP_TIME: Duration = Duration::from_secs(120);
-/// Share of messages that users of the SDK send.
-const SDK_SHARE: f64 = 0.04;
+/// Share of the messages that users of the SDK send, and how many a second at most: each costs much more than others.
+const SDK_SHARE: f64 = 0.05;
+const SDK_MOST: f64 = 40.0;
 
 /// The accounts of a run, without devices. Half of them are the operator's users.
 ///
@@ -111,18 +112,22 @@ pub async fn run(world: &Arc<World>, shape: &Shape, stop: &AtomicBool) -> anyhow
     let sdk = Pairs::new(world, true, &mut rng).ok();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let (mut owed, mut controls, mut files, mut next_file) = (0.0, 0.0, 0.0, 0);
+    let sdk_rate = if sdk.is_some() { (shape.rate * SDK_SHARE).min(SDK_MOST) } else { 0.0 };
+    let mut owed = [0.0; 2];
+    let (mut controls, mut files, mut next_file) = (0.0, 0.0, 0);
     let mut changes = tokio::task::JoinSet::new();
     let mut exchanges = tokio::task::JoinSet::new();
     while !stop.load(Ordering::Relaxed) {
         tick.tick().await;
-        owed += shape.rate * TICK.as_secs_f64();
-        while owed >= 1.0 {
-            let talks = sdk.as_ref().filter(|_| rng.random_bool(SDK_SHARE));
+        owed[0] += (shape.rate - sdk_rate) * TICK.as_secs_f64();
+        owed[1] += sdk_rate * TICK.as_secs_f64();
+        // Of those who owe a message, the one that owes more.
+        while let Some(who) = (0..2).filter(|who| owed[*who] >= 1.0).max_by(|a, b| owed[*a].total_cmp(&owed[*b])) {
+            let talks = sdk.as_ref().filter(|_| who == 1);
             let (pairs, most) = talks.map_or((&light, 100), |sdk| (sdk, 8));
             // Many short bursts and few long ones.
             let count = if rng.random_bool(0.7) { 1 } else { rng.random_range(1..=most) };
-            owed -= f64::from(count);
+            owed[who] -= f64::from(count);
             let (from, to) = pairs.draw(&mut rng);
             let class = match rng.random_range(0..20) {
                 0..16 => Class::Chat,
