@@ -190,6 +190,9 @@ enum Line {
         /// It met nothing that it could do anything to.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         idle: bool,
+        /// How a process that was told to leave did not do so.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        stayed: String,
     },
     /// Something worth knowing: a process is ready, a process ended that nobody had killed.
     Note {
@@ -222,6 +225,8 @@ pub struct Fault {
     pub seen: String,
     /// It met nothing that it could do anything to: no connection to reset, no COMMIT to cut.
     pub idle: bool,
+    /// How a process that was told to leave did not do so: it failed, was too slow, or had to be killed.
+    pub stayed: String,
 }
 
 impl Fault {
@@ -238,6 +243,8 @@ pub struct Done {
     pub seen: String,
     /// It met nothing that it could do anything to.
     pub idle: bool,
+    /// How a process that was told to leave did not do so.
+    pub stayed: String,
 }
 
 impl Done {
@@ -248,7 +255,7 @@ impl Done {
 
     /// It met so many of these; none, and it was idle.
     pub fn met(count: u64, seen: impl Into<String>) -> Self {
-        Self { seen: seen.into(), idle: count == 0 }
+        Self { seen: seen.into(), idle: count == 0, ..Self::default() }
     }
 }
 
@@ -300,11 +307,11 @@ impl FaultLog {
     /// # Errors
     /// The file cannot be written.
     pub fn end(&self, number: u64, outcome: Result<Done, String>) -> anyhow::Result<()> {
-        let (Done { seen, idle }, failed) = match outcome {
+        let (Done { seen, idle, stayed }, failed) = match outcome {
             Ok(done) => (done, None),
             Err(failed) => (Done::default(), Some(failed)),
         };
-        self.write(|_, t| Line::End { n: number, t, failed, seen, idle }).map(drop)
+        self.write(|_, t| Line::End { n: number, t, failed, seen, idle, stayed }).map(drop)
     }
 
     /// Something worth knowing.
@@ -349,13 +356,14 @@ pub fn read(folder: &Path) -> anyhow::Result<Faults> {
         let place = || format!("{} line {}", path.display(), index + 1);
         match serde_json::from_str(&line.with_context(place)?).with_context(place)? {
             Line::Begin { n, t, kind, target, how } => {
-                let (failed, seen) = (None, String::new());
-                faults
-                    .insert(n, Fault { number: n, kind, target, how, begin: t, end: None, failed, seen, idle: false });
+                let (failed, seen, stayed) = (None, String::new(), String::new());
+                let (number, begin, end, idle) = (n, t, None, false);
+                faults.insert(n, Fault { number, kind, target, how, begin, end, failed, seen, idle, stayed });
             }
-            Line::End { n, t, failed, seen, idle } => {
+            Line::End { n, t, failed, seen, idle, stayed } => {
                 let fault = faults.get_mut(&n).with_context(|| format!("{}: no fault {n}", place()))?;
                 (fault.end, fault.failed, fault.seen, fault.idle) = (Some(t), failed, seen, idle);
+                fault.stayed = stayed;
             }
             Line::Note { t, text, bad: true } => bad.push((t, text)),
             Line::Note { .. } => {}
@@ -380,7 +388,7 @@ mod tests {
         let idle = log.begin(FaultKind::Reset, "edge-1>redis", "").unwrap();
         log.end(idle, Ok(Done::met(0, "connections 0"))).unwrap();
         let herd = log.begin(FaultKind::Herd, "clients>edge-1", "").unwrap();
-        log.end(herd, Ok(Done::met(3, "connections 3"))).unwrap();
+        log.end(herd, Ok(Done { stayed: "it was slow".to_owned(), ..Done::met(3, "connections 3") })).unwrap();
         let read = read(folder.path()).unwrap();
         assert_eq!((kill, cut, read.faults.len()), (0, 1, 4));
         let did: Vec<_> = read.faults.iter().map(Fault::did_something).collect();
@@ -388,6 +396,7 @@ mod tests {
         assert_eq!(read.faults[0].failed.as_deref(), Some("edge-1 does not start"));
         assert!(read.faults[0].end >= Some(read.faults[0].begin));
         assert_eq!((read.faults[1].kind, read.faults[1].end), (FaultKind::CommitCut, None));
+        assert_eq!((read.faults[2].stayed.as_str(), read.faults[3].stayed.as_str()), ("", "it was slow"));
         assert_eq!(read.bad[0].1, "routing-2 ended by itself");
     }
 

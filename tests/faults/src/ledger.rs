@@ -432,6 +432,23 @@ pub enum Record {
         mailbox: Option<u64>,
         /// Devices in presence that have no session.
         presence: Option<u64>,
+        /// How long it took until they were empty, from the end of all sessions, in milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        took_ms: Option<u64>,
+    },
+    /// What a process uses.
+    Usage {
+        /// When.
+        t: u64,
+        /// Which.
+        name: String,
+        /// Memory, in bytes.
+        bytes: u64,
+        /// Descriptors.
+        files: u64,
+        /// After the drain; else before the load.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        last: bool,
     },
     /// The logs of all processes were read.
     Logs {

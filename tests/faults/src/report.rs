@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::checker::{Invariant, Latency, Recovery, Rule, Verdict, timeline};
+use crate::checker::figures::Share;
+use crate::checker::{Invariant, Latency, Recovery, Rule, Usage, Verdict, timeline};
 use crate::events::Faults;
 
 /// The report for people, in a run's folder.
@@ -40,7 +41,7 @@ fn summary(verdict: &Verdict) -> String {
     let minutes = minutes(verdict);
     format!(
         "{}: {} faults of {} kinds in {minutes:.1} min ({} more met nothing, {} failed); {} messages, {} acknowledged, {} lost, {} \
-         shown twice, {} out of order; {} files stored, {} lost",
+         of {} shown twice by the SDK, {} out of order; {} files stored, {} lost",
         verdict.variant,
         verdict.fault_count(),
         verdict.kind_count(),
@@ -50,6 +51,7 @@ fn summary(verdict: &Verdict) -> String {
         totals.acknowledged,
         totals.lost,
         totals.duplicated,
+        totals.shown_sdk,
         totals.inversions,
         media.stored,
         media.lost,
@@ -85,7 +87,8 @@ pub fn markdown(verdict: &Verdict, faults: &Faults, timelines: &[Vec<String>]) -
         ("submitted again", totals.again),
         ("acknowledged (`delivered`, `stored`)", totals.acknowledged),
         ("acknowledged and lost", totals.lost),
-        ("shown twice", totals.duplicated),
+        ("shown on devices of the SDK", totals.shown_sdk),
+        ("of these, twice (others drop repeats before they write anything down)", totals.duplicated),
         ("out of order within a pair", totals.inversions),
         ("late, since a refusal was not heard", totals.late_retries),
         ("without an outcome", totals.unknown),
@@ -122,7 +125,15 @@ pub fn markdown(verdict: &Verdict, faults: &Faults, timelines: &[Vec<String>]) -
     )?;
     writeln!(
         out,
-        "From submission to outcome, in ms:\n\n| | messages | median | p99 | p99.9 | worst |\n|---|---|---|---|---|---|"
+        "With no fault near (15 s after the last one was healed): {} of the time.",
+        percent(verdict.quiet, verdict.lasted)
+    )?;
+    if let Some(ms) = verdict.emptied_ms {
+        writeln!(out, "Mailboxes and presence were empty {:.1} s after all sessions had ended.", seconds(ms))?;
+    }
+    writeln!(
+        out,
+        "\nFrom submission to outcome, in ms:\n\n| | messages | median | p99 | p99.9 | worst |\n|---|---|---|---|---|---|"
     )?;
     for (name, latency) in [("all", verdict.latency), ("with no fault near", verdict.quiet_latency)] {
         let Latency { count, p50, p99, p999, worst } = latency;
@@ -131,11 +142,15 @@ pub fn markdown(verdict: &Verdict, faults: &Faults, timelines: &[Vec<String>]) -
     faults_table(out, verdict)?;
     figures_table(out, verdict)?;
     rules_table(out, verdict)?;
+    usage_table(out, verdict)?;
     for (why, count) in &totals.stopped {
         writeln!(out, "\nA client of the SDK stopped by itself, {count} times: {why}")?;
     }
     for failed in &verdict.faults_failed {
         writeln!(out, "\nNot as planned: {failed}")?;
+    }
+    for stayed in &verdict.stayed {
+        writeln!(out, "\nTold to leave, and did not as it should: {stayed}")?;
     }
     for (violation, lines) in verdict.violations.iter().zip(timelines) {
         let before = faults.faults.iter().filter(|fault| fault.begin <= violation.t).count();
@@ -188,7 +203,7 @@ fn faults_table(out: &mut String, verdict: &Verdict) -> anyhow::Result<()> {
 
 fn figures_table(out: &mut String, verdict: &Verdict) -> anyhow::Result<()> {
     let figures = &verdict.figures;
-    writeln!(out, "\n| promised, asserted with `--strict` only | promise | this run |\n|---|---|---|")?;
+    writeln!(out, "\n| asserted with `--strict` only | goal | this run |\n|---|---|---|")?;
     writeln!(out, "| repeats on the wire, to light devices | at most 1% | {} |", figures.repeats_obedient)?;
     writeln!(out, "| the same, to all devices (wild ones do not acknowledge) | | {} |", figures.repeats)?;
     writeln!(
@@ -203,6 +218,37 @@ fn figures_table(out: &mut String, verdict: &Verdict) -> anyhow::Result<()> {
         figures.one_away
     )?;
     Ok(())
+}
+
+/// Nothing if the processes are not known.
+fn usage_table(out: &mut String, verdict: &Verdict) -> anyhow::Result<()> {
+    if verdict.usage.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n| before the load and after the drain | memory, MiB | of before | descriptors | of before |")?;
+    writeln!(out, "|---|---|---|---|---|")?;
+    for (name, Usage { bytes, files }) in &verdict.usage {
+        writeln!(
+            out,
+            "| {name} | {} to {} | {} | {} to {} | {} |",
+            bytes.0 >> 20,
+            bytes.1 >> 20,
+            percent(bytes.1, bytes.0),
+            files.0,
+            files.1,
+            percent(files.1, files.0)
+        )?;
+    }
+    Ok(())
+}
+
+fn percent(part: u64, of: u64) -> String {
+    Share { part, of }.share().map_or_else(|| "-".to_owned(), |share| format!("{:.0}%", share * 100.0))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for reading")]
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1_000.0
 }
 
 fn rules_table(out: &mut String, verdict: &Verdict) -> anyhow::Result<()> {

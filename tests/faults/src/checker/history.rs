@@ -100,6 +100,9 @@ pub(super) struct History {
     pub(super) media: Media,
     pub(super) last: u64,
     pub(super) ended: bool,
+    pub(super) emptied_ms: Option<u64>,
+    /// Of each process, before the load and after the drain.
+    pub(super) usage: BTreeMap<String, [Option<(u64, u64)>; 2]>,
     claimed: HashSet<(u32, u32, u32, bool, u32)>,
     /// Times in which something was disturbed, merged and in order.
     disturbed: Vec<(u64, u64)>,
@@ -127,6 +130,12 @@ impl History {
     pub(super) fn is_disturbed(&self, from: u64, to: u64) -> bool {
         let first = self.disturbed.partition_point(|(_, end)| *end < from);
         self.disturbed.get(first).is_some_and(|(begin, _)| *begin <= to)
+    }
+
+    /// How much of the run was not disturbed, in microseconds.
+    pub(super) fn quiet(&self) -> u64 {
+        let ill = self.disturbed.iter().map(|(begin, end)| (*end).min(self.last).saturating_sub(*begin)).sum();
+        self.last.saturating_sub(ill)
     }
 
     /// A rule had so much to judge.
@@ -219,6 +228,8 @@ impl History {
                     let later = device.begun.get(&e).is_none_or(|begun| device.login > *begun);
                     self.replaced(t, d, later);
                 }
+                let beside = self.devices.get(&d).is_some_and(|device| device.newest.0 > e);
+                self.judged(Rule::OlderSession, u64::from(beside));
                 if let Some(device) = self.devices.get_mut(&d) {
                     device.turned = t;
                     if ["away", "again", "twin", "stop"].iter().any(|word| why.starts_with(word)) {
@@ -321,7 +332,11 @@ impl History {
                     device.drained = Some((w, open));
                 }
             }
-            Record::Stores { t, mailbox, presence } => {
+            Record::Usage { name, bytes, files, last, .. } => {
+                self.usage.entry(name).or_default()[usize::from(last)] = Some((bytes, files));
+            }
+            Record::Stores { t, mailbox, presence, took_ms } => {
+                self.emptied_ms = self.emptied_ms.max(took_ms);
                 self.judged(Rule::Mailboxes, u64::from(mailbox.is_some()));
                 self.judged(Rule::Presence, u64::from(presence.is_some()));
                 for (what, left) in [("messages in mailboxes", mailbox), ("devices in presence", presence)] {
@@ -427,7 +442,6 @@ impl History {
                 self.violate(Invariant::Once, t, Some(m), Some(d), what);
             }
         }
-        self.judged(Rule::OlderSession, u64::from(newest.0 > e));
         if newest.0 > e && newest.1 < at {
             let what = format!("{m} was sent after session {} of device {d} began, and came to session {e}", newest.0);
             self.violate(Invariant::Session, t, Some(m), Some(d), what);
@@ -441,8 +455,10 @@ impl History {
     fn app(&mut self, t: u64, d: u32, m: MessageNumber) {
         self.last = t;
         self.totals.shown += 1;
-        self.judged(Rule::ShownOnce, 1);
         if self.devices.get(&d).is_some_and(|device| device.kind == Kind::Sdk) {
+            self.totals.shown_sdk += 1;
+            // Others drop repeats before they write this down.
+            self.judged(Rule::ShownOnce, 1);
             // Of those nothing else is seen.
             self.judged(Rule::Opens, 1);
             self.judged(Rule::Addressed, 1);

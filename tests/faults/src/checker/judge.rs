@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::history::History;
+use super::history::{AFTERMATH, History};
 use super::rules::Rule;
-use super::{Invariant, Verdict, closed, figures, recovery};
-use crate::events::Faults;
+use super::{Invariant, Usage, Verdict, closed, figures, recovery};
+use crate::events::{Fault, FaultKind, Faults};
 use crate::ledger::{Class, MessageNumber, Outcome};
 
 /// A fault that holds up messages for longer than this after it is healed, in microseconds, is not recovered from.
@@ -34,10 +34,12 @@ pub(super) fn judge(mut history: History, faults: &Faults) -> Verdict {
             history.violate(Invariant::Progress, t, None, None, what);
         }
     }
+    let stayed = leaves(&mut history, faults);
     let (latency, quiet_latency) = recovery::latencies(&history);
     let figures = figures::figures(&history, faults);
     history.totals.media = std::mem::take(&mut history.media.totals);
     history.violations.sort_by_key(|violation| violation.t);
+    let quiet = history.quiet();
     let (seed, variant, planted) = history.run.unwrap_or_default();
     Verdict {
         seed,
@@ -57,7 +59,41 @@ pub(super) fn judge(mut history: History, faults: &Faults) -> Verdict {
             .collect(),
         latency,
         quiet_latency,
+        quiet,
+        stayed,
+        emptied_ms: history.emptied_ms,
+        usage: history.usage.into_iter().filter_map(|(name, usage)| Some((name, used(usage)?))).collect(),
     }
+}
+
+/// Of a process that was there both times.
+fn used([before, after]: [Option<(u64, u64)>; 2]) -> Option<Usage> {
+    let (before, after) = (before?, after?);
+    Some(Usage { bytes: (before.0, after.0), files: (before.1, after.1) })
+}
+
+/// I11: who is told to leave does so. Gives what did not, whatever else went on.
+fn leaves(history: &mut History, faults: &Faults) -> Vec<String> {
+    let mut stayed = Vec::new();
+    for fault in faults.faults.iter().filter(|fault| matches!(fault.kind, FaultKind::Drain | FaultKind::Rolling)) {
+        let Some(end) = fault.end.filter(|_| fault.failed.is_none()) else { continue };
+        let is_near = |other: &Fault| {
+            other.number != fault.number
+                && other.begin <= end
+                && other.end.is_none_or(|end| end.saturating_add(AFTERMATH) >= fault.begin)
+        };
+        let alone = !faults.faults.iter().any(is_near);
+        history.judged(Rule::Leaves, u64::from(alone));
+        if fault.stayed.is_empty() {
+            continue;
+        }
+        let what = format!("{} {} at {} s: {}", fault.kind, fault.target, fault.begin / 1_000_000, fault.stayed);
+        if alone {
+            history.violate(Invariant::Progress, end, None, None, format!("with no other fault near, {what}"));
+        }
+        stayed.push(what);
+    }
+    stayed
 }
 
 fn outcomes(history: &mut History) {

@@ -48,6 +48,8 @@ pub enum Rule {
     Presence,
     /// Faults are recovered from.
     Recovered,
+    /// Processes leave when told to.
+    Leaves,
     /// Media are byte for byte what was uploaded.
     MediaBytes,
     /// Media servers answer rightly.
@@ -62,7 +64,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Kept,
         Self::Nowhere,
         Self::ShownOnce,
@@ -83,6 +85,7 @@ impl Rule {
         Self::Mailboxes,
         Self::Presence,
         Self::Recovered,
+        Self::Leaves,
         Self::MediaBytes,
         Self::MediaAnswers,
         Self::MediaKept,
@@ -103,7 +106,7 @@ impl Rule {
             Self::Delivered | Self::OwnOutcome | Self::WrongTag => Invariant::Acks,
             Self::OlderSession | Self::Replaced => Invariant::Session,
             Self::PrekeyOnce => Invariant::Keys,
-            Self::Finished | Self::Mailboxes | Self::Presence | Self::Recovered => Invariant::Progress,
+            Self::Finished | Self::Mailboxes | Self::Presence | Self::Recovered | Self::Leaves => Invariant::Progress,
             Self::MediaBytes | Self::MediaAnswers | Self::MediaKept => Invariant::Media,
             Self::Logs | Self::Alive => Invariant::Silence,
         }
@@ -114,7 +117,7 @@ impl Rule {
         match self {
             Self::Kept => "each acknowledged message on each of its devices is shown",
             Self::Nowhere => "each message that was rejected, sent once and with no fault near, is nowhere",
-            Self::ShownOnce => "each message shown on a device is shown once",
+            Self::ShownOnce => "each message shown on a device of the SDK is shown once",
             Self::RepeatHasReason => "each repeat on the wire has a fault or a lost session before it",
             Self::Addressed => "each delivery was sent, to that device",
             Self::Tags => "each delivery has the next tag",
@@ -127,13 +130,16 @@ impl Rule {
             Self::Delivered => "each device of a `delivered` message has acknowledged it",
             Self::OwnOutcome => "each outcome is of a message of its session",
             Self::WrongTag => "each acknowledgement of a tag never sent ends the session",
-            Self::OlderSession => "each delivery to a session beside a newer one was sent before that began",
+            Self::OlderSession => {
+                "each session that ends beside a newer one was given nothing that was sent after that began"
+            }
             Self::Replaced => "each session that is told `replaced` has a login of its device that began later",
             Self::PrekeyOnce => "each one-time prekey goes out once",
             Self::Finished => "each device finishes, and nothing waits for it",
             Self::Mailboxes => "each look into the mailboxes after the drain finds none",
             Self::Presence => "each look into presence after the drain finds none",
             Self::Recovered => "each fault that was felt is recovered from in time",
+            Self::Leaves => "each process that is told to leave with no other fault near does so, in time",
             Self::MediaBytes => "each file that is fetched is what was uploaded",
             Self::MediaAnswers => "each upload and download with no fault near is not refused",
             Self::MediaKept => "each file that is stored can be fetched when all is healed",

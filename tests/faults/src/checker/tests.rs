@@ -119,7 +119,7 @@ impl Story {
         for d in live {
             self.push(|t| Record::Drained { t, d, w: 0, open: 0 });
         }
-        self.push(|t| Record::Stores { t, mailbox: Some(0), presence: Some(0) });
+        self.push(|t| Record::Stores { t, mailbox: Some(0), presence: Some(0), took_ms: None });
         self.push(|t| Record::End { t });
         check(self.records.into_iter().map(Ok), &self.faults).unwrap()
     }
@@ -290,7 +290,8 @@ fn what_was_rejected_must_not_arrive_unless_it_was_repeated_or_disturbed() {
 
 fn fault(begin: u64, end: u64) -> Fault {
     let (target, how, seen) = ("routing-1".to_owned(), String::new(), String::new());
-    Fault { number: 0, kind: FaultKind::Kill, target, how, begin, end: Some(end), failed: None, seen, idle: false }
+    let (end, failed, idle, stayed) = (Some(end), None, false, String::new());
+    Fault { number: 0, kind: FaultKind::Kill, target, how, begin, end, failed, seen, idle, stayed }
 }
 
 #[test]
@@ -427,10 +428,105 @@ fn a_removed_device_does_not_log_in() {
 
 #[test]
 fn an_older_session_gets_nothing_new() {
+    let ends = |message: bool, e: u32| {
+        let mut story = Story::begun();
+        story.push(|t| Record::Up { t, d: 2, e: 2, w: 0 });
+        if message {
+            story.message(0, Some(Outcome::Delivered), &[2, 3]);
+        }
+        story.push(|t| Record::Down { t, d: 2, e, why: "lingered".to_owned() });
+        let verdict = story.judged();
+        (verdict.violated.into_keys().collect(), verdict.judged.get(&Rule::OlderSession).copied())
+    };
+    assert_eq!(ends(true, 1), (vec![Invariant::Session], Some(1)));
+    assert_eq!(ends(false, 1), (vec![], Some(1)));
+    assert_eq!(ends(false, 2), (vec![], None));
+}
+
+#[test]
+fn tags_rise_by_one() {
     let mut story = Story::begun();
-    story.push(|t| Record::Up { t, d: 2, e: 2, w: 0 });
-    story.message(0, Some(Outcome::Delivered), &[2, 3]);
-    assert_eq!(violates(story), [Invariant::Session]);
+    let m = story.message(0, None, &[]);
+    story.push(|t| Record::Wire { t, d: 2, e: 1, g: 3, m, bad: Some("tag 3 after 1".to_owned()) });
+    let verdict = story.judged();
+    assert_eq!(verdict.judged[&Rule::Tags], 1);
+    assert_eq!(verdict.violated.into_keys().collect::<Vec<_>>(), [Invariant::Origin]);
+}
+
+#[test]
+fn who_is_told_to_leave_leaves() {
+    let leave = |stayed: &str, other: bool| {
+        let mut story = Story::good(7, 50);
+        let (kind, stayed) = (FaultKind::Drain, stayed.to_owned());
+        story.faults.faults.push(Fault { kind, stayed, ..fault(100, 200) });
+        if other {
+            story.faults.faults.push(Fault { number: 1, ..fault(150, 300) });
+        }
+        let verdict = story.judged();
+        let text = crate::report::markdown(&verdict, &Faults::default(), &[]).unwrap();
+        assert_eq!(text.contains("Told to leave"), verdict.stayed.len() == 1);
+        let judged = verdict.judged.get(&Rule::Leaves).copied();
+        (verdict.violated.into_keys().collect(), verdict.stayed.len(), judged)
+    };
+    assert_eq!(leave("", false), (vec![], 0, Some(1)));
+    assert_eq!(leave("it took 30 s", false), (vec![Invariant::Progress], 1, Some(1)));
+    assert_eq!(leave("it took 30 s", true), (vec![], 1, None));
+}
+
+#[test]
+fn only_what_the_sdk_shows_is_judged_to_be_shown_once() {
+    let shown = |kind: Kind| {
+        let mut story = Story::begun();
+        story.push(|t| Record::Device { t, d: 2, a: 1, id: 1, kind });
+        story.message(0, None, &[2]);
+        let verdict = story.judged();
+        (verdict.judged.get(&Rule::ShownOnce).copied(), verdict.totals.shown_sdk)
+    };
+    assert_eq!((shown(Kind::Light), shown(Kind::Sdk)), ((None, 0), (Some(1), 1)));
+}
+
+#[test]
+fn what_processes_use_and_how_long_nothing_was_disturbed_is_reported() {
+    let mut story = Story::good(7, 50);
+    for (last, mib) in [(false, 10), (true, 25)] {
+        story.push(|t| Record::Usage { t, name: "edge-1".to_owned(), bytes: mib << 20, files: mib, last });
+    }
+    story.push(|t| Record::Usage { t, name: "edge-2".to_owned(), bytes: 1, files: 1, last: false });
+    story.push(|t| Record::Stores { t, mailbox: None, presence: Some(0), took_ms: Some(2_500) });
+    story.t += 60_000_000;
+    story.faults.faults.push(fault(0, 15_000_000));
+    let verdict = story.judged();
+    assert_eq!(verdict.quiet, verdict.lasted - 30_000_000);
+    assert_eq!((verdict.usage.len(), verdict.usage["edge-1"].files), (1, (10, 25)));
+    let text = crate::report::markdown(&verdict, &Faults::default(), &[]).unwrap();
+    assert!(text.contains("| edge-1 | 10 to 25 | 250% | 10 to 25 | 250% |"), "{text}");
+    assert!(text.contains("empty 2.5 s after"), "{text}");
+}
+
+#[test]
+fn a_goal_that_nothing_was_judged_by_is_missed() {
+    let strict = |variant: &str| {
+        let mut story = Story::good(7, 50);
+        story.records[0] = Record::Run { seed: 7, variant: variant.to_owned(), planted: None };
+        story.faults.faults.push(Fault { kind: FaultKind::Reset, ..fault(1, 2) });
+        let mut verdict = story.judged();
+        assert!(verdict.is_good());
+        verdict.be_strict();
+        verdict.violated.get(&Invariant::Progress).copied()
+    };
+    // With one process, none of several can be away.
+    assert_eq!((strict("one"), strict("scaled")), (Some(1), Some(2)));
+}
+
+#[test]
+fn a_cluster_that_nobody_disturbed_proves_nothing() {
+    let undisturbed = |variant: &str| {
+        let mut story = Story::good(7, 50);
+        story.records[0] = Record::Run { seed: 7, variant: variant.to_owned(), planted: None };
+        story.judged().proves_nothing()
+    };
+    assert_eq!(undisturbed("plain"), None);
+    assert_eq!(undisturbed("scaled"), Some("no fault did what it should"));
 }
 
 #[test]
@@ -482,10 +578,10 @@ fn a_prekey_goes_out_once() {
 #[test]
 fn what_is_left_over_is_found() {
     let mut story = Story::begun();
-    story.push(|t| Record::Stores { t, mailbox: Some(1), presence: None });
+    story.push(|t| Record::Stores { t, mailbox: Some(1), presence: None, took_ms: None });
     assert_eq!(violates(story), [Invariant::Progress]);
     let mut story = Story::begun();
-    story.push(|t| Record::Stores { t, mailbox: None, presence: Some(2) });
+    story.push(|t| Record::Stores { t, mailbox: None, presence: Some(2), took_ms: None });
     assert_eq!(violates(story), [Invariant::Progress]);
 
     let story = Story::begun();
@@ -527,7 +623,7 @@ fn a_fault_that_met_nothing_is_counted_apart() {
 #[test]
 fn a_rule_that_had_nothing_to_judge_says_so() {
     let verdict = Story::good(7, 50).judged();
-    for rule in [Rule::Kept, Rule::ShownOnce, Rule::InOrder, Rule::Delivered, Rule::Finished, Rule::Mailboxes] {
+    for rule in [Rule::Kept, Rule::InOrder, Rule::Delivered, Rule::Finished, Rule::Mailboxes] {
         assert!(verdict.judged[&rule] > 0, "{rule:?}");
     }
     for rule in [Rule::Closed, Rule::WrongTag, Rule::MediaBytes, Rule::OlderSession, Rule::Replaced] {
@@ -648,6 +744,7 @@ fn a_run_in_which_nothing_happened_is_not_good() {
             failed: Some("it does not start".to_owned()),
             seen: String::new(),
             idle: false,
+            stayed: String::new(),
         });
     }
     assert_eq!(vain.judged().proves_nothing(), Some("no fault did what it should"));

@@ -86,6 +86,10 @@ impl Environment for Clustered {
         Ok((mailbox, presence))
     }
 
+    fn usage(&self) -> Vec<(String, u64, u64)> {
+        self.cluster.usage()
+    }
+
     fn logs(&self) -> Vec<PathBuf> {
         let Ok(files) = std::fs::read_dir(self.cluster.logs()) else { return Vec::new() };
         let mut files: Vec<_> = files.filter_map(|file| Some(file.ok()?.path())).collect();

@@ -70,6 +70,10 @@ pub trait Environment: Send {
     fn fault_counts(&self) -> FaultCounts;
     /// What the stores hold now: messages in mailboxes, devices in presence; `None`: there is no such store.
     async fn stores(&mut self) -> anyhow::Result<(Option<u64>, Option<u64>)>;
+    /// Name, memory in bytes and descriptors of each process.
+    fn usage(&self) -> Vec<(String, u64, u64)> {
+        Vec::new()
+    }
     /// Files with what the processes have logged.
     fn logs(&self) -> Vec<PathBuf>;
     /// Stops everything.
@@ -106,7 +110,7 @@ where
         stopped.context("stop the deployment")?;
     }
     if let Some(mailbox) = environment.left_behind().await.context("look into the files that are left")? {
-        ledger.write(|t| Record::Stores { t, mailbox: Some(mailbox), presence: None });
+        ledger.write(|t| Record::Stores { t, mailbox: Some(mailbox), presence: None, took_ms: None });
         ledger.flush()?;
     }
     let (folder, strict) = (plan.folder.clone(), plan.strict);
@@ -128,6 +132,7 @@ async fn load(plan: &Plan, environment: &mut impl Environment, ledger: &Ledger, 
     workload::set_up(&world).await.context("set up accounts")?;
     say(plan, &format!("{:>5.0} s  {} accounts are set up", began.elapsed().as_secs_f64(), world.accounts.len()));
 
+    usage(environment, &world, false);
     let stop_load = Arc::new(AtomicBool::new(false));
     let (shape, stop, talkers) = (plan.shape.clone(), Arc::clone(&stop_load), Arc::clone(&world));
     let talking = tokio::spawn(async move { workload::run(&talkers, &shape, &stop).await });
@@ -160,6 +165,7 @@ async fn load(plan: &Plan, environment: &mut impl Environment, ledger: &Ledger, 
     stop_load.store(true, Ordering::Relaxed);
     talking.await?.context("the load")?;
     drain(plan, &world, began).await;
+    usage(environment, &world, true);
     tokio::time::sleep(SETTLE).await;
     look(plan, environment, &world).await?;
     flushing.abort();
@@ -194,15 +200,17 @@ async fn drain(plan: &Plan, world: &Arc<World>, began: Instant) {
 async fn look(plan: &Plan, environment: &mut impl Environment, world: &Arc<World>) -> anyhow::Result<()> {
     world.phase.send_replace(Phase::Stop);
     // Sessions end and presence follows; what a replica that has died has told of sessions ends with its lease.
-    let deadline = Instant::now() + PRESENCE;
-    let (mailbox, presence) = loop {
+    let stopped = Instant::now();
+    let (mailbox, presence, took_ms) = loop {
         let (mailbox, presence) = environment.stores().await.context("look into the stores")?;
-        if (mailbox.unwrap_or(0) == 0 && presence.unwrap_or(0) == 0) || Instant::now() > deadline {
-            break (mailbox, presence);
+        let empty = mailbox.unwrap_or(0) == 0 && presence.unwrap_or(0) == 0;
+        if empty || stopped.elapsed() > PRESENCE {
+            let took = empty.then(|| stopped.elapsed().as_millis());
+            break (mailbox, presence, took.and_then(|took| u64::try_from(took).ok()));
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     };
-    ledger_line(world, |t| Record::Stores { t, mailbox, presence });
+    ledger_line(world, |t| Record::Stores { t, mailbox, presence, took_ms });
     let (lines, found) = scan::logs(&environment.logs(), &[WORD, NONSENSE])?;
     ledger_line(world, |t| Record::Logs { t, lines });
     for (file, line) in found {
@@ -211,6 +219,13 @@ async fn look(plan: &Plan, environment: &mut impl Environment, world: &Arc<World
     ledger_line(world, |t| Record::End { t });
     say(plan, &format!("        mailboxes hold {mailbox:?}, presence {presence:?}"));
     Ok(())
+}
+
+/// What the processes use now.
+fn usage(environment: &impl Environment, world: &World, last: bool) {
+    for (name, bytes, files) in environment.usage() {
+        ledger_line(world, |t| Record::Usage { t, name, bytes, files, last });
+    }
 }
 
 fn ledger_line(world: &World, record: impl FnOnce(u64) -> Record) {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{Planned, Topology, service};
-use crate::cluster::{Cluster, Postgres, Redis, Store};
+use crate::cluster::{Cluster, Postgres, Redis, Service, Store};
 use crate::events::{Done, FaultKind};
 use crate::preload::{Control, Hits};
 use crate::proxy::{Break, Direction, Flow, Link, Mode, Seen};
@@ -75,20 +76,17 @@ pub(super) async fn perform(
         }
         FaultKind::Drain => {
             let service = service(cluster, target)?;
-            let left = service.leave().await;
+            let stayed = leave(service).await.unwrap_or_default();
             service.start().await?;
-            let seen = left.err().map(|error| format!("{error:#}")).unwrap_or_default();
-            return Ok(Done { seen, idle: false });
+            return Ok(Done { stayed, ..Done::plain() });
         }
         FaultKind::Rolling => {
-            let mut left = Vec::new();
+            let mut stayed = Vec::new();
             for service in cluster.services() {
-                if let Err(error) = service.leave().await {
-                    left.push(format!("{}: {error:#}", service.name()));
-                }
+                stayed.extend(leave(service).await);
                 service.start().await?;
             }
-            return Ok(Done { seen: left.join("; "), idle: false });
+            return Ok(Done { stayed: stayed.join("; "), ..Done::plain() });
         }
         FaultKind::Isolate => {
             let links = Topology::of(cluster).touching(target);
@@ -148,6 +146,20 @@ pub(super) async fn perform(
         | FaultKind::PostgresTerminate => return on_postgres(cluster, planned, hold).await,
     }
     Ok(Done::plain())
+}
+
+/// A process that is told to leave is given 15 s by its settings; this is what a busy machine may add.
+const LEAVES_WITHIN: Duration = Duration::from_secs(20);
+
+/// Tells a process to leave; gives how it did not.
+async fn leave(service: &Service) -> Option<String> {
+    let began = Instant::now();
+    let name = service.name();
+    match service.leave().await {
+        Err(error) => Some(format!("{name}: {error:#}")),
+        Ok(()) if began.elapsed() > LEAVES_WITHIN => Some(format!("{name}: it took {} s", began.elapsed().as_secs())),
+        Ok(()) => None,
+    }
 }
 
 /// How long a fault is left as it is.
@@ -268,7 +280,7 @@ async fn on_postgres(cluster: &Cluster, planned: &Planned, hold: Hold) -> anyhow
             let Ok((table, session)) = locked else { return Ok(Done::met(0, "not locked")) };
             hold.wait().await;
             drop(session);
-            return Ok(Done { seen: format!("table {table}"), idle: false });
+            return Ok(Done { seen: format!("table {table}"), ..Done::plain() });
         }
         _ => {
             let count = postgres.run(Postgres::terminate).await?;

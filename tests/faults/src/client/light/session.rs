@@ -193,7 +193,7 @@ impl Light {
     /// Leaves by itself: for a while, for a moment, or only seemingly.
     fn leave(&mut self, reader: Reader<ReadHalf<TcpStream>>, now: &Now) -> Over {
         if self.kind == Kind::Wild && now.mood == Mood::Good && self.rng.random_bool(0.3) {
-            tokio::spawn(linger(Arc::clone(&self.world), self.me.number, self.epoch, reader));
+            tokio::spawn(linger(Arc::clone(&self.world), self.me.number, (self.epoch, now.tag), reader));
             return Over::Twin;
         }
         if self.rng.random_bool(0.3) {
@@ -445,7 +445,7 @@ fn queue(writer: &mut Writer<WriteHalf<TcpStream>>, out: &mut Out) -> anyhow::Re
 }
 
 /// Goes on reading a session beside which a newer one was opened, and writes down what comes.
-async fn linger(world: Arc<World>, d: u32, e: u32, mut reader: Reader<ReadHalf<TcpStream>>) {
+async fn linger(world: Arc<World>, d: u32, (e, mut tag): (u32, u64), mut reader: Reader<ReadHalf<TcpStream>>) {
     let Some(a) = world.device(d).map(|device| device.account) else { return };
     let listen = async {
         loop {
@@ -457,8 +457,13 @@ async fn linger(world: Arc<World>, d: u32, e: u32, mut reader: Reader<ReadHalf<T
             };
             match decode_server(Encoding::Binary, &record) {
                 Ok(FromServer::Message(delivery)) => {
-                    let (m, bad) = inspect(&world, d, a, &delivery);
-                    world.ledger.write(|t| Record::Wire { t, d, e, g: delivery.tag, m, bad });
+                    let (m, mut bad) = inspect(&world, d, a, &delivery);
+                    let g = delivery.tag;
+                    if g != tag + 1 {
+                        bad.get_or_insert(format!("tag {g} after {tag}"));
+                    }
+                    tag = g;
+                    world.ledger.write(|t| Record::Wire { t, d, e, g, m, bad });
                     world.counts.wire.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(FromServer::End(end)) => return format!("ended: {:?}", end.reason),
