@@ -3,7 +3,8 @@
 //!
 //! Who may see what is decided here: the operator token shows everything; a trace token, signed with a provider's own key
 //! (`causeway_identity::token::traces`), shows that provider's side of its own users' messages, which routing sees to. Whatever
-//! is wrong with a token, the answer is the same, and so it is whether a trace is somebody else's or nobody's.
+//! is wrong with a token, the answer is the same (too many that nobody has seen before are told to come later, good or not),
+//! and so it is whether a trace is somebody else's or nobody's.
 
 mod callers;
 

@@ -2,7 +2,8 @@
 //!
 //! A provider's keys are parsed once, not at each call. Who has shown a good token before is counted before its signature is
 //! looked at again. Tokens that nobody has shown before have a rate of their own, so that forged ones cost a bounded number
-//! of signatures, and use up nobody's questions.
+//! of signatures, and use up nobody's questions. While somebody forges more than that, a new good one may have to wait, as
+//! nothing tells it from them; those that were good before do not.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,7 +70,8 @@ impl Callers {
             // What is over, or of a key that is gone, uses up no more questions.
             verify().inspect_err(|_| self.forget(provider, &name))?;
         } else {
-            limits.strange_trace_token(provider).map_err(|_| refused())?;
+            // Who has a good one is to try again, and not to take it for a bad one.
+            limits.strange_trace_token(provider).map_err(NotLetIn::TooFast)?;
             verify()?;
             limits.good_trace_token(provider);
             self.remember(provider, name);
