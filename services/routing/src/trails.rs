@@ -50,8 +50,9 @@ pub(crate) struct Trails {
     /// Trails of a shard; 0: none are kept.
     limit: usize,
     clock: SharedClock,
-    /// Questions are answered one at a time.
-    asking: tokio::sync::Mutex<()>,
+    /// Questions are answered one at a time: those of providers, and apart from them the operator's.
+    asking_providers: tokio::sync::Mutex<()>,
+    asking_operator: tokio::sync::Mutex<()>,
 }
 
 struct Shard {
@@ -102,7 +103,8 @@ impl Trails {
             keep_ms: u64::try_from(keep.as_millis()).unwrap_or(u64::MAX),
             limit: if keep.is_zero() { 0 } else { limit.div_ceil(SHARDS) },
             clock,
-            asking: tokio::sync::Mutex::default(),
+            asking_providers: tokio::sync::Mutex::default(),
+            asking_operator: tokio::sync::Mutex::default(),
         })
     }
 

@@ -68,9 +68,10 @@ impl Trails {
     /// as if it were not there.
     ///
     /// Messages go first: a shard's lock is held for a slice at a time, others get their turn between two slices, and
-    /// questions wait for each other.
+    /// questions wait for each other; only those of providers never make the operator wait.
     pub(crate) async fn find(&self, query: &Query) -> (Vec<Found>, bool) {
-        let _turn = self.asking.lock().await;
+        let asking = if query.provider.is_some() { &self.asking_providers } else { &self.asking_operator };
+        let _turn = asking.lock().await;
         let now_ms = self.clock.now_ms();
         let since_ms = query.since_ms.max(now_ms.saturating_sub(self.keep_ms));
         let mut answer = Answer { limit: query.limit, found: Vec::new(), more: false, left: LOOKED_AT };

@@ -327,6 +327,28 @@ fn a_question_lets_others_in_between_and_is_answered_within_bounds() {
     assert_eq!(found.len(), 1_000);
 }
 
+#[test]
+fn the_operator_does_not_wait_for_providers_and_they_wait_for_each_other() {
+    let rig = Rig::new(16 * 10_000);
+    (0..10_000).for_each(|number| send(&rig.trails, &rig.from, number, number % 100));
+    let wanted = Wanted::Address(rig.from.address.clone());
+    let of = |provider: Option<&Domain>| Query {
+        wanted: wanted.clone(),
+        since_ms: 0,
+        provider: provider.cloned(),
+        limit: 10,
+    };
+    let (birdy, home, operator) = (of(Some(&rig.from.provider)), of(Some(&rig.to.provider)), of(None));
+    let mut context = Context::from_waker(noop_waker_ref());
+    let mut first = pin!(rig.trails.find(&birdy));
+    let mut second = pin!(rig.trails.find(&home));
+    assert!(first.as_mut().poll(&mut context).is_pending());
+    (0..1_000).for_each(|_| assert!(second.as_mut().poll(&mut context).is_pending()));
+    assert_eq!(rig.answer(&operator, || ()).0.len(), 10);
+    while first.as_mut().poll(&mut context).is_pending() {}
+    while second.as_mut().poll(&mut context).is_pending() {}
+}
+
 /// What a message costs: `cargo nextest run -p causeway-routing --run-ignored only what_a_trail_costs --no-capture`.
 #[test]
 #[ignore = "a measurement"]
