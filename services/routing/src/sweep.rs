@@ -38,7 +38,7 @@ pub(crate) async fn run(shared: Arc<Shared>, seen: Arc<Seen>, every: Duration, s
         }
         shared.limits.sent.tidy();
         shared.strangers.refused.tidy();
-        shared.trails.tidy();
+        shared.trails.tidy().await;
         loop {
             let erased = tokio::select! {
                 erased = shared.mailbox.expire(shared.clock.now_ms(), BATCH) => erased,

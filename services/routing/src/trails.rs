@@ -19,6 +19,7 @@ mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
+use std::iter::Peekable;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -227,13 +228,19 @@ impl Trails {
         shard.refused.push(Owner::of(&self.hasher, &from.provider, from.account), refused, limit);
     }
 
-    /// Marks what has expired, and forgets what is older than it is to be kept.
-    pub(crate) fn tidy(&self) {
+    /// Marks what has expired, and forgets what is older than it is to be kept. Messages go first: a shard's lock is held for
+    /// a slice at a time.
+    pub(crate) async fn tidy(&self) {
         let now_ms = self.clock.now_ms();
         for shard in &self.shards {
-            lock(shard).forget_old(now_ms, self.keep_ms);
+            let mut owners = Owner::all().peekable();
+            while lock(shard).forget_some(&mut owners, now_ms, self.keep_ms) {
+                tokio::task::yield_now().await;
+            }
             let mut cursor = Cursor::default();
-            while lock(shard).expire_some(&mut cursor, now_ms) {}
+            while lock(shard).expire_some(&mut cursor, now_ms) {
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -283,14 +290,18 @@ impl Shard {
         }
     }
 
-    fn forget_old(&mut self, now_ms: u64, keep_ms: u64) {
+    /// Forgets what is old of these owners, who are gone through; false after the last.
+    fn forget_some(&mut self, owners: &mut Peekable<impl Iterator<Item = Owner>>, now_ms: u64, keep_ms: u64) -> bool {
         let old = |at_ms: u64| at_ms.saturating_add(keep_ms) < now_ms;
-        for owner in Owner::all() {
-            while let Some(entry) = self.order.take_first_if(owner, |entry| old(entry.at_ms)) {
+        for _ in 0..A_SLICE {
+            let Some(owner) = owners.peek().copied() else { return false };
+            if let Some(entry) = self.order.take_first_if(owner, |entry| old(entry.at_ms)) {
                 self.forget(entry);
+            } else if self.refused.take_first_if(owner, |refused| old(refused.at_ms)).is_none() {
+                owners.next();
             }
-            while self.refused.take_first_if(owner, |refused| old(refused.at_ms)).is_some() {}
         }
+        true
     }
 
     fn forget(&mut self, entry: Entry) {
