@@ -98,6 +98,28 @@ impl Invariant {
         Self::Silence,
         Self::Media,
     ];
+
+    /// What the simulation (`tests/simulation`) says when this is broken; nothing if it does not look for it.
+    pub const fn promises(self) -> &'static [&'static str] {
+        match self {
+            Self::Loss => &["what is acknowledged arrives"],
+            Self::Rejected => &["what is rejected does not arrive"],
+            Self::Once => &["nothing comes twice without a reason"],
+            Self::Origin => &["nothing comes from nowhere", "tags rise by one, from 1"],
+            Self::Order => &["a pair's messages stay in order"],
+            Self::Consent => &["who has closed gets nothing"],
+            Self::Account => &["nobody gets what is for another", "a delivery is what its sender sent"],
+            Self::Acks => &[
+                "an acknowledgement names a message that its session submitted",
+                "delivered means that every device has acknowledged",
+                "a wrong acknowledgement ends the session",
+                "a right acknowledgement does not end the session",
+            ],
+            Self::Session => &["only a login that began later replaces a session"],
+            Self::Progress => &["every message gets an outcome in the end", "mailboxes are empty in the end"],
+            Self::Keys | Self::Silence | Self::Media => &[],
+        }
+    }
 }
 
 /// Something that must not be.

@@ -29,6 +29,19 @@ pub(crate) struct Run {
     /// Stop at the first seed that finds something.
     #[arg(long)]
     until_found: bool,
+    /// Only these promises count as found when broken, each by its text. Seeds in which only others
+    /// are, or that break off, are counted apart (`others`).
+    #[arg(long = "promise", value_name = "TEXT")]
+    promises: Vec<String>,
+}
+
+impl Run {
+    /// Whether a line `violation PROMISE: WHAT` is about what is looked for.
+    fn looks_for(&self, violation: &str) -> bool {
+        let promise =
+            violation.strip_prefix("violation ").and_then(|rest| rest.split_once(": ")).map(|(promise, _)| promise);
+        self.promises.is_empty() || self.promises.iter().any(|text| promise == Some(text.as_str()))
+    }
 }
 
 #[derive(Default)]
@@ -57,7 +70,7 @@ pub(crate) fn run(run: &Run) -> anyhow::Result<bool> {
                     if seed >= run.first.saturating_add(run.seeds) || over {
                         return;
                     }
-                    if let Err(error) = one((&own, &library, fixed), seed, &totals) {
+                    if let Err(error) = one(run, (&own, &library, fixed), seed, &totals) {
                         if let Ok(mut failed) = failed.lock() {
                             failed.get_or_insert(error);
                         }
@@ -97,7 +110,7 @@ pub(crate) fn run(run: &Run) -> anyhow::Result<bool> {
     Ok(totals.broken.is_empty() && totals.not_deterministic.is_empty())
 }
 
-fn one(how: (&Path, &Path, bool), seed: u64, totals: &Mutex<Totals>) -> anyhow::Result<()> {
+fn one(run: &Run, how: (&Path, &Path, bool), seed: u64, totals: &Mutex<Totals>) -> anyhow::Result<()> {
     let twice = how.2 && seed.is_multiple_of(TWICE_EVERY);
     let output = start(how, seed, twice)?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -106,7 +119,8 @@ fn one(how: (&Path, &Path, bool), seed: u64, totals: &Mutex<Totals>) -> anyhow::
     let violations: Vec<&str> = text.lines().filter(|line| line.starts_with("violation ")).collect();
     let mut totals = totals.lock().map_err(|_| anyhow::anyhow!("another seed failed"))?;
     *totals.figures.entry("seeds".to_owned()).or_default() += 1;
-    let mut what = violations.first().map(|line| (*line).to_owned());
+    let mut what = violations.iter().find(|line| run.looks_for(line)).map(|line| (*line).to_owned());
+    let mut is_other = what.is_none() && !violations.is_empty();
     match summary {
         Some(summary) => {
             for (name, value) in summary.split_whitespace().filter_map(|word| word.split_once('=')) {
@@ -115,7 +129,12 @@ fn one(how: (&Path, &Path, bool), seed: u64, totals: &Mutex<Totals>) -> anyhow::
                 }
             }
         }
+        // Nobody knows which promise that breaks.
+        None if !run.promises.is_empty() => is_other = true,
         None => what = Some(format!("it broke off: {}", String::from_utf8_lossy(&output.stderr).trim())),
+    }
+    if !run.promises.is_empty() {
+        *totals.figures.entry("others".to_owned()).or_default() += u64::from(is_other);
     }
     totals.broken.extend(what.map(|what| (seed, what)));
     if !same {

@@ -749,3 +749,12 @@ fn a_run_in_which_nothing_happened_is_not_good() {
     }
     assert_eq!(vain.judged().proves_nothing(), Some("no fault did what it should"));
 }
+
+#[test]
+fn the_simulation_knows_the_promises() {
+    let sources = [include_str!("../../../simulation/src/ledger.rs"), include_str!("../../../simulation/src/world.rs")];
+    for promise in Invariant::ALL.into_iter().flat_map(Invariant::promises) {
+        let quoted = format!("\"{promise}\"");
+        assert!(sources.iter().any(|source| source.contains(&quoted)), "{promise}");
+    }
+}
