@@ -28,7 +28,8 @@ pub(super) fn judge(mut history: History, faults: &Faults) -> Verdict {
     for (kind, recovery) in &kinds {
         if let Some((worst, t)) = recovery.worst_at.filter(|(worst, _)| *worst > RECOVERY) {
             let what = format!(
-                "{kind}: the last message it held up had its outcome {} s after it was healed",
+                "{kind}: the last message it held up had its outcome {} s after it was healed, not counting what time \
+                 PostgreSQL was disturbed",
                 worst / 1_000_000
             );
             history.violate(Invariant::Progress, t, None, None, what);

@@ -10,6 +10,8 @@ use crate::ledger::MessageNumber;
 
 /// A message that has waited this long at some moment of a fault was held up by it, in microseconds.
 const HELD_UP: u64 = 1_000_000;
+/// How long PostgreSQL may take to be itself again, in microseconds.
+const SETTLES: u64 = 5_000_000;
 /// Faults before which nobody looks for messages that they held up, in microseconds.
 const BEFORE: u64 = 30_000_000;
 
@@ -32,7 +34,7 @@ pub struct Recovery {
     pub first_from_heal: Spread,
     /// From heal to the last outcome of those that were held up.
     pub last_from_heal: Spread,
-    /// The worst of these in microseconds, and when.
+    /// The worst of these in microseconds, not counting what time the store was [disturbed](Disturbed) itself, and when.
     #[serde(skip)]
     pub worst_at: Option<(u64, u64)>,
 }
@@ -105,11 +107,38 @@ pub(super) fn latencies(history: &History) -> (Latency, Latency) {
     (Latency::of(all), Latency::of(quiet))
 }
 
+/// When PostgreSQL, or somebody's way to it, was disturbed. There is one, so what follows it is its recovery and not that of a
+/// fault before.
+struct Disturbed(Vec<(u64, u64)>);
+
+impl Disturbed {
+    fn of(faults: &Faults) -> Self {
+        let store = faults.faults.iter().filter(|fault| fault.did_something() && fault.target.contains("postgres"));
+        let mut times: Vec<_> =
+            store.map(|fault| (fault.begin, fault.end.unwrap_or(u64::MAX).saturating_add(SETTLES))).collect();
+        times.sort_unstable();
+        times.dedup_by(|next, before| {
+            let overlaps = next.0 <= before.1;
+            if overlaps {
+                before.1 = before.1.max(next.1);
+            }
+            overlaps
+        });
+        Self(times)
+    }
+
+    /// How much of the time between these it was.
+    fn between(&self, from: u64, to: u64) -> u64 {
+        self.0.iter().map(|(begin, end)| (*end).min(to).saturating_sub((*begin).max(from))).sum()
+    }
+}
+
 /// Faults by kind.
 pub(super) fn by_kind(history: &History, faults: &Faults) -> BTreeMap<String, Recovery> {
     let mut messages: Vec<(u64, MessageNumber, &Message)> =
         history.messages.iter().map(|(m, message)| (message.at, *m, message)).collect();
     messages.sort_unstable_by_key(|(at, m, _)| (*at, *m));
+    let disturbed = Disturbed::of(faults);
     let mut kinds: BTreeMap<String, (u64, u64, Vec<Felt>)> = BTreeMap::new();
     for fault in &faults.faults {
         let (count, idle, felt) = kinds.entry(fault.kind.name()).or_default();
@@ -132,7 +161,7 @@ pub(super) fn by_kind(history: &History, faults: &Faults) -> BTreeMap<String, Re
     }
     let of = |(kind, (count, idle, faults)): (String, (u64, u64, Vec<Felt>))| {
         let failed = faults.len() as u64 - count;
-        (kind, Recovery { count, idle, failed, ..recovery(&faults) })
+        (kind, Recovery { count, idle, failed, ..recovery(&faults, &disturbed) })
     };
     kinds.into_iter().map(of).collect()
 }
@@ -140,7 +169,7 @@ pub(super) fn by_kind(history: &History, faults: &Faults) -> BTreeMap<String, Re
 /// Begin, heal, and the first and the last outcome of what was held up.
 type Felt = (u64, u64, Option<(u64, u64)>);
 
-fn recovery(faults: &[Felt]) -> Recovery {
+fn recovery(faults: &[Felt], disturbed: &Disturbed) -> Recovery {
     let felt =
         || faults.iter().filter_map(|(begin, heal, felt)| felt.map(|(first, last)| (*begin, *heal, first, last)));
     Recovery {
@@ -149,7 +178,9 @@ fn recovery(faults: &[Felt]) -> Recovery {
         first_from_begin: Spread::of(felt().map(|(begin, _, first, _)| first - begin).collect()),
         first_from_heal: Spread::of(felt().map(|(_, heal, first, _)| first.saturating_sub(heal)).collect()),
         last_from_heal: Spread::of(felt().map(|(_, heal, _, last)| last.saturating_sub(heal)).collect()),
-        worst_at: felt().map(|(_, heal, _, last)| (last.saturating_sub(heal), heal)).max(),
+        worst_at: felt()
+            .map(|(_, heal, _, last)| (last.saturating_sub(heal).saturating_sub(disturbed.between(heal, last)), heal))
+            .max(),
         ..Recovery::default()
     }
 }
