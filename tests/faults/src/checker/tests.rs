@@ -605,6 +605,24 @@ fn a_fault_that_is_never_recovered_from_is_found() {
 }
 
 #[test]
+fn while_the_only_store_is_disturbed_nobody_recovers_from_anything_else() {
+    let judged = |target: &str, seconds: u64| {
+        let mut story = Story::begun();
+        let m = story.message(0, None, &[2, 3]);
+        let heal = story.t + 5_000_000;
+        story.faults.faults.push(fault(story.t + 1, heal));
+        // Felt itself, and healed so shortly before the end that it is recovered from.
+        let store = fault(heal, heal + seconds * 1_000_000);
+        story.faults.faults.push(Fault { target: target.to_owned(), ..store });
+        story.t += 70_000_000;
+        story.push(|t| Record::Ack { t, m, e: 1, o: Outcome::Stored, r: String::new() });
+        story.judged().violated.is_empty()
+    };
+    assert!(judged("postgres", 20) && judged("routing-1>postgres-a", 20));
+    assert!(!judged("routing-2", 20) && !judged("postgres", 0));
+}
+
+#[test]
 fn a_fault_that_met_nothing_is_counted_apart() {
     let mut story = Story::good(7, 50);
     story.faults.faults.push(fault(1, 2));
