@@ -49,6 +49,7 @@ pub(crate) struct Arrival {
 #[derive(Debug)]
 struct Session {
     number: u32,
+    begun: Duration,
     ended: Option<Duration>,
     last_tag: u64,
     /// What came and is not acknowledged yet.
@@ -131,7 +132,7 @@ impl Ledger {
     }
 
     pub(crate) fn connected(&self, device: Person, session: u32) {
-        let begun = Session { number: session, ended: None, last_tag: 0, open: Vec::new(), lied: false };
+        let begun = Session { number: session, begun: now(), ended: None, last_tag: 0, open: Vec::new(), lied: false };
         self.state().sessions.entry(device).or_default().push(begun);
     }
 
@@ -422,7 +423,12 @@ impl State {
         self.repeats += 1;
         let Some(got) = self.got(&device, message) else { return };
         let ((last, in_session), acknowledged) = (got.last, got.acknowledged);
-        let disturbed = self.faults.iter().any(|(from, until)| *from <= now() && last <= *until + FAULT_IS_FELT);
+        // A connection that was cut may stay lame in one direction for as long as it lasts: nothing is sent twice in this network.
+        let lived = self.session(device, in_session).map(|session| (session.begun, session.ended.unwrap_or_else(now)));
+        let disturbed = self.faults.iter().any(|(from, until)| {
+            let lame = lived.is_some_and(|(begun, ended)| begun <= *until && *from <= ended);
+            *from <= now() && (last <= *until + FAULT_IS_FELT || lame)
+        });
         let in_time = acknowledged.is_some_and(|(at, number)| {
             let ended = self.session(device, number).and_then(|session| session.ended);
             ended.is_none_or(|ended| at + ACK_TAKES < ended)

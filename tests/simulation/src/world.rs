@@ -78,6 +78,8 @@ pub(crate) fn run(seed: u64) -> anyhow::Result<Outcome> {
         sim.client(host_of(&plan.person), async move { Ok(client::run(plan, ledger).await?) });
     }
 
+    // Links come up one after the other, and accounts move to where they belong.
+    ledger.breaks(Duration::ZERO, Duration::ZERO);
     let mut pending: Vec<Step> = Vec::new();
     for planned in &schedule.faults {
         ledger.breaks(planned.begin, planned.end);
