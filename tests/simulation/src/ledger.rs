@@ -405,7 +405,9 @@ impl State {
         // have been under way for any time before it was refused.
         let refused = self.sent.get(&message).and_then(|sent| sent.submitted.first()).is_some_and(|(first, _)| {
             let until = |until: &Option<Duration>| until.unwrap_or(Duration::MAX);
-            self.refuses.iter().any(|(account, from, to)| *account == message.to && *from < now() && *first < until(to))
+            // Both of them must be open.
+            let concerned = |account: u8| [message.to, message.from.account].contains(&account);
+            self.refuses.iter().any(|(account, from, to)| concerned(*account) && *from < now() && *first < until(to))
         });
         if let (Some((at, later)), false) = (later, refused) {
             self.violate(
