@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::people::{Person, address};
 
 /// A fault is felt for so long after it was mended: leases must end, and accounts go back to where they were.
-const FAULT_IS_FELT: Duration = Duration::from_secs(3);
+const FAULT_IS_FELT: Duration = Duration::from_secs(5);
 /// What a device acknowledged so long before its session ended is known to the server.
 const ACK_TAKES: Duration = Duration::from_secs(1);
 
