@@ -137,6 +137,7 @@ impl Limits {
         self.misses.tidy();
         self.misses_provider.tidy();
         self.traces.tidy();
+        self.strange_trace_tokens.tidy();
     }
 
     /// One enlistment. The provider counts first, so that addresses beyond its rate take no room; what the address's own
