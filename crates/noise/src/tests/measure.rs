@@ -1,5 +1,5 @@
-//! Figures for docs/performance.md. Run in release:
-//! `cargo test --release -p causeway-noise --lib -- --ignored --nocapture measure`.
+//! Figures for docs/performance.md, which has the command. Without `CAUSEWAY_MEASURE` there is a round of a few calls only, so
+//! that all of this still works when it is wanted.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -17,6 +17,11 @@ use crate::{Limits, Pattern, Received, Suite};
 
 const ROUNDS: usize = 9;
 
+/// So many, if it is to be measured.
+fn many(count: usize, otherwise: usize) -> usize {
+    if std::env::var_os("CAUSEWAY_MEASURE").is_some() { count } else { otherwise }
+}
+
 /// The median of several rounds, in nanoseconds a call.
 fn median(calls: u32, call: impl FnMut()) -> f64 {
     medians(calls, [Box::new(call)])[0]
@@ -24,25 +29,25 @@ fn median(calls: u32, call: impl FnMut()) -> f64 {
 
 /// The medians of works that take turns, so that whatever else the machine does meets all of them.
 pub(super) fn medians<const N: usize>(calls: u32, mut works: [Box<dyn FnMut() + '_>; N]) -> [f64; N] {
-    let mut rounds = [[0.0; N]; ROUNDS];
+    let calls = many(calls as usize, 2);
+    let mut rounds = vec![[0.0; N]; many(ROUNDS, 1)];
     for round in &mut rounds {
         for (work, took) in works.iter_mut().zip(round) {
             let started = Instant::now();
             for _ in 0..calls {
                 work();
             }
-            *took = started.elapsed().as_nanos() as f64 / f64::from(calls);
+            *took = started.elapsed().as_nanos() as f64 / calls as f64;
         }
     }
     std::array::from_fn(|work| {
-        let mut took = rounds.map(|round| round[work]);
+        let mut took: Vec<f64> = rounds.iter().map(|round| round[work]).collect();
         took.sort_by(f64::total_cmp);
-        took[ROUNDS / 2]
+        took[took.len() / 2]
     })
 }
 
 #[test]
-#[ignore = "a measurement"]
 fn measure_handshakes() {
     let key = super::server_key();
     for pattern in PATTERNS {
@@ -64,7 +69,6 @@ fn measure_handshakes() {
 
 /// The server's share, and so what a login costs it before it looks at the token.
 #[test]
-#[ignore = "a measurement"]
 fn measure_responders() {
     let key = super::server_key();
     for pattern in PATTERNS {
@@ -87,7 +91,6 @@ fn measure_responders() {
 }
 
 #[test]
-#[ignore = "a measurement"]
 fn measure_records() {
     for suite in SUITES {
         let (mut client, server, _) = establish(Pattern::Xx, suite);
@@ -114,17 +117,16 @@ fn measure_records() {
 
 /// Resident memory of sessions that have had a login's worth of records and wait for more.
 #[test]
-#[ignore = "a measurement"]
 fn measure_idle_sessions() {
-    const SESSIONS: usize = 4_000;
+    let sessions = many(4_000, 4);
     let mut cx = Context::from_waker(Waker::noop());
     // Warms up, so that what a handshake needs for a moment is there.
-    drop((0..100).map(|_| establish(Pattern::Xx, Suite::AesGcm)).collect::<Vec<_>>());
+    drop((0..many(100, 1)).map(|_| establish(Pattern::Xx, Suite::AesGcm)).collect::<Vec<_>>());
     let before = resident();
-    let kept: Vec<_> = (0..SESSIONS).map(|_| establish(Pattern::Xx, Suite::AesGcm).1.session).collect();
-    println!("a session in itself: {} bytes resident", resident().saturating_sub(before) / SESSIONS);
+    let kept: Vec<_> = (0..sessions).map(|_| establish(Pattern::Xx, Suite::AesGcm).1.session).collect();
+    println!("a session in itself: {} bytes resident", resident().saturating_sub(before) / sessions);
     drop(kept);
-    let wires: Vec<_> = (0..SESSIONS)
+    let wires: Vec<_> = (0..sessions)
         .map(|_| {
             let (mut client, server, _) = establish(Pattern::Xx, Suite::AesGcm);
             client.sender.queue(&[7; 400]).unwrap();
@@ -132,7 +134,7 @@ fn measure_idle_sessions() {
             (server.session, client.sender.sealed().split().to_vec())
         })
         .collect();
-    let mut idle = Vec::with_capacity(SESSIONS);
+    let mut idle = Vec::with_capacity(sessions);
     let before = resident();
     for (session, bytes) in wires {
         let mut reader = Reader::new(Wire(bytes), session.receiver);
@@ -142,7 +144,7 @@ fn measure_idle_sessions() {
         assert!(pin!(reader.read()).poll(&mut cx).is_pending());
         idle.push((reader, writer));
     }
-    println!("buffers of an idle session: {} bytes resident", resident().saturating_sub(before) / SESSIONS);
+    println!("buffers of an idle session: {} bytes resident", resident().saturating_sub(before) / sessions);
 }
 
 /// Resident bytes of this process.

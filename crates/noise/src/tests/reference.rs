@@ -139,7 +139,6 @@ proptest! {
 
 /// For docs/performance.md, like the others in the module `measure`: both in one run.
 #[test]
-#[ignore = "a measurement"]
 fn measure_primitives() {
     let side = |byte| Side { private: [byte; 32], ephemeral: [byte + 1; 32] };
     let payloads = vec![vec![1; 400]; 3];

@@ -163,7 +163,8 @@ fn after_heals(history: &History, faults: &Faults, messages: &[(u64, MessageNumb
             figures.after_heal.count(in_time);
             if is_clear {
                 figures.after_clear_heal.count(in_time);
-                let took = next.unwrap_or(history.last).saturating_sub(heal);
+                let removing = history.devices.get(&sender).and_then(|sender| sender.removing);
+                let took = next.or(removing).unwrap_or(history.last).saturating_sub(heal);
                 #[expect(clippy::cast_precision_loss, reason = "for reading")]
                 let took = took as f64 / 1_000.0;
                 figures.after_clear_heal_worst = figures.after_clear_heal_worst.max(took);

@@ -185,10 +185,10 @@ fn recovery(faults: &[Felt], disturbed: &Disturbed) -> Recovery {
     }
 }
 
-/// Whether the sender left by itself between these times.
+/// Whether the sender left by itself between these times, or was to be removed before the second: who is gone hears nothing.
 pub(super) fn has_left(history: &History, m: MessageNumber, from: u64, to: u64) -> bool {
     history.devices.get(&m.device()).is_some_and(|sender| {
         let next = sender.left.partition_point(|t| *t < from);
-        sender.left.get(next).is_some_and(|t| *t <= to)
+        sender.removing.is_some_and(|t| t <= to) || sender.left.get(next).is_some_and(|t| *t <= to)
     })
 }
