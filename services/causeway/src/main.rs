@@ -27,6 +27,11 @@ use crate::config::{Config, Role};
 
 const EXIT_CONFIG: u8 = 2;
 
+/// Messages are short-lived and cross threads: the system's allocator spent a third of all processor time on that, much of it
+/// waiting for its own locks (docs/performance.md).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Messaging interoperability under the Digital Markets Act: the operator's side.
 #[derive(Debug, Parser)]
 #[command(name = "causeway", version)]
