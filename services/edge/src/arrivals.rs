@@ -22,7 +22,7 @@ const SWEEP_AT: usize = 4_096;
 
 /// Rates of handshakes, in all and for each kind `K` of client.
 #[derive(Debug)]
-pub(crate) struct Arrivals<K> {
+pub struct Arrivals<K> {
     all: Pace,
     of_one: (u32, u32),
     by_kind: HashMap<K, Pace>,
@@ -34,7 +34,8 @@ pub(crate) struct Arrivals<K> {
 }
 
 impl<K: Eq + Hash> Arrivals<K> {
-    pub(crate) fn new(config: &EdgeConfig, now: Instant) -> Self {
+    /// By the rates and bursts of `config`.
+    pub fn new(config: &EdgeConfig, now: Instant) -> Self {
         let (rate, burst) = (config.handshakes_per_s, config.handshake_burst);
         let of_one = config.handshakes_per_s_per_network.min(rate);
         // A network has the same share of the burst as of the rate.
@@ -50,7 +51,7 @@ impl<K: Eq + Hash> Arrivals<K> {
     }
 
     /// Lets one in, if the rates allow it.
-    pub(crate) fn enter(&mut self, kind: K, now: Instant) -> bool {
+    pub fn enter(&mut self, kind: K, now: Instant) -> bool {
         if self.by_kind.len() >= SWEEP_AT {
             self.by_kind.retain(|_, pace| !pace.has_whole_burst(now));
         }
@@ -64,7 +65,7 @@ impl<K: Eq + Hash> Arrivals<K> {
     }
 
     /// When somebody who is turned away now should come back.
-    pub(crate) fn book(&mut self, now: Instant) -> Duration {
+    pub fn book(&mut self, now: Instant) -> Duration {
         self.booked = self.booked.max(now) + self.unit;
         if self.booked > now + LONGEST_WAIT {
             self.booked = now + self.unit;

@@ -34,7 +34,7 @@ use self::closing::Owing;
 use self::lane::{Kept, Lane};
 use crate::limits::Budget;
 use crate::metrics::Metrics;
-use crate::rendezvous;
+use crate::rendezvous::Chosen;
 use crate::trip::Trip;
 
 /// Messages of one session that wait for outcomes hold at most the free bytes of the edge divided by this.
@@ -56,7 +56,11 @@ pub(crate) struct Place {
 
 /// The links that are up.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct View(pub(crate) BTreeMap<LinkId, Seen>);
+pub(crate) struct View {
+    pub(crate) links: BTreeMap<LinkId, Seen>,
+    /// Shared by all views of an edge: the next one asks less.
+    pub(crate) chosen: Arc<Chosen<LinkId>>,
+}
 
 /// A link that is up.
 #[derive(Debug, Clone)]
@@ -70,12 +74,12 @@ pub(crate) struct Seen {
 impl View {
     /// The link to the replica that is responsible for `address`.
     pub(crate) fn choose(&self, address: &str) -> Option<LinkId> {
-        rendezvous::choose(self.taking().map(|(id, seen)| (&*seen.name, *id)), address)
+        self.chosen.choose(&self.links, |seen| (!seen.draining).then_some(&*seen.name), address)
     }
 
     /// Links that take something new.
     pub(crate) fn taking(&self) -> impl Iterator<Item = (&LinkId, &Seen)> {
-        self.0.iter().filter(|(_, seen)| !seen.draining)
+        self.links.iter().filter(|(_, seen)| !seen.draining)
     }
 }
 
@@ -249,7 +253,7 @@ impl Dispatch {
     pub(crate) fn see(&mut self, view: Arc<View>, now: Instant) -> usize {
         self.view = view;
         let view = Arc::clone(&self.view);
-        let up = &view.0;
+        let up = &view.links;
         self.known.retain(|link, _| up.contains_key(link));
         self.pauses.retain(|link, _| up.contains_key(link));
         let gone = |place: &Place| !up.contains_key(&place.link);

@@ -65,7 +65,7 @@ impl Table {
     /// Links to replicas that take something new, and to those that drain.
     fn count(&self) -> (usize, usize) {
         let up = self.view.taking().count();
-        (up, self.view.0.len() - up)
+        (up, self.view.links.len() - up)
     }
 }
 
@@ -207,7 +207,7 @@ impl Links {
     /// Resolves while exactly so many links are up.
     #[cfg(test)]
     pub(crate) async fn wait_for_links(&self, links: usize) {
-        self.0.table.subscribe().wait_for(|table| table.view.0.len() == links).await.unwrap();
+        self.0.table.subscribe().wait_for(|table| table.view.links.len() == links).await.unwrap();
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -222,7 +222,7 @@ impl Links {
     pub(crate) fn up(&self, name: &str, outbound: Outbound) -> LinkId {
         let id = LinkId(self.0.last.fetch_add(1, Ordering::Relaxed));
         self.change(|table, view| {
-            view.0.insert(id, Seen { name: name.into(), draining: false });
+            view.links.insert(id, Seen { name: name.into(), draining: false });
             table.outbound.insert(id, outbound);
         });
         id
@@ -231,7 +231,7 @@ impl Links {
     /// The replica takes nothing new.
     pub(crate) fn draining(&self, id: LinkId) {
         self.change(|_, view| {
-            if let Some(seen) = view.0.get_mut(&id) {
+            if let Some(seen) = view.links.get_mut(&id) {
                 seen.draining = true;
             }
         });
@@ -240,7 +240,7 @@ impl Links {
     /// The stream has ended.
     pub(crate) fn down(&self, id: LinkId) {
         self.change(|table, view| {
-            view.0.remove(&id);
+            view.links.remove(&id);
             table.outbound.remove(&id);
         });
     }

@@ -20,7 +20,7 @@ fn bounds() -> Bounds {
 fn view(links: &[(u64, &str, bool)]) -> Arc<View> {
     let seen =
         |(id, name, draining): &(u64, &str, bool)| (LinkId(*id), Seen { name: (*name).into(), draining: *draining });
-    Arc::new(View(links.iter().map(seen).collect()))
+    Arc::new(View { links: links.iter().map(seen).collect(), ..View::default() })
 }
 
 fn who() -> Attach {
@@ -116,7 +116,7 @@ impl Rig {
 /// Two names of which the first is responsible for `BO` and the second is not, if both are there.
 fn first_for_bo() -> (&'static str, &'static str) {
     let (one, two) = ("one", "two");
-    if rendezvous::choose([(one, 1), (two, 2)], BO) == Some(1) { (one, two) } else { (two, one) }
+    if crate::rendezvous::choose([(one, 1), (two, 2)], BO) == Some(1) { (one, two) } else { (two, one) }
 }
 
 #[tokio::test(start_paused = true)]

@@ -79,7 +79,7 @@ struct World {
 impl World {
     fn view(&self) -> Arc<View> {
         let seen = |wire: &Wire| Seen { name: wire.name.as_str().into(), draining: wire.draining };
-        Arc::new(View(self.wires.iter().map(|(id, wire)| (*id, seen(wire))).collect()))
+        Arc::new(View { links: self.wires.iter().map(|(id, wire)| (*id, seen(wire))).collect(), ..View::default() })
     }
 
     fn pick(&mut self, index: u8) -> Option<(LinkId, &mut Wire)> {
