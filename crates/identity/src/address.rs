@@ -1,5 +1,6 @@
 //! Addresses of users and devices, and the domains of providers.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -37,6 +38,11 @@ pub enum AddressError {
 pub struct Domain(String);
 
 impl Domain {
+    /// True for text that parses, without making a domain of it.
+    pub fn is_valid(text: &str) -> bool {
+        is_domain(text)
+    }
+
     /// The domain as it stands on the wire.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -48,21 +54,26 @@ impl FromStr for Domain {
 
     /// Accepts canonical spelling only; nothing is folded or mapped, so that one provider has one name.
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let shaped = text.len() <= MAX_DOMAIN_BYTES
-            && text.contains('.')
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
-            && text
-                .split('.')
-                .all(|label| (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-'))
-            && !text.rsplit('.').next().is_some_and(|top| top.bytes().all(|b| b.is_ascii_digit()));
-        if !shaped {
-            return Err(AddressError::Domain);
-        }
-        match idna::domain_to_ascii_strict(text) {
-            Ok(ascii) if ascii == text => Ok(Self(ascii)),
-            _ => Err(AddressError::Domain),
-        }
+        if is_domain(text) { Ok(Self(text.to_owned())) } else { Err(AddressError::Domain) }
     }
+}
+
+fn is_domain(text: &str) -> bool {
+    let mut labels = 0;
+    let labels_are_shaped = text.len() <= MAX_DOMAIN_BYTES
+        && text.split('.').all(|label| {
+            labels += 1;
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        });
+    let is_number = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
+    if !labels_are_shaped || labels < 2 || text.rsplit('.').next().is_some_and(is_number) {
+        return false;
+    }
+    // Only two hyphens in a row can mark a label that stands for another one.
+    !text.contains("--") || idna::domain_to_ascii_strict(text).is_ok_and(|ascii| ascii == text)
 }
 
 impl fmt::Display for Domain {
@@ -84,27 +95,27 @@ impl Address {
     /// # Errors
     /// [`AddressError::LocalLength`] and [`AddressError::LocalCharacter`].
     pub fn new(local: &str, provider: &Domain) -> Result<Self, AddressError> {
-        // Bounded before normalisation: NFC shrinks a text at most threefold.
-        if local.is_empty() || local.len() > 3 * MAX_LOCAL_BYTES {
-            return Err(AddressError::LocalLength);
-        }
-        let mut text: String = if is_nfc(local) { local.to_owned() } else { local.nfc().collect() };
-        if text.len() > MAX_LOCAL_BYTES {
-            return Err(AddressError::LocalLength);
-        }
-        let edges = [text.chars().next(), text.chars().next_back()];
-        if edges.iter().flatten().any(|c| c.is_whitespace()) || text.chars().any(forbidden) {
-            return Err(AddressError::LocalCharacter);
-        }
-        let at = text.len();
+        let local = local_part(local)?;
+        let mut text = String::with_capacity(local.len() + 1 + provider.0.len());
+        text.push_str(&local);
         text.push('@');
         text.push_str(provider.as_str());
-        Ok(Self { text, at })
+        Ok(Self { text, at: local.len() })
+    }
+
+    /// True for text that parses and then prints as it was.
+    pub fn is_canonical(text: &str) -> bool {
+        matches!(split(text), Ok((Cow::Borrowed(_), _)))
     }
 
     /// `local@provider`, for the wire and for people, never for logs.
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// The same, to be sent on without a copy.
+    pub fn into_string(self) -> String {
+        self.text
     }
 
     /// The part before the `@`.
@@ -116,6 +127,28 @@ impl Address {
     pub fn provider(&self) -> &str {
         &self.text[self.at + 1..]
     }
+}
+
+/// The local part in NFC.
+fn local_part(local: &str) -> Result<Cow<'_, str>, AddressError> {
+    // Bounded before normalisation: NFC shrinks a text at most threefold.
+    if local.is_empty() || local.len() > 3 * MAX_LOCAL_BYTES {
+        return Err(AddressError::LocalLength);
+    }
+    // ASCII is in NFC.
+    let ascii = local.is_ascii();
+    let text = if ascii || is_nfc(local) { Cow::Borrowed(local) } else { Cow::Owned(local.nfc().collect()) };
+    if text.len() > MAX_LOCAL_BYTES {
+        return Err(AddressError::LocalLength);
+    }
+    let edges = [text.chars().next(), text.chars().next_back()];
+    let refused = edges.iter().flatten().any(|c| c.is_whitespace())
+        || if ascii {
+            text.bytes().any(|b| matches!(b, b'@' | b'/') || b.is_ascii_control())
+        } else {
+            text.chars().any(forbidden)
+        };
+    if refused { Err(AddressError::LocalCharacter) } else { Ok(text) }
 }
 
 /// Characters that could hide, forge or split an address: separators, controls, and the invisible and bidirectional
@@ -135,12 +168,36 @@ impl FromStr for Address {
 
     /// Parses the canonical spelling: a local part that is not in NFC is normalised, all else is refused.
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        if text.len() > 3 * MAX_LOCAL_BYTES + 1 + MAX_DOMAIN_BYTES {
-            return Err(AddressError::LocalLength);
-        }
-        let (local, provider) = text.rsplit_once('@').ok_or(AddressError::Form)?;
-        Self::new(local, &provider.parse()?)
+        let (local, provider) = split(text)?;
+        let text = format!("{local}@{provider}");
+        Ok(Self { text, at: local.len() })
     }
+}
+
+impl TryFrom<String> for Address {
+    type Error = AddressError;
+
+    /// As [`Address::from_str`], in the memory of the text.
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        match split(&text)? {
+            (Cow::Borrowed(local), _) => {
+                let at = local.len();
+                Ok(Self { text, at })
+            }
+            (Cow::Owned(local), provider) => Ok(Self { text: format!("{local}@{provider}"), at: local.len() }),
+        }
+    }
+}
+
+fn split(text: &str) -> Result<(Cow<'_, str>, &str), AddressError> {
+    if text.len() > 3 * MAX_LOCAL_BYTES + 1 + MAX_DOMAIN_BYTES {
+        return Err(AddressError::LocalLength);
+    }
+    let (local, provider) = text.rsplit_once('@').ok_or(AddressError::Form)?;
+    if !is_domain(provider) {
+        return Err(AddressError::Domain);
+    }
+    Ok((local_part(local)?, provider))
 }
 
 impl fmt::Display for Address {
@@ -163,6 +220,14 @@ pub struct DeviceAddress {
     pub account: Address,
     /// The device of it.
     pub device: DeviceId,
+}
+
+impl DeviceAddress {
+    /// True for text that parses and then prints as it was.
+    pub fn is_canonical(text: &str) -> bool {
+        text.rsplit_once('/')
+            .is_some_and(|(account, device)| Address::is_canonical(account) && device.parse::<DeviceId>().is_ok())
+    }
 }
 
 impl FromStr for DeviceAddress {
@@ -228,7 +293,53 @@ mod tests {
         }
     }
 
+    /// What the parser's short ways leave out does not matter.
+    fn by_the_long_way(text: &str) -> Result<String, AddressError> {
+        let (local, provider) = text.rsplit_once('@').ok_or(AddressError::Form)?;
+        let shaped = provider.len() <= MAX_DOMAIN_BYTES
+            && provider.contains('.')
+            && provider.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.')
+            && provider
+                .split('.')
+                .all(|label| (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-'))
+            && !provider.rsplit('.').next().is_some_and(|top| top.bytes().all(|b| b.is_ascii_digit()));
+        if !shaped || idna::domain_to_ascii_strict(provider).ok().as_deref() != Some(provider) {
+            return Err(AddressError::Domain);
+        }
+        let local: String = local.nfc().collect();
+        if local.is_empty() || local.len() > MAX_LOCAL_BYTES {
+            return Err(AddressError::LocalLength);
+        }
+        let edges = [local.chars().next(), local.chars().next_back()];
+        if edges.iter().flatten().any(|c| c.is_whitespace()) || local.chars().any(forbidden) {
+            return Err(AddressError::LocalCharacter);
+        }
+        Ok(format!("{local}@{provider}"))
+    }
+
     proptest! {
+        #[test]
+        fn short_ways_lead_to_the_same(
+            text in prop_oneof![
+                "[ -~\t]{0,6}@[a-zA-Z0-9.-]{0,12}",
+                "[ -~]{1,4}@([a-z0-9-]{1,5}\\.){1,3}[a-z0-9-]{1,4}",
+                "\\PC{0,6}@(xn--[a-z0-9-]{1,8}\\.){1,2}(example|xn--p1ai)",
+                "(e\u{301}|a|\u{200b}){0,70}@birdy\\.example",
+            ],
+        ) {
+            let expected = by_the_long_way(&text);
+            prop_assert_eq!(text.parse::<Address>().map(Address::into_string), expected.clone());
+            prop_assert_eq!(Address::is_canonical(&text), expected.as_ref() == Ok(&text));
+            prop_assert_eq!(DeviceAddress::is_canonical(&format!("{text}/7")), Address::is_canonical(&text));
+            let zero_first = format!("{text}/07");
+            prop_assert!(!DeviceAddress::is_canonical(&zero_first));
+            let address = Address::try_from(text);
+            prop_assert_eq!(address.clone().map(Address::into_string), expected);
+            if let Ok(address) = address {
+                prop_assert_eq!(format!("{}@{}", address.local(), address.provider()), address.as_str());
+            }
+        }
+
         #[test]
         fn what_parses_prints_and_parses_again(text in "\\PC{0,40}@[a-z.-]{1,20}") {
             if let Ok(address) = text.parse::<Address>() {

@@ -87,15 +87,25 @@ impl RecordReader {
 }
 
 /// Appends a record to `out`; an empty one is a keep-alive.
+#[cfg(test)]
 pub(crate) fn write(out: &mut BytesMut, record: &[u8]) {
-    out.reserve(MAX_HEADER + record.len());
-    let mut rest = record.len();
+    write_with(out, record.len(), |out| out.extend_from_slice(record));
+}
+
+/// Appends a record of `len` bytes, which `write` appends.
+pub(crate) fn write_with(out: &mut BytesMut, len: usize, write: impl FnOnce(&mut BytesMut)) {
+    // Those that share a message are more than one as a rule.
+    out.reserve(if out.is_empty() { (MAX_HEADER + len).max(FIRST_ROOM) } else { MAX_HEADER + len });
+    let mut rest = len;
     while rest >= 0x80 {
         out.extend_from_slice(&[(rest & 0x7f) as u8 | 0x80]);
         rest >>= 7;
     }
     out.extend_from_slice(&[rest as u8]);
-    out.extend_from_slice(record);
+    let end = out.len() + len;
+    write(out);
+    // Whatever was written, the next record begins where this one says.
+    out.resize(end, 0);
 }
 
 /// The length at the front and the bytes it takes, `None` while its last byte is missing.
@@ -126,6 +136,9 @@ const LARGEST_LIMIT: usize = 1 << 30;
 
 /// Bytes of the largest length.
 const MAX_HEADER: usize = 10;
+
+/// Room for records that wait to be encrypted, at first.
+const FIRST_ROOM: usize = 1024;
 
 /// Memory that a record may have beyond its bytes.
 const SPARE: usize = 64;

@@ -100,14 +100,23 @@ impl Sender {
     /// # Errors
     /// [`SendError`]; after [`SendError::TooLarge`] and [`SendError::QueueFull`] nothing has changed.
     pub fn queue(&mut self, record: &[u8]) -> Result<(), SendError> {
-        if record.len() > self.limits.send_record {
+        self.queue_with(record.len(), |room| room.extend_from_slice(record))
+    }
+
+    /// The same for a record of `len` bytes that `write` appends to what it is given: no copy is made of it. Should it
+    /// append more or less, the record is cut or filled with zeros.
+    ///
+    /// # Errors
+    /// As [`Sender::queue`]; then `write` is not called.
+    pub fn queue_with(&mut self, len: usize, write: impl FnOnce(&mut BytesMut)) -> Result<(), SendError> {
+        if len > self.limits.send_record {
             return Err(SendError::TooLarge { limit: self.limits.send_record });
         }
         let waiting = self.queued();
-        if waiting > 0 && waiting + record.len() > self.limits.send_queue {
+        if waiting > 0 && waiting + len > self.limits.send_queue {
             return Err(SendError::QueueFull);
         }
-        record::write(&mut self.plain, record);
+        record::write_with(&mut self.plain, len, write);
         while self.plain.len() >= MAX_PLAINTEXT {
             self.seal_first(MAX_PLAINTEXT)?;
         }

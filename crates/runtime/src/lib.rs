@@ -5,8 +5,9 @@
 //! - [`clock`]: time as an argument, so that tests can set it;
 //! - [`health`]: what works, for probes and people;
 //! - [`lifecycle`]: tracked tasks, drain, deadline;
-//! - [`grpc`]: gRPC over TCP or, in one process, over an in-memory pipe, with the same client type;
+//! - [`grpc`]: gRPC over TCP or, in one process, by plain calls, with the same client types;
 //! - [`planted`]: bugs on purpose, in no release;
+//! - [`rarely`]: waiting for what hardly ever happens;
 //! - [`secret_file`]: secrets come from files that only their owner reads;
 //! - [`sentence`]: failures as one sentence for a person;
 //! - [`telemetry`]: logs to standard error;
@@ -19,6 +20,7 @@ pub mod grpc;
 pub mod health;
 pub mod lifecycle;
 pub mod planted;
+pub mod rarely;
 pub mod secret_file;
 pub mod sentence;
 pub mod telemetry;

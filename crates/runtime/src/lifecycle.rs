@@ -1,15 +1,17 @@
 //! Starting and stopping: every task is tracked, a first stop signal drains, a deadline aborts, and a task that dies
 //! takes the process down with a failing status.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::health::Health;
+use crate::rarely::Rarely;
 
 /// Shared by all services of a process; cloning gives another handle.
 #[derive(Debug, Clone, Default)]
@@ -86,13 +88,14 @@ impl Lifecycle {
 
     /// Runs `task` until it ends or the deadline after the drain cuts it off.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let abort = self.abort.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = task => {}
-                () = abort.cancelled() => {}
-            }
-        });
+        // Boxed, because a task that is moved into another one has room for two of it; and all tasks share the token, of
+        // which they hear once.
+        let mut task = Box::pin(task);
+        let mut abort = Rarely::new(Box::pin(self.abort.clone().cancelled_owned()));
+        self.tasks.spawn(poll_fn(move |cx| match task.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => abort.poll(cx),
+        }));
     }
 
     /// Runs `task` until it ends or the drain starts, whichever is first: for what only watches and has nothing to

@@ -4,6 +4,7 @@
 //! type and range, singular fields and oneofs are there once, repeated ones within their bound, groups nowhere. So
 //! what prost allocates is bounded by the record's own length, whatever it says. Unknown fields are skipped.
 
+use bytes::Bytes;
 use prost::Message;
 
 use crate::error::{At, Problem, StanzaError};
@@ -20,6 +21,16 @@ use crate::{MAX_RECORD_BYTES, MAX_SERVER_RECORD_BYTES, bounds};
 pub fn decode_client(record: &[u8]) -> Result<FromClient, StanzaError> {
     bounds(record, MAX_RECORD_BYTES)?;
     decode::<causeway_proto::wire::v1::ClientStanza>(record, &shapes::CLIENT)?.try_into()
+}
+
+/// The same, but ciphertexts are parts of the record, and keep it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn decode_client_shared(record: Bytes) -> Result<FromClient, StanzaError> {
+    bounds(&record, MAX_RECORD_BYTES)?;
+    walk(&record, &shapes::CLIENT)?;
+    causeway_proto::wire::v1::ClientStanza::decode(record).map_err(|_| Problem::Protobuf)?.try_into()
 }
 
 /// Reads what a server sent.
@@ -51,7 +62,7 @@ pub(crate) fn decode<M: Message + Default>(bytes: &[u8], shape: &'static Shape) 
 /// Holds a message against its table.
 fn walk(message: &[u8], shape: &'static Shape) -> Result<(), StanzaError> {
     // No message of the protocol has a field number above 31.
-    let mut seen = [0_usize; 32];
+    let mut seen = [0_u16; 32];
     let mut arms = 0;
     for raw in Fields::new(message) {
         let raw = raw?;
@@ -61,8 +72,9 @@ fn walk(message: &[u8], shape: &'static Shape) -> Result<(), StanzaError> {
             _ => 1,
         };
         let times = &mut seen[raw.number as usize & 31];
-        *times += counted;
-        if *times > field.times.most() {
+        // Neither is above a field's bound by more than one, and no bound is near to what fits here.
+        *times = times.saturating_add(u16::try_from(counted).unwrap_or(u16::MAX));
+        if usize::from(*times) > field.times.most() {
             let problem = if field.times.most() == 1 { Problem::Repeated } else { Problem::TooMany };
             return Err(problem).at(field.name);
         }
@@ -76,7 +88,7 @@ fn walk(message: &[u8], shape: &'static Shape) -> Result<(), StanzaError> {
                 }
                 match field.times.most() {
                     1 => walk(bytes, inner).at(field.name)?,
-                    _ => walk(bytes, inner).at_index(field.name, *times - 1)?,
+                    _ => walk(bytes, inner).at_index(field.name, usize::from(*times) - 1)?,
                 }
             }
             (Form::Attribute(value), RawValue::Varint(number)) => in_range(value, number).at(field.name)?,

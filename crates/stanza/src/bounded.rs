@@ -20,6 +20,11 @@ impl<const MIN: usize, const MAX: usize> Text<MIN, MAX> {
         &self.0
     }
 
+    /// True for text that is one.
+    pub(crate) fn fits(text: &str) -> bool {
+        (MIN..=MAX).contains(&text.len()) && text.chars().all(allowed)
+    }
+
     /// As much of `text` as fits; characters that are not allowed become `?`. For texts of our own making.
     pub fn lossy(text: &str) -> Self {
         let mut kept = String::with_capacity(text.len().min(MAX));
@@ -83,6 +88,11 @@ impl<const MIN: usize, const MAX: usize> Blob<MIN, MAX> {
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// True for bytes that are one.
+    pub(crate) fn fits(bytes: &[u8]) -> bool {
+        (MIN..=MAX).contains(&bytes.len())
     }
 
     /// The bytes, to be shared or sent on without a copy.
@@ -166,6 +176,9 @@ impl<T, const MAX: usize> List<T, MAX> {
 
     /// Refuses a list in which two items have the same key.
     pub(crate) fn distinct<K: Ord>(self, name: &str, key: impl Fn(&T) -> K) -> Result<Self, StanzaError> {
+        if self.0.len() < 2 {
+            return Ok(self);
+        }
         let mut keys: Vec<K> = self.0.iter().map(key).collect();
         keys.sort_unstable();
         if keys.windows(2).any(|pair| pair[0] == pair[1]) {

@@ -25,6 +25,7 @@ mod lists;
 mod login;
 mod media;
 mod message;
+mod record;
 mod shape;
 mod shapes;
 mod stanza;
@@ -34,6 +35,8 @@ pub mod strategies;
 mod tests;
 mod wire;
 pub mod xml;
+
+use bytes::Bytes;
 
 pub use account::{ConsentSettings, Contact, Contacts, Device, Devices, ProviderRule, Report};
 pub use bounded::{Blob, List, Text};
@@ -53,6 +56,7 @@ pub use media::{MediaDownload, MediaTicket, MediaUpload, Sha256, Url};
 pub use message::{
     Ciphertext, Delivery, DeviceIds, DeviceMismatch, Enc, EncList, Fate, Origin, Outcome, Rejected, Submit,
 };
+pub use record::ServerRecord;
 pub use stanza::{End, FromClient, FromServer, Notification};
 
 /// Largest record in bytes that a client may send, and the default of the server's limit.
@@ -69,6 +73,17 @@ pub fn decode_client(encoding: Encoding, record: &[u8]) -> Result<FromClient, St
     match encoding {
         Encoding::Binary => binary::decode_client(record),
         Encoding::Xml => xml::decode_client(record),
+    }
+}
+
+/// The same for a record that may be kept: in BINARY, ciphertexts are not copied out of it.
+///
+/// # Errors
+/// As [`decode_client`].
+pub fn decode_client_shared(encoding: Encoding, record: Bytes) -> Result<FromClient, StanzaError> {
+    match encoding {
+        Encoding::Binary => binary::decode_client_shared(record),
+        Encoding::Xml => xml::decode_client(&record),
     }
 }
 

@@ -204,7 +204,7 @@ impl TryFrom<pb::Submit> for Submit {
         let enc: List<Enc, { DeviceId::MAX_PER_ACCOUNT }> = List::read("enc", submit.enc, Enc::try_from)?;
         Ok(Self {
             id: MessageId::try_from(&submit.id[..]).at("id")?,
-            to: submit.to.parse::<Address>().at("to")?,
+            to: Address::try_from(submit.to).at("to")?,
             class: MessageClass::try_from(submit.class).at("class")?,
             enc: EncList::try_from(enc.into_vec())?,
         })
@@ -215,7 +215,7 @@ impl From<Submit> for pb::Submit {
     fn from(submit: Submit) -> Self {
         Self {
             id: id_bytes(submit.id.as_bytes()),
-            to: submit.to.to_string(),
+            to: submit.to.into_string(),
             class: submit.class.into(),
             enc: submit.enc.0.write(pb::Enc::from),
         }
@@ -342,7 +342,7 @@ impl TryFrom<pb::Outcome> for Outcome {
         };
         Ok(Self {
             id: MessageId::try_from(&outcome.id[..]).at("id")?,
-            to: outcome.to.parse::<Address>().at("to")?,
+            to: Address::try_from(outcome.to).at("to")?,
             fate,
         })
     }
@@ -353,7 +353,7 @@ impl From<Outcome> for pb::Outcome {
         let status = outcome.fate.status();
         let mut wire = Self {
             id: id_bytes(outcome.id.as_bytes()),
-            to: outcome.to.to_string(),
+            to: outcome.to.into_string(),
             status: status.into(),
             ..Self::default()
         };

@@ -134,7 +134,7 @@ fn success() -> impl Strategy<Value = Success> {
     )
 }
 
-fn delivery() -> impl Strategy<Value = Delivery> {
+pub(crate) fn delivery() -> impl Strategy<Value = Delivery> {
     (
         (message_id(), address(), device(), account(), select(MessageClass::ALL)),
         (any::<u64>(), 1..=u64::MAX, origin(), select(EncType::ALL), blob()),
@@ -157,7 +157,7 @@ fn origin() -> impl Strategy<Value = Origin> {
         .prop_map(|(provider, kind, protocol, inbox)| Origin { provider, kind, protocol, inbox })
 }
 
-fn outcome() -> impl Strategy<Value = Outcome> {
+pub(crate) fn outcome() -> impl Strategy<Value = Outcome> {
     let mismatch =
         (devices(), devices(), devices()).prop_map(|(missing, extra, stale)| DeviceMismatch { missing, extra, stale });
     let fate = prop_oneof![
