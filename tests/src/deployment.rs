@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::Channel;
+use causeway_runtime::grpc::Channel;
 
 use crate::front::Front;
 use crate::store::Store;

@@ -1,8 +1,10 @@
-//! gRPC between services. In one process the same clients talk over an in-memory pipe, so that there is one interface.
+//! gRPC between services. In one process the same clients call the same services as functions, so that there is one interface.
 
+mod channel;
 mod endpoints;
 mod guard;
 mod observe;
+mod router;
 mod transport;
 
 use std::net::SocketAddr;
@@ -11,14 +13,13 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint, Server, Uri};
-use tower::layer::util::{Identity, Stack};
+use tonic::transport::{Endpoint, Uri};
 
+pub use self::channel::{Channel, Here};
 pub use self::endpoints::{Endpoints, check_addresses, connect_any};
 pub use self::guard::{Guard, Guarded};
 pub use self::observe::{Observe, Observed};
+pub use self::router::Router;
 pub use self::transport::{Transport, check_scheme};
 use crate::lifecycle::Lifecycle;
 use crate::telemetry::trace::{TRACEPARENT, TraceContext};
@@ -28,34 +29,20 @@ pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// A unary call that takes longer is given up.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-const PIPE_BYTES: usize = 256 * 1024;
+/// Calls that may be open at a time, on a connection or within a process.
+const MAX_CALLS: usize = 4_096;
 /// A peer that stops answering is noticed after this and [`PATIENCE`]: it may be stopped, or cut off, with its connection open.
 const KEEPALIVE: Duration = Duration::from_secs(1);
 /// Long enough for a busy machine, short enough for those who wait.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// What is around the services of all of Causeway's gRPC servers.
-pub type Layers = Stack<Guard, Stack<Observe, Identity>>;
 /// A connection of this age takes no new calls; its peer opens another one, and what is open goes on. Before the age at which one
 /// with a certificate is cut (`tls/accept.rs`), so that few calls are.
 const GRACEFUL_AGE: Duration = Duration::from_secs(18 * 3_600);
 
-/// The services of one gRPC server.
-pub type Router = tonic::transport::server::Router<Layers>;
-
-/// A server with the bounds that all of Causeway's gRPC servers have. Streams live as long as their connection; unary
-/// handlers set their own deadlines by way of [`CALL_TIMEOUT`] in the client.
-pub fn server() -> Server<Layers> {
-    Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(PATIENCE))
-        .http2_max_pending_accept_reset_streams(Some(64))
-        .max_concurrent_streams(Some(4_096))
-        .max_connection_age(GRACEFUL_AGE)
-        .initial_stream_window_size(Some(1024 * 1024))
-        .initial_connection_window_size(Some(8 * 1024 * 1024))
-        .layer(Observe)
-        .layer(Guard)
+/// A server without services yet, with the bounds that all of Causeway's gRPC servers have.
+pub fn server() -> Router {
+    Router::default()
 }
 
 /// Why a peer cannot be used.
@@ -95,7 +82,7 @@ pub enum GrpcError {
 /// [`GrpcError::Address`].
 pub fn connect(address: &str) -> Result<Channel, GrpcError> {
     check_scheme(false, address)?;
-    Ok(tune(endpoint(address)?).connect_lazy())
+    Ok(tune(endpoint(address)?).connect_lazy().into())
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, GrpcError> {
@@ -125,22 +112,16 @@ pub async fn serve(router: Router, listener: TcpListener, life: &Lifecycle) -> R
     Transport::Plain.serve(router, listener, life).await
 }
 
-/// Serves `router` inside this process and gives the channel to it.
+/// Serves `router` inside this process and gives the channel to it. From the drain on no call is taken; what is open then can
+/// finish until the last call.
 pub fn in_process(router: Router, life: &Lifecycle) -> Channel {
-    let (pipes, incoming) = mpsc::channel::<tokio::io::DuplexStream>(16);
-    let (drain, last_call) = (life.draining(), life.last_call());
+    let here = Here::new(router.layered(), life.drain_token());
+    let (calls, last_call) = (here.clone(), life.last_call());
     life.spawn_vital("in-process gRPC", async move {
-        let incoming = tokio_stream::StreamExt::map(ReceiverStream::new(incoming), Ok::<_, std::io::Error>);
-        until(last_call, router.serve_with_incoming_shutdown(incoming, drain)).await
+        let idle = async { Ok::<_, std::convert::Infallible>(calls.idle().await) };
+        until(last_call, idle).await
     });
-    connect_with(move || {
-        let pipes = pipes.clone();
-        async move {
-            let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-            pipes.send(theirs).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::ConnectionRefused))?;
-            Ok(ours)
-        }
-    })
+    Channel::Here(here)
 }
 
 /// Waits for what is open no longer than until the last call. It goes with the process then.
@@ -165,7 +146,7 @@ where
         async move { opened.await.map(TokioIo::new) }
     });
     // The address is never resolved.
-    tune(Endpoint::from_static("http://causeway")).connect_with_connector_lazy(connector)
+    tune(Endpoint::from_static("http://causeway")).connect_with_connector_lazy(connector).into()
 }
 
 /// A request with the deadline of unary calls, and the place in a trace that it is made at, if it is in one.
@@ -207,18 +188,25 @@ mod tests {
             told.notify_one();
             pending::<()>().await;
         };
-        (server().add_routes(Routes::from(axum::Router::new().route(CALL, post(call)))), begun)
+        (Routes::from(axum::Router::new().route(CALL, post(call))).into(), begun)
     }
 
     const CALL: &str = "/causeway.Nothing/Nothing";
 
+    async fn call_by(channel: Channel, timeout: Option<Duration>) -> tonic::Code {
+        let mut client = tonic::client::Grpc::new(channel);
+        client.ready().await.unwrap();
+        let mut request = tonic::Request::new(());
+        if let Some(timeout) = timeout {
+            request.set_timeout(timeout);
+        }
+        let path = http::uri::PathAndQuery::from_static(CALL);
+        let answer = client.unary(request, path, ProstCodec::<(), ()>::default()).await;
+        answer.map_or_else(|status| status.code(), |_| tonic::Code::Ok)
+    }
+
     async fn ends_in_spite_of_a_call(channel: Channel, life: &Lifecycle, begun: &Notify) {
-        let calling = tokio::spawn(async move {
-            let mut client = tonic::client::Grpc::new(channel);
-            client.ready().await.unwrap();
-            let path = http::uri::PathAndQuery::from_static(CALL);
-            client.unary(tonic::Request::new(()), path, ProstCodec::<(), ()>::default()).await.map(drop)
-        });
+        let calling = tokio::spawn(call_by(channel, None));
         begun.notified().await;
         assert_eq!(life.finish(GRACE).await, Ended::Clean);
         calling.abort();
@@ -239,5 +227,63 @@ mod tests {
         let of_server = life.clone();
         life.spawn_vital("gRPC", async move { serve(router, listener, &of_server).await });
         ends_in_spite_of_a_call(channel, &life, &begun).await;
+    }
+
+    /// Tells when it is dropped.
+    struct Tells(Option<tokio::sync::oneshot::Sender<()>>);
+
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            let _nobody = self.0.take().map(|tell| tell.send(()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_in_process_goes_on_by_itself_and_ends_with_its_caller() {
+        let (life, begun) = (Lifecycle::new(), Arc::new(Notify::new()));
+        let (tell, ended) = tokio::sync::oneshot::channel();
+        let (told, tells) = (Arc::clone(&begun), Arc::new(std::sync::Mutex::new(Some(Tells(Some(tell))))));
+        let call = move || async move {
+            let _held = tells.lock().unwrap().take();
+            told.notify_one();
+            pending::<()>().await;
+        };
+        let channel = in_process(Routes::from(axum::Router::new().route(CALL, post(call))).into(), &life);
+        let mut calling = Box::pin(call_by(channel, None));
+        // Asked once; the handler gets on also while nobody asks.
+        assert!(futures_poll_once(calling.as_mut()).await.is_none());
+        begun.notified().await;
+        drop(calling);
+        ended.await.unwrap();
+    }
+
+    async fn futures_poll_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
+        std::future::poll_fn(|cx| {
+            std::task::Poll::Ready(match std::pin::Pin::new(&mut future).poll(cx) {
+                std::task::Poll::Ready(output) => Some(output),
+                std::task::Poll::Pending => None,
+            })
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn calls_in_process_have_deadlines_and_are_refused_from_the_drain_on() {
+        let (life, (router, _begun)) = (Lifecycle::new(), endless());
+        let channel = in_process(router, &life);
+        let short = Some(Duration::from_millis(1));
+        assert_eq!(call_by(channel.clone(), short).await, tonic::Code::DeadlineExceeded);
+        life.drain();
+        assert_eq!(call_by(channel, None).await, tonic::Code::Unavailable);
+        assert_eq!(life.finish(GRACE).await, Ended::Clean);
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_fails_its_call_alone() {
+        let life = Lifecycle::new();
+        let call = async || assert!(std::hint::black_box(false), "for the test");
+        let channel = in_process(Routes::from(axum::Router::new().route(CALL, post(call))).into(), &life);
+        assert_eq!(call_by(channel, None).await, tonic::Code::Internal);
+        assert_eq!(life.finish(GRACE).await, Ended::Clean);
     }
 }

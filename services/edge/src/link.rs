@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
-use tonic::transport::Channel;
+use causeway_runtime::grpc::Channel;
 
 use crate::dispatch::{LinkId, Place};
 use crate::links::{Links, name_at};

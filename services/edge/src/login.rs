@@ -14,7 +14,7 @@ use causeway_runtime::clock::SharedClock;
 use causeway_runtime::grpc;
 use causeway_stanza::{ClientHello, FailureReason};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use causeway_runtime::grpc::Channel;
 
 use crate::config::EdgeConfig;
 use crate::providers::{Issuer, Provider, Providers};

@@ -16,7 +16,7 @@ use causeway_runtime::grpc::{self, MAX_MESSAGE_BYTES};
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
+use causeway_runtime::grpc::Channel;
 use url::Url;
 
 use crate::random::Random;

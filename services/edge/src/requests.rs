@@ -27,7 +27,7 @@ use causeway_runtime::grpc::MAX_MESSAGE_BYTES;
 use causeway_runtime::telemetry::trace::{Hop, Step};
 use causeway_stanza::{ErrorCode, IqError, RequestBody, ResponseBody};
 use tokio::time::Instant;
-use tonic::transport::Channel;
+use causeway_runtime::grpc::Channel;
 use tonic::{Code, Status};
 use tracing::Instrument as _;
 

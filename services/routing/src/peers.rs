@@ -9,7 +9,7 @@ use causeway_identity::{AccountId, Address};
 use causeway_proto::routing::v1::ReleaseRequest;
 use causeway_proto::routing::v1::peers_client::PeersClient;
 use causeway_runtime::grpc;
-use tonic::transport::Channel;
+use causeway_runtime::grpc::Channel;
 
 use crate::mailbox::Replica;
 

@@ -20,7 +20,7 @@ use causeway_proto::directory::v1::records_client::RecordsClient;
 use causeway_proto::directory::v1::{GetRecord, GetWebhook};
 use causeway_runtime::grpc;
 use tokio::time::Instant;
-use tonic::transport::Channel;
+use causeway_runtime::grpc::Channel;
 
 use crate::metrics::Metrics;
 

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::Channel;
+use causeway_runtime::grpc::Channel;
 
 use crate::config::{RoutingConfig, StoreKind};
 use crate::error::RoutingError;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use causeway_runtime::grpc::Router;
 use futures::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::Channel;
+use causeway_runtime::grpc::Channel;
 use tonic::transport::server::Connected;
 use turmoil::net::{TcpListener, TcpStream};
 

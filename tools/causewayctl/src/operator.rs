@@ -9,10 +9,10 @@ use anyhow::{Context as _, anyhow, bail};
 use causeway_proto::directory::v1::providers_client::ProvidersClient;
 use causeway_proto::directory::v1::traces_client::TracesClient;
 use causeway_runtime::clock::SystemClock;
-use causeway_runtime::grpc::Transport;
+use causeway_runtime::grpc::{Channel, Transport};
 use causeway_runtime::tls::{Role, Tls, TlsConfig};
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status};
 
 use crate::chat::clean;
@@ -176,6 +176,7 @@ async fn in_plain_text(address: &str, allowed: bool) -> anyhow::Result<Channel> 
         .timeout(TIMEOUT)
         .connect()
         .await
+        .map(Channel::from)
         .map_err(|_| anyhow!("no operator API answers at {address}: is the server running, and is the port right?"))
 }
 

@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tonic::transport::Channel;
 
 use super::transport::{Connection, Dialer, Target};
-use super::{GrpcError, connect_with, endpoint};
+use super::{Channel, GrpcError, connect_with, endpoint};
 use crate::lifecycle::Lifecycle;
 
 /// How often DNS names are looked up.
@@ -393,7 +392,7 @@ mod tests {
     async fn serve(life: &Lifecycle, at: &str) -> SocketAddr {
         let listener = TcpListener::bind(at).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (router, of_server) = (grpc::server().add_routes(Routes::default()), life.clone());
+        let (router, of_server) = (grpc::Router::from(Routes::default()), life.clone());
         tokio::spawn(async move { grpc::serve(router, listener, &of_server).await.unwrap() });
         address
     }

@@ -9,10 +9,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::either::Either;
-use tonic::transport::{Channel, Uri};
+use tonic::transport::Uri;
 
 use super::endpoints::{Endpoints, connect_any_by, discover_by};
-use super::{GrpcError, Router, connect_with, endpoint, tune, until};
+use super::{Channel, GrpcError, Router, connect_with, endpoint, tune, until};
 use crate::lifecycle::Lifecycle;
 use crate::tls::{Role, Tls, incoming};
 
@@ -191,7 +191,7 @@ impl Dialer {
     pub(super) fn channel(&self, target: &Target) -> Result<Channel, GrpcError> {
         self.check(&target.url)?;
         match self {
-            Self::Plain => Ok(tune(endpoint(&target.url)?).connect_lazy()),
+            Self::Plain => Ok(tune(endpoint(&target.url)?).connect_lazy().into()),
             Self::Mutual(_) => {
                 let (dialer, target) = (self.clone(), target.clone());
                 Ok(connect_with(move || {

@@ -18,13 +18,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::service::Routes;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
 use self::authority::{Authority, Issued};
 use super::{Role, Tls};
-use crate::grpc::{self, Transport};
+use crate::grpc::{self, Channel, Router, Transport};
 use crate::lifecycle::Lifecycle;
 
 const LINK: &str = "/causeway.routing.v1.Routing/Link";
@@ -35,7 +34,7 @@ async fn serve(tls: &Tls, life: &Lifecycle) -> SocketAddr {
     let echo = |request: Request| async move {
         Response::builder().header("content-type", "application/grpc").body(request.into_body()).unwrap()
     };
-    let router = grpc::server().add_routes(Routes::from(axum::Router::new().route(LINK, post(echo))));
+    let router = Router::from(Routes::from(axum::Router::new().route(LINK, post(echo))));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (transport, of_server) = (Transport::Mutual(tls.clone()), life.clone());
@@ -144,7 +143,7 @@ async fn plain_text_and_tls_do_not_meet() {
     assert_ne!(call(&plain, RELEASE).await.code(), Code::Unimplemented);
 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (router, of_server) = (grpc::server().add_routes(Routes::default()), life.clone());
+    let (router, of_server) = (Router::from(Routes::default()), life.clone());
     let in_plain_text = listener.local_addr().unwrap();
     tokio::spawn(async move { grpc::serve(router, listener, &of_server).await.unwrap() });
     let mutual = Transport::Mutual(tls);

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
+use causeway_runtime::grpc::Channel;
 use tonic::{Request, Status, Streaming};
 
 use super::{Phone, TestProvider};

@@ -6,7 +6,7 @@ use tonic::Code;
 
 use super::*;
 
-async fn client(change: impl FnOnce(&mut MediaConfig)) -> (TicketsClient<tonic::transport::Channel>, Running) {
+async fn client(change: impl FnOnce(&mut MediaConfig)) -> (TicketsClient<grpc::Channel>, Running) {
     let running = Running::start_with(change).await;
     let router = crate::rpc::router(running.host.clone(), running.relay.clone());
     (TicketsClient::new(grpc::in_process(router, &running.life)), running)

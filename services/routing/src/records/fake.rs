@@ -16,7 +16,7 @@ use causeway_proto::wire::v1::{ConsentSettings, InboxSetting, ProviderKind, Prov
 use futures::{Stream, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
+use causeway_runtime::grpc::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 /// An open account: `home.example` is home, everything else a third party; device n has registration 100 + n.

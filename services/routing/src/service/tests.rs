@@ -18,7 +18,7 @@ use causeway_runtime::clock::{ManualClock, SharedClock};
 use causeway_runtime::grpc;
 use causeway_runtime::lifecycle::Lifecycle;
 use tempfile::TempDir;
-use tonic::transport::Channel;
+use causeway_runtime::grpc::Channel;
 
 use super::*;
 use crate::mailbox::DeviceUsage;

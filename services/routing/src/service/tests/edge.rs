@@ -13,7 +13,7 @@ use causeway_proto::wire::v1::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
+use causeway_runtime::grpc::Channel;
 
 use crate::records::fake::PATIENCE;
 
