@@ -35,6 +35,9 @@ const CHECKERS: usize = 1;
 /// "CWMB": tells this file from other SQLite files.
 const APPLICATION_ID: i32 = 0x4357_4d42;
 const SCHEMA_VERSION: i32 = 1;
+/// Pages that the writing connection keeps, at most: the upper ones of the indexes, and all that a transaction changes. With fewer it
+/// reads pages again that it has just written, and writes some twice.
+const WRITE_CACHE_KIB: i64 = 64 * 1024;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A mailbox in one file.
@@ -70,7 +73,7 @@ impl SqliteMailbox {
         let file = dir.join("mailbox.sqlite");
         private(&file).map_err(folder)?;
         let broken = |error: rusqlite::Error| RoutingError::Mailbox { path: file.clone(), reason: describe(&error) };
-        let mut connection = connect(&file).map_err(broken)?;
+        let mut connection = connect_to_write(&file).map_err(broken)?;
         prepare(&mut connection).map_err(|reason| RoutingError::Mailbox { path: file.clone(), reason })?;
         let readers = Readers::open(&file, READERS).map_err(broken)?;
         let checkers = Readers::open(&file, CHECKERS).map_err(broken)?;
@@ -230,6 +233,13 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "cell_size_check", true)?;
     connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
     connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// The one connection that writes.
+fn connect_to_write(file: &Path) -> rusqlite::Result<Connection> {
+    let connection = connect(file)?;
+    connection.pragma_update(None, "cache_size", -WRITE_CACHE_KIB)?;
     Ok(connection)
 }
 

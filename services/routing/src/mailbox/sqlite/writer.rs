@@ -10,7 +10,7 @@ use causeway_runtime::telemetry::instruments::Store;
 use rusqlite::Connection;
 
 use crate::mailbox::sqlite::ops::{Applied, Op, Reply};
-use crate::mailbox::sqlite::{connect, failed};
+use crate::mailbox::sqlite::{connect_to_write, failed};
 use crate::mailbox::{Bounds, Chain, StoreError};
 use crate::metrics::Metrics;
 
@@ -188,7 +188,7 @@ impl Worker {
     fn commit(&mut self, batch: Vec<Op>) -> Result<Vec<Reply>, (Vec<Op>, StoreError)> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => match connect(&self.file) {
+            None => match connect_to_write(&self.file) {
                 Ok(connection) => connection,
                 Err(error) => return Err((batch, failed(error))),
             },
