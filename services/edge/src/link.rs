@@ -10,6 +10,7 @@ use causeway_identity::SessionId;
 use causeway_proto::routing::v1::edge_event::Event as ToRouting;
 use causeway_proto::routing::v1::routing_client::RoutingClient;
 use causeway_proto::routing::v1::{EdgeEvent, FromEdge, Hello, ToEdge};
+use causeway_runtime::grpc::Channel;
 use causeway_runtime::grpc::MAX_MESSAGE_BYTES;
 use futures::Stream;
 use prost::Message as _;
@@ -17,7 +18,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
-use causeway_runtime::grpc::Channel;
 
 use crate::dispatch::{LinkId, Place};
 use crate::links::{Links, name_at};

@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use causeway_identity::SessionId;
+use causeway_proto::routing::v1::RoutingEvent;
 use causeway_proto::routing::v1::routing_event::Event as FromRouting;
-use causeway_proto::routing::v1::{Moved, RoutingEvent};
-use causeway_proto::wire::v1::End;
 use causeway_runtime::grpc::Endpoints;
 use causeway_runtime::health::{Health, Part};
 use causeway_runtime::telemetry::trace::{Hop, Step, TraceContext};
 use prost::Message as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::EdgeConfig;
 use crate::dispatch::{Bounds, Dispatch, LinkId, Place, Seen, View};
-use crate::limits::{Budget, Charge};
+use crate::inbox::{Inbox, Routed, Urgent};
+use crate::limits::Budget;
 use crate::link::{self, Outbound};
 use crate::metrics::Metrics;
 use crate::random::Random;
@@ -31,8 +31,8 @@ use crate::routes::Routes;
 const SHARES: usize = 16;
 /// but this much in any case: one message of the largest size.
 const LEAST_SHARE: usize = 320 * 1024;
-/// Ends and moves that may wait for a session: one each for a place that it has at a replica.
-const URGENT: usize = 64;
+/// Sessions are spread over so many maps, since each event of each of them is looked up.
+const MAPS: usize = 64;
 const NO_ROUTING: &str =
     "no replica can be reached: no messages pass, logins are put off, and sessions end after edge.routing_grace_ms";
 
@@ -51,7 +51,7 @@ struct Shared {
     random: Random,
     last: AtomicU64,
     table: watch::Sender<Arc<Table>>,
-    sessions: Mutex<HashMap<SessionId, Inbox>>,
+    sessions: [Mutex<HashMap<SessionId, Arc<Inbox>>>; MAPS],
 }
 
 /// The links that are up.
@@ -67,40 +67,6 @@ impl Table {
         let up = self.view.taking().count();
         (up, self.view.links.len() - up)
     }
-}
-
-#[derive(Debug)]
-struct Inbox {
-    events: mpsc::Sender<Routed>,
-    urgent: mpsc::Sender<(Place, Urgent)>,
-    budget: Arc<Budget>,
-}
-
-/// What a replica says to a session that does not wait behind what its client does not read. Small, since each session has
-/// a queue for it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Urgent {
-    End(End),
-    Moved(Moved),
-}
-
-impl From<Urgent> for FromRouting {
-    fn from(urgent: Urgent) -> Self {
-        match urgent {
-            Urgent::End(end) => Self::End(end),
-            Urgent::Moved(moved) => Self::Moved(moved),
-        }
-    }
-}
-
-/// What a replica says to a session; its bytes count against the budgets until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Routed {
-    pub(crate) place: Place,
-    pub(crate) event: FromRouting,
-    /// Of a delivery that is traced: from here until it has left for its device.
-    pub(crate) step: Option<Box<Step>>,
-    pub(crate) charges: [Charge; 2],
 }
 
 impl Links {
@@ -123,7 +89,7 @@ impl Links {
             random,
             last: AtomicU64::new(0),
             table: watch::Sender::new(Arc::default()),
-            sessions: Mutex::default(),
+            sessions: std::array::from_fn(|_| Mutex::default()),
         }));
         let seen = Arc::downgrade(&links.0);
         links.0.metrics.observe_links(move || seen.upgrade().map_or((0, 0), |shared| shared.table.borrow().count()));
@@ -132,17 +98,16 @@ impl Links {
 
     /// A session that deals with routing from now on. The last four bytes of `id` must be zero.
     pub(crate) fn join(&self, id: SessionId) -> Routes {
-        let (events, inbox) = mpsc::channel(self.0.queue_messages);
-        let (urgent, alarms) = mpsc::channel(URGENT);
-        self.0.sessions().insert(id, Inbox { events, urgent, budget: Budget::new(self.0.queue_bytes) });
+        let inbox = Inbox::new(self.0.queue_messages, self.0.queue_bytes);
+        self.0.sessions(&id).insert(id, Arc::clone(&inbox));
         let mut table = self.0.table.subscribe();
         let current = Arc::clone(&table.borrow_and_update());
         let dispatch = Dispatch::new(self.0.bounds.clone(), Arc::clone(&current.view));
-        Routes::new(id, self.clone(), dispatch, current, table, inbox, alarms)
+        Routes::new(id, self.clone(), dispatch, current, table, inbox)
     }
 
     pub(crate) fn forget(&self, id: &SessionId) {
-        self.0.sessions().remove(id);
+        self.0.sessions(id).remove(id);
     }
 
     /// Resolves once there is a replica that takes something.
@@ -262,35 +227,36 @@ impl Links {
         let (Some((id, number)), Some(event)) = (split(&event.session_id), event.event) else { return };
         let event = on_its_own(event);
         let place = Place { link, number };
-        let mut sessions = self.0.sessions();
         // Events of sessions that have just left are normal.
-        let Some(inbox) = sessions.get(&id) else { return };
+        let Some(inbox) = self.0.sessions(&id).get(&id).cloned() else { return };
         let queued = match event {
             // Not behind what a client does not read.
-            FromRouting::End(end) => inbox.urgent.try_send((place, Urgent::End(end))).is_ok(),
-            FromRouting::Moved(moved) => inbox.urgent.try_send((place, Urgent::Moved(moved))).is_ok(),
+            FromRouting::End(end) => inbox.put_urgent(place, Urgent::End(end)),
+            FromRouting::Moved(moved) => inbox.put_urgent(place, Urgent::Moved(moved)),
             event => {
                 // The fuller the edge, the less a single session may hold, so that those who do not read cannot use up
                 // what the others need.
                 let share = (self.0.total.free() / SHARES).max(LEAST_SHARE);
-                let fits = inbox.budget.held().saturating_add(size) <= share;
-                let charges = inbox.budget.charge(size).filter(|_| fits).zip(self.0.total.charge(size));
-                charges.is_some_and(|(own, total)| {
-                    inbox.events.try_send(Routed { place, event, step, charges: [own, total] }).is_ok()
-                })
+                let own = inbox.budget();
+                let fits = own.held().saturating_add(size) <= share;
+                let charges = own.charge(size).filter(|_| fits).zip(self.0.total.charge(size));
+                charges.is_some_and(|(own, total)| inbox.put(Routed { place, event, step, charges: [own, total] }))
             }
         };
         if !queued {
-            sessions.remove(&id);
-            self.0.metrics.session_queue_full();
+            inbox.lose();
+            if self.0.sessions(&id).remove(&id).is_some() {
+                self.0.metrics.session_queue_full();
+            }
         }
     }
 }
 
 impl Shared {
-    fn sessions(&self) -> MutexGuard<'_, HashMap<SessionId, Inbox>> {
-        // Nothing between lock and unlock can panic half-way.
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sessions(&self, id: &SessionId) -> MutexGuard<'_, HashMap<SessionId, Arc<Inbox>>> {
+        // Ids are drawn at random. Nothing between lock and unlock can panic half-way.
+        let shard = usize::from(id.as_bytes()[0]) % MAPS;
+        self.sessions[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

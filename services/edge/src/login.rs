@@ -12,9 +12,9 @@ use causeway_proto::directory::v1::accounts_client::AccountsClient;
 use causeway_proto::directory::v1::{LoginRequest, login_response};
 use causeway_runtime::clock::SharedClock;
 use causeway_runtime::grpc;
+use causeway_runtime::grpc::Channel;
 use causeway_stanza::{ClientHello, FailureReason};
 use tokio_util::sync::CancellationToken;
-use causeway_runtime::grpc::Channel;
 
 use crate::config::EdgeConfig;
 use crate::providers::{Issuer, Provider, Providers};

@@ -12,11 +12,11 @@ use causeway_proto::directory::v1::token_keys_client::TokenKeysClient;
 use causeway_proto::directory::v1::token_keys_update::Update;
 use causeway_proto::directory::v1::{ProviderKeys, ProviderStatus, RefetchTokenKeys, WatchTokenKeys};
 use causeway_proto::wire::v1::ProviderKind;
+use causeway_runtime::grpc::Channel;
 use causeway_runtime::grpc::{self, MAX_MESSAGE_BYTES};
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use causeway_runtime::grpc::Channel;
 use url::Url;
 
 use crate::random::Random;

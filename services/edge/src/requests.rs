@@ -23,11 +23,11 @@ use causeway_proto::directory::v1::done_response::Outcome as DoneOutcome;
 use causeway_proto::directory::v1::prekeys_client::PrekeysClient;
 use causeway_proto::directory::v1::{AccountRef, DoneResponse, Refusal};
 use causeway_proto::media::v1::tickets_client::TicketsClient;
+use causeway_runtime::grpc::Channel;
 use causeway_runtime::grpc::MAX_MESSAGE_BYTES;
 use causeway_runtime::telemetry::trace::{Hop, Step};
 use causeway_stanza::{ErrorCode, IqError, RequestBody, ResponseBody};
 use tokio::time::Instant;
-use causeway_runtime::grpc::Channel;
 use tonic::{Code, Status};
 use tracing::Instrument as _;
 

@@ -1,5 +1,6 @@
 //! A session's ways to routing: does what its `dispatch` decides, over the links that there are.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use causeway_identity::SessionId;
@@ -7,11 +8,12 @@ use causeway_proto::routing::v1::edge_event::Event as ToRouting;
 use causeway_proto::routing::v1::routing_event::Event as FromRouting;
 use causeway_proto::routing::v1::{Attach, Detach};
 use causeway_proto::wire::v1 as pb;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::dispatch::{Act, Dispatch, Place, Told};
-use crate::links::{Links, Routed, Table, Urgent};
+use crate::inbox::{Inbox, Routed, Taken};
+use crate::links::{Links, Table};
 
 /// One session's ways. Dropping it detaches the session everywhere.
 #[derive(Debug)]
@@ -22,8 +24,7 @@ pub(crate) struct Routes {
     /// What `dispatch` knows of.
     current: Arc<Table>,
     table: watch::Receiver<Arc<Table>>,
-    inbox: mpsc::Receiver<Routed>,
-    urgent: mpsc::Receiver<(Place, Urgent)>,
+    inbox: Arc<Inbox>,
 }
 
 /// What happened on a session's ways.
@@ -46,18 +47,20 @@ impl Routes {
         dispatch: Dispatch,
         current: Arc<Table>,
         table: watch::Receiver<Arc<Table>>,
-        inbox: mpsc::Receiver<Routed>,
-        urgent: mpsc::Receiver<(Place, Urgent)>,
+        inbox: Arc<Inbox>,
     ) -> Self {
-        Self { id, links, dispatch, current, table, inbox, urgent }
+        Self { id, links, dispatch, current, table, inbox }
     }
 
     /// Whatever comes first; ordinary events only if there is `room` for them. Cancel-safe.
     pub(crate) async fn turn(&mut self, room: bool) -> Turn {
         tokio::select! {
             biased;
-            urgent = self.urgent.recv() => urgent.map_or(Turn::Lost, |(place, urgent)| Turn::Urgent(place, urgent.into())),
-            routed = self.inbox.recv(), if room => routed.map_or(Turn::Lost, Turn::Event),
+            taken = poll_fn(|cx| self.inbox.poll_take(cx, room)) => match taken {
+                Taken::Urgent(place, urgent) => Turn::Urgent(place, urgent.into()),
+                Taken::Event(routed) => Turn::Event(routed),
+                Taken::Lost => Turn::Lost,
+            },
             // The sender lives in the links, which live in self.
             _ = self.table.changed() => Turn::Links,
         }
@@ -65,7 +68,7 @@ impl Routes {
 
     /// The next ordinary event if there is one already.
     pub(crate) fn try_next(&mut self) -> Option<Routed> {
-        self.inbox.try_recv().ok()
+        self.inbox.try_take()
     }
 
     pub(crate) fn attach(&mut self, who: Attach, now: Instant) {
