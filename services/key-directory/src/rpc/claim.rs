@@ -7,13 +7,13 @@ use causeway_proto::directory::v1 as pb;
 use causeway_proto::wire::v1 as wire;
 use causeway_proto::wire::v1::ErrorCode;
 
-use super::discover::reachable;
+use super::discover::{Reachable, reachable};
 use super::{Refused, account_id, device_id};
 use crate::accounts::Record;
 use crate::directory::Directory;
 use crate::error::CallError;
 use crate::keys::{EcPublicKey, KyberPublicKey, SignedPrekey};
-use crate::store::{Bundle, Who};
+use crate::store::Bundle;
 
 pub(super) async fn run(
     directory: &Arc<Directory>,
@@ -24,14 +24,8 @@ pub(super) async fn run(
         Ok(named) => named,
         Err(refused) => return Ok(Err(refused)),
     };
-    let Some(from) = directory.store.record(&Who::Account(from)).await? else {
-        return Ok(Err(Refused::not_enlisted()));
-    };
-    if from.device(from_device).is_none() {
-        return Ok(Err(Refused::not_enlisted()));
-    }
-    let to = match reachable(directory, &from, &request.address).await? {
-        Ok(to) => to,
+    let Reachable { from, to } = match reachable(directory, from, from_device, &request.address).await? {
+        Ok(reachable) => reachable,
         Err(refused) => return Ok(Err(refused)),
     };
     let one_time = match directory.limits.claim(&from, &to) {

@@ -4,10 +4,12 @@
 //! table leads its primary key with the account id.
 
 mod accounts;
+mod cursors;
 mod engine;
 mod epoch;
 mod prekeys;
 mod providers;
+mod readers;
 mod retired;
 mod rows;
 mod schema;
@@ -15,13 +17,13 @@ mod schema;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use causeway_identity::{AccountId, DeviceId, Domain, ProviderId};
+use causeway_identity::{AccountId, Address, DeviceId, Domain, ProviderId};
 use causeway_runtime::health::Tables;
 
 use self::engine::{Alone, Engine, FILE, failed};
 use super::{
-    Bundle, Enlisted, Enlistment, Epoch, KeyCounts, Published, Registered, Removed, Store, StoreError, Updated, Who,
-    Written,
+    Bundle, Enlisted, Enlistment, Epoch, KeyCounts, KnownDevice, Published, Registered, Removed, Store, StoreError,
+    Updated, Who, Written,
 };
 use crate::accounts::{PushToken, Record};
 use crate::consent::Consent;
@@ -168,6 +170,21 @@ impl Store for SqliteStore {
         self.engine.read(move |db| accounts::record(db, &who)).await
     }
 
+    async fn two_records(&self, one: &Who, other: &Who) -> Result<[Option<Record>; 2], StoreError> {
+        let (one, other) = (one.clone(), other.clone());
+        self.engine.read(move |db| Ok([accounts::record(db, &one)?, accounts::record(db, &other)?])).await
+    }
+
+    async fn known_device(
+        &self,
+        address: &Address,
+        device: DeviceId,
+        low: u32,
+    ) -> Result<Option<KnownDevice>, StoreError> {
+        let address = address.clone();
+        self.engine.read(move |db| accounts::known_device(db, &address, device, low)).await
+    }
+
     async fn enlist(&self, enlistment: &Enlistment) -> Result<Written<Enlisted>, StoreError> {
         let enlistment = enlistment.clone();
         self.engine.write(move |db| accounts::enlist(db, &enlistment)).await
@@ -288,6 +305,99 @@ mod tests {
         let second = SqliteStore::open(folder.path()).unwrap();
         assert_eq!(second.record(&Who::Account(account)).await.unwrap(), before);
         assert!(second.key_counts(account, device).await.unwrap().is_some());
+    }
+
+    /// Pages that were written, and commits of them, since the log was emptied.
+    fn logged(folder: &Path) -> (usize, usize) {
+        const PAGE: usize = 4096;
+        let log = std::fs::read(folder.join("directory.sqlite-wal")).unwrap();
+        let (head, frames) = log.split_at(32);
+        // Frames of before the log began anew have another salt.
+        let frames = frames.chunks_exact(24 + PAGE).take_while(|frame| frame[8..16] == head[16..24]);
+        let commits = frames.clone().filter(|frame| frame[4..8] != [0; 4]).count();
+        (frames.count(), commits)
+    }
+
+    fn empty_the_log(folder: &Path) {
+        let db = rusqlite::Connection::open(folder.join("directory.sqlite")).unwrap();
+        let busy: u32 = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).unwrap();
+        assert_eq!(busy, 0);
+    }
+
+    fn version(folder: &Path) -> u32 {
+        let db = rusqlite::Connection::open(folder.join("directory.sqlite")).unwrap();
+        db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn claims_that_wait_are_one_commit_of_few_pages_and_each_key_goes_once() {
+        const DEVICES: u8 = 12;
+        const KEYS: u32 = 20;
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path()).unwrap();
+        let (account, first) = suite::an_account(&store).await;
+        let mut devices = vec![first];
+        for phone in 2..=DEVICES {
+            let enlisted = store.enlist(&suite::enlistment(1, phone)).await.unwrap().outcome;
+            devices.push(suite::added(enlisted).1);
+        }
+        for (device, phone) in devices.iter().zip(1..) {
+            let keys = suite::one_time_keys(phone, (1..=KEYS).collect(), (1..=KEYS).collect());
+            store.publish(account, *device, &keys).await.unwrap();
+        }
+        empty_the_log(folder.path());
+
+        let (started, has_started) = tokio::sync::oneshot::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let blocked = store.engine.write(move |_| {
+            let _ = started.send(());
+            released.recv().map_err(failed)
+        });
+        let claims = async {
+            has_started.await.unwrap();
+            let round = |_| devices.iter().map(|device| suite::claim(&store, account, *device));
+            let mut claims: Vec<_> = (0..KEYS).flat_map(round).map(Box::pin).collect();
+            for claim in &mut claims {
+                assert!(futures::poll!(claim).is_pending());
+            }
+            release.send(()).unwrap();
+            futures::future::join_all(claims).await
+        };
+        let (blocked, bundles) = tokio::join!(blocked, claims);
+        blocked.unwrap();
+        let mut taken: Vec<_> =
+            bundles.iter().map(|one| (one.device, one.ec.as_ref().unwrap().id, one.kyber.id)).collect();
+        taken.sort_unstable();
+        taken.dedup();
+        assert_eq!(taken.len(), usize::from(DEVICES) * KEYS as usize);
+        let (pages, commits) = logged(folder.path());
+        assert_eq!(commits, 1);
+        assert!(pages <= 4, "{} claims wrote {pages} pages", taken.len());
+    }
+
+    #[tokio::test]
+    async fn what_was_handed_out_stays_so_for_whoever_opens_the_file_next() {
+        let (folder, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = SqliteStore::open(folder.path()).unwrap();
+        let (account, device) = suite::restored::before_the_backup(&store).await;
+        // As a process leaves it that is killed: the release before does not open it.
+        copy(folder.path(), killed.path());
+        assert_eq!(version(killed.path()), 3);
+        let after = SqliteStore::open(killed.path()).unwrap();
+        suite::restored::after_the_backup(&after, account, device).await;
+
+        // As a process leaves it that ends: all that was handed out is erased, which is all that the release before knows of.
+        drop((store, after));
+        for (folder, left) in [(&folder, 3), (&killed, 1)] {
+            assert_eq!(version(folder.path()), 2);
+            let db = rusqlite::Connection::open(folder.path().join("directory.sqlite")).unwrap();
+            let count = |sql: &str| db.query_row(sql, [], |row| row.get::<_, u32>(0)).unwrap();
+            assert_eq!(count("SELECT count(*) FROM prekey_cursors"), 0);
+            assert_eq!(count("SELECT count(*) FROM one_time_prekeys WHERE public_key IS NOT NULL"), 2 * left);
+            assert_eq!(count("SELECT count(*) FROM one_time_prekeys"), 8, "by which they are remembered");
+        }
+        let again = SqliteStore::open(killed.path()).unwrap();
+        suite::restored::after_a_move(&again, account, device).await;
     }
 
     #[tokio::test]

@@ -35,6 +35,7 @@ pub(crate) fn run<F: Fresh>(fresh: impl AsyncFn() -> F) {
         what_is_stored_already_is_not_logged_again(fresh().await.store()).await;
         keys_leave_in_the_order_of_upload(fresh().await.store()).await;
         a_claim_without_one_time_keys_takes_none(fresh().await.store()).await;
+        a_login_is_told_what_the_records_tell(fresh().await.store()).await;
         a_key_published_again_is_not_handed_out_again(fresh().await.store()).await;
         a_newer_key_replaces_one_with_its_id(fresh().await.store()).await;
         the_oldest_keys_beyond_the_bound_are_dropped(fresh().await.store()).await;
@@ -422,6 +423,32 @@ async fn a_claim_without_one_time_keys_takes_none(store: &dyn Store) {
     assert_eq!(spare.left, KeyCounts { ec: 1, kyber: 1 });
     let full = claim(store, account, device).await;
     assert_eq!((full.ec, full.kyber, full.signed), (Some(one_time(1)), signed(2, kyber(2)), spare.signed));
+}
+
+async fn a_login_is_told_what_the_records_tell(store: &dyn Store) {
+    let (account, device) = an_account(store).await;
+    let no_device = DeviceId::new(9).unwrap();
+    assert_eq!(store.known_device(&address(2), device, 3).await.unwrap(), None);
+    assert_eq!(store.known_device(&address(1), no_device, 3).await.unwrap(), None);
+    store.publish(account, device, &one_time_keys(1, vec![1, 2, 3], vec![1, 2, 3, 4])).await.unwrap();
+    for is_low in [false, true, true, true, true] {
+        let known = store.known_device(&address(1), device, 3).await.unwrap().unwrap();
+        let record = record(store, account).await;
+        let expected = record.device(device).unwrap();
+        assert_eq!((known.account, known.devices, known.is_low), (account, 1, is_low));
+        assert_eq!((known.noise_key, known.registration_id), (expected.noise_key, expected.registration_id));
+        assert!(!store.known_device(&address(1), device, 0).await.unwrap().unwrap().is_low);
+        claim(store, account, device).await;
+    }
+    let (_, second) = added(store.enlist(&enlistment(1, 2)).await.unwrap().outcome);
+    let known = store.known_device(&address(1), second, 1).await.unwrap().unwrap();
+    assert_eq!((known.devices, known.noise_key, known.is_low), (2, noise(12), true));
+
+    let both = [Some(record(store, account).await), None];
+    let nobody = Who::Address(address(2));
+    assert_eq!(store.two_records(&Who::Account(account), &nobody).await.unwrap(), both);
+    let [one, other] = store.two_records(&nobody, &Who::Address(address(1))).await.unwrap();
+    assert_eq!([other, one], both);
 }
 
 async fn a_key_published_again_is_not_handed_out_again(store: &dyn Store) {

@@ -15,7 +15,7 @@ use crate::consent::{Consent, InboxSetting, Reach};
 use crate::keys::{EcPublicKey, RegistrationId};
 use crate::providers::{ProviderKind, ProviderRef, ProviderStatus};
 use crate::store::stored::corrupt;
-use crate::store::{Change, Enlisted, Enlistment, MAX_DEVICE_ID, Removed, StoreError, What, Who, Written};
+use crate::store::{Change, Enlisted, Enlistment, KnownDevice, MAX_DEVICE_ID, Removed, StoreError, What, Who, Written};
 
 pub(super) fn record(db: &Connection, who: &Who) -> Result<Option<Record>, StoreError> {
     let account = match who {
@@ -57,6 +57,35 @@ pub(super) fn record(db: &Connection, who: &Who) -> Result<Option<Record>, Store
         provider: ProviderRef { id, domain, kind, status },
         devices: devices(db, account)?,
         consent,
+    }))
+}
+
+/// What a login needs to know of a device, without the rest of the record.
+pub(super) fn known_device(
+    db: &Connection,
+    address: &Address,
+    device: DeviceId,
+    low: u32,
+) -> Result<Option<KnownDevice>, StoreError> {
+    let found = db
+        .prepare_cached(
+            "SELECT d.account_id, d.noise_key, d.registration_id,
+                    (SELECT count(*) FROM devices WHERE account_id = d.account_id)
+             FROM addresses a JOIN devices d ON d.account_id = a.account_id AND d.device_id = ?2 WHERE a.address = ?1",
+        )
+        .map_err(failed)?
+        .query_row(params![address.as_str(), device.get()], |row| {
+            Ok((row.get::<_, Column<AccountId>>(0)?.0, row.get::<_, [u8; 32]>(1)?, row.get::<_, u32>(2)?, row.get(3)?))
+        })
+        .optional()
+        .map_err(failed)?;
+    let Some((account, noise_key, registration_id, devices)) = found else { return Ok(None) };
+    Ok(Some(KnownDevice {
+        account,
+        noise_key: NoiseKey::try_from(noise_key.as_slice()).map_err(corrupt("Noise key"))?,
+        registration_id: RegistrationId::try_from(registration_id).map_err(corrupt("registration id"))?,
+        devices,
+        is_low: prekeys::is_low(db, account, device, low)?,
     }))
 }
 
@@ -235,7 +264,10 @@ pub(super) fn remove_device(
     let Some((address, noise_key)) = names else { return Ok(Written::silent(Removed::NoDevice)) };
     retired::add(db, &address, &noise_key, now_ms)?;
     db.execute("DELETE FROM devices WHERE account_id = ?1 AND device_id = ?2", of_device).map_err(failed)?;
-    db.execute("DELETE FROM one_time_prekeys WHERE account_id = ?1 AND device_id = ?2", of_device).map_err(failed)?;
+    for table in ["one_time_prekeys", "prekey_cursors"] {
+        let sql = format!("DELETE FROM {table} WHERE account_id = ?1 AND device_id = ?2");
+        db.execute(&sql, of_device).map_err(failed)?;
+    }
     db.execute(
         "INSERT INTO freed_devices SELECT ?1, ?2, coalesce(max(place), 0) + 1 FROM freed_devices WHERE account_id = ?1",
         of_device,
@@ -258,7 +290,7 @@ pub(super) fn withdraw(
         retired::add(db, &address, device.noise_key.as_bytes(), now_ms)?;
     }
     db.execute("DELETE FROM addresses WHERE address = ?1", [&address]).map_err(failed)?;
-    for table in ["accounts", "devices", "freed_devices", "one_time_prekeys", "provider_rules"] {
+    for table in ["accounts", "devices", "freed_devices", "one_time_prekeys", "prekey_cursors", "provider_rules"] {
         db.execute(&format!("DELETE FROM {table} WHERE account_id = ?1"), [Column(account)]).map_err(failed)?;
     }
     db.execute("INSERT INTO withdrawn VALUES (?1, ?2)", params![Column(account), Column(now_ms)]).map_err(failed)?;

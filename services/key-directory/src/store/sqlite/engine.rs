@@ -1,20 +1,20 @@
-//! Runs jobs on the database: changes one after the other on a thread of their own, many in one commit; readings beside
-//! them on read-only connections.
+//! Runs jobs on the database: changes one after the other on a thread of their own, all that wait in one commit; readings
+//! beside them on read-only connections.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use causeway_runtime::telemetry::instruments::Store;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{OpenError, epoch, schema};
+use super::readers::Readers;
+use super::{OpenError, cursors, epoch, schema};
 use crate::store::StoreError;
 
 pub(super) const FILE: &str = "directory.sqlite";
@@ -22,10 +22,12 @@ const LOCK: &str = "directory.lock";
 /// Changes that may wait for the writer.
 const QUEUE: usize = 1_024;
 /// Changes in one commit.
-const GROUP: usize = 64;
+const GROUP: usize = 256;
 const READERS: usize = 4;
 const LOCK_ATTEMPTS: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// What a close may take to leave a file that the release before can open.
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// A change: runs inside the transaction, and gives what tells the caller once the commit is over.
 type Job = Box<dyn FnOnce(&Connection) -> Answer + Send>;
@@ -35,7 +37,7 @@ pub(super) struct Engine {
     /// `None` only while this is being dropped.
     writer: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
-    readers: Arc<Readers>,
+    readers: Readers,
     writer_gone: CancellationToken,
 }
 
@@ -59,15 +61,10 @@ impl Alone {
 
         let broken = |cause: rusqlite::Error| OpenError::Database { file: file.clone(), cause: cause.to_string() };
         let mut db = Connection::open_with_flags(&file, flags(OpenFlags::SQLITE_OPEN_READ_WRITE)).map_err(broken)?;
-        db.busy_timeout(Duration::from_secs(5)).map_err(broken)?;
+        schema::tune(&db).map_err(broken)?;
         schema::prepare(&mut db, &file)?;
         Ok(Self { db, file, lock })
     }
-}
-
-struct Readers {
-    free: Arc<Semaphore>,
-    connections: Mutex<Vec<Connection>>,
 }
 
 impl Engine {
@@ -79,7 +76,7 @@ impl Engine {
         let readers = (0..READERS)
             .map(|_| {
                 let reader = Connection::open_with_flags(&file, flags(OpenFlags::SQLITE_OPEN_READ_ONLY))?;
-                reader.busy_timeout(Duration::from_secs(5))?;
+                schema::tune(&reader)?;
                 Ok(reader)
             })
             .collect::<rusqlite::Result<Vec<_>>>()
@@ -92,7 +89,7 @@ impl Engine {
             .name("directory-writer".to_owned())
             .spawn(move || write_until_closed(db, jobs, &lock, gone))
             .map_err(in_folder)?;
-        let readers = Arc::new(Readers { free: Arc::new(Semaphore::new(READERS)), connections: Mutex::new(readers) });
+        let readers = Readers::start(readers).map_err(in_folder)?;
         Ok(Self { writer: Some(writer), thread: Some(thread), readers, writer_gone })
     }
 
@@ -130,16 +127,7 @@ impl Engine {
         reading: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let since = Instant::now();
-        let permit = Arc::clone(&self.readers.free).acquire_owned().await.map_err(failed)?;
-        let lent = Lent::from(&self.readers, permit)?;
-        let task = tokio::task::spawn_blocking(move || {
-            let transaction = lent.connection().unchecked_transaction().map_err(failed)?;
-            let outcome = reading(&transaction)?;
-            transaction.commit().map_err(failed)?;
-            drop(lent);
-            Ok(outcome)
-        });
-        let read = task.await.map_err(failed).flatten();
+        let read = self.readers.read(reading).await;
         Store::SQLITE.waited("read", since.elapsed(), read.is_err());
         read
     }
@@ -152,40 +140,12 @@ impl Engine {
 /// Finishes what is queued and lets go of the files, so that they can be opened again at once.
 impl Drop for Engine {
     fn drop(&mut self) {
+        // The writer's connection is the last one, so that it leaves no log behind.
+        self.readers.close();
         self.writer = None;
         if let Some(thread) = self.thread.take() {
             // A panic of the writer has been told of by `lost`.
             let _panicked = thread.join();
-        }
-    }
-}
-
-/// A connection that finds its way back when the reading is over, whether it panics or its caller gives up.
-struct Lent {
-    connection: Option<Connection>,
-    home: Arc<Readers>,
-    /// Given back after the connection is.
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Lent {
-    fn from(home: &Arc<Readers>, permit: OwnedSemaphorePermit) -> Result<Self, StoreError> {
-        let connection = home.connections.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if connection.is_none() {
-            return Err(StoreError::Failed("no reader is free".to_owned()));
-        }
-        Ok(Self { connection, home: Arc::clone(home), _permit: permit })
-    }
-
-    fn connection(&self) -> &Connection {
-        self.connection.as_ref().expect("taken on drop alone")
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.home.connections.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
     }
 }
@@ -206,6 +166,9 @@ fn lock_soon(lock: &File, folder: &Path) -> Result<(), OpenError> {
 fn write_until_closed(mut db: Connection, mut jobs: mpsc::Receiver<Job>, _lock: &File, _gone: DropGuard) {
     while let Some(first) = jobs.blocking_recv() {
         commit_group(&mut db, first, &mut jobs);
+    }
+    if let Err(error) = cursors::settle_all(&db, Some(SETTLING)) {
+        tracing::warn!(%error, "the directory's database stays one that the release before refuses to open");
     }
 }
 
@@ -238,10 +201,13 @@ fn in_savepoint<T>(
     db: &Connection,
     change: impl FnOnce(&Connection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    db.execute_batch("SAVEPOINT change").map_err(failed)?;
+    let run = |sql: &str| db.prepare_cached(sql).and_then(|mut statement| statement.execute([])).map_err(failed);
+    run("SAVEPOINT change")?;
     let outcome = change(db);
-    let end = if outcome.is_ok() { "RELEASE change" } else { "ROLLBACK TO change; RELEASE change" };
-    db.execute_batch(end).map_err(failed)?;
+    if outcome.is_err() {
+        run("ROLLBACK TO change")?;
+    }
+    run("RELEASE change")?;
     outcome
 }
 
@@ -260,7 +226,41 @@ pub(super) fn failed(error: impl std::fmt::Display) -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use rusqlite::StatementStatus;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_statement_is_planned_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path()).unwrap();
+        let planned_again = |db: &Connection| {
+            const SQL: &str =
+                "SELECT device_id FROM devices WHERE account_id = ?1 AND device_id = ?2 ORDER BY noise_key";
+            for n in 0_u8..10 {
+                let mut statement = db.prepare_cached(SQL).map_err(failed)?;
+                assert!(!statement.exists((vec![n; 16], n)).map_err(failed)?);
+            }
+            Ok(db.prepare_cached(SQL).map_err(failed)?.get_status(StatementStatus::RePrepare))
+        };
+        assert_eq!(engine.write(planned_again).await.unwrap(), 0);
+        assert_eq!(engine.read(planned_again).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_reading_that_panics_is_an_answer_and_the_others_go_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::open(folder.path()).unwrap();
+        for _ in 0..2 * READERS {
+            let (broken, whole) = tokio::join!(
+                engine.read(|_| -> Result<(), StoreError> { panic!("on purpose") }),
+                engine.read(|_| Ok(1))
+            );
+            assert!(broken.is_err() && whole.unwrap() == 1);
+        }
+    }
 
     #[tokio::test]
     async fn a_change_that_fails_leaves_the_others_of_its_group() {

@@ -4,14 +4,13 @@ use causeway_identity::{AccountId, Address, DeviceId};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::accounts;
+use super::cursors::{self, Cursor, Cursors};
 use super::engine::failed;
 use super::rows::Column;
 use crate::keys::VerifiedPrekeys;
 use crate::keys::{EcPrekey, PrekeyId, RegistrationId};
 use crate::store::stored::{Listed as _, PrekeyKind, StoredPrekey, corrupt, ec_key, key_digest, prekey_id};
-use crate::store::{
-    Bundle, KeyCounts, Logged, MAX_STORED_PREKEYS, Published, REMEMBERED_PREKEYS, StoreError, Written, low_prekeys,
-};
+use crate::store::{Bundle, KeyCounts, Logged, MAX_STORED_PREKEYS, Published, StoreError, Written, low_prekeys};
 
 pub(super) fn publish(
     db: &Connection,
@@ -53,8 +52,9 @@ pub(super) fn publish(
         )
         .map_err(failed)?;
     }
+    cursors::settle(db, account, device)?;
     add(db, account, device, keys)?;
-    Ok(Published::Done(counts(db, account, device)?))
+    Ok(Published::Done(Cursors::of(db, account, device)?.left()))
 }
 
 /// Adds the one-time keys behind those in store.
@@ -142,20 +142,17 @@ pub(super) fn counts_if_enlisted(
     if !enlisted {
         return Ok(None);
     }
-    counts(db, account, device).map(Some)
+    Ok(Some(Cursors::of(db, account, device)?.left()))
 }
 
-fn counts(db: &Connection, account: AccountId, device: DeviceId) -> Result<KeyCounts, StoreError> {
-    let mut statement = db
-        .prepare_cached(
-            "SELECT count(*) FROM one_time_prekeys
-             WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3 AND public_key IS NOT NULL",
-        )
-        .map_err(failed)?;
-    let mut count = |kind: PrekeyKind| {
-        statement.query_row(params![Column(account), device.get(), kind.number()], |row| row.get(0)).map_err(failed)
+/// True if the device has fewer than `low` one-time keys of a kind.
+pub(super) fn is_low(db: &Connection, account: AccountId, device: DeviceId, low: u32) -> Result<bool, StoreError> {
+    let left = match Cursors::stored(db, account, device)? {
+        Some(cursors) => cursors.left(),
+        // To count no further than needed.
+        None => Cursors::up_to(db, account, device, low)?.left(),
     };
-    Ok(KeyCounts { ec: count(PrekeyKind::Ec)?, kyber: count(PrekeyKind::Kyber)? })
+    Ok(left.ec < low || left.kyber < low)
 }
 
 pub(super) fn claim(
@@ -202,9 +199,16 @@ fn claim_one(
         .optional()
         .map_err(failed)?;
     let Some((registration_id, identity_key, signed, last_resort)) = head else { return Ok(None) };
-    let take_one = |kind| if one_time_keys { take(db, account, device, kind) } else { Ok(None) };
-    let (ec, kyber) = (take_one(PrekeyKind::Ec)?, take_one(PrekeyKind::Kyber)?);
+    let mut cursors = Cursors::of(db, account, device)?;
+    let (mut ec, mut kyber) = (None, None);
+    if one_time_keys {
+        ec = take(db, account, device, PrekeyKind::Ec, &mut cursors.ec)?;
+        kyber = take(db, account, device, PrekeyKind::Kyber, &mut cursors.kyber)?;
+    }
     let taken = (ec.is_some(), kyber.is_some());
+    if taken != (false, false) {
+        cursors.store(db, account, device)?;
+    }
     let ec =
         ec.map(|key| Ok::<_, StoreError>(EcPrekey { id: prekey_id(key.id)?, key: ec_key(&key.key)? })).transpose()?;
     Ok(Some(Bundle {
@@ -214,51 +218,42 @@ fn claim_one(
         signed: signed.signed_ec()?,
         ec,
         kyber: kyber.unwrap_or(last_resort).kyber()?,
-        left: counts(db, account, device)?,
+        left: cursors.left(),
         taken,
     }))
 }
 
-/// Takes the one-time key that was uploaded first: its row stays, without the key, for as long as it is remembered.
+/// Takes the one-time key that was uploaded first, by moving the cursor beyond it.
 fn take(
     db: &Connection,
     account: AccountId,
     device: DeviceId,
     kind: PrekeyKind,
+    cursor: &mut Cursor,
 ) -> Result<Option<StoredPrekey>, StoreError> {
+    if cursor.left == 0 {
+        return Ok(None);
+    }
     let first = db
-        .prepare_cached(
-            "SELECT key_id, public_key, signature, place FROM one_time_prekeys
-             WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3 AND public_key IS NOT NULL
-             ORDER BY place LIMIT 1",
-        )
+        .prepare_cached(TAKE)
         .map_err(failed)?
-        .query_row(params![Column(account), device.get(), kind.number()], |row| {
+        .query_row(params![Column(account), device.get(), kind.number(), cursor.next], |row| {
             Ok((one_time(row, 0)?, row.get::<_, i64>(3)?))
         })
         .optional()
         .map_err(failed)?;
-    let Some((key, place)) = first else { return Ok(None) };
-    db.prepare_cached(
-        "UPDATE one_time_prekeys SET public_key = NULL, signature = NULL
-         WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3 AND place = ?4",
-    )
-    .map_err(failed)?
-    .execute(params![Column(account), device.get(), kind.number(), place])
-    .map_err(failed)?;
-    // Keys leave in the order of their places, so what is far behind this one was handed out long ago.
-    db.prepare_cached(
-        "DELETE FROM one_time_prekeys
-         WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3 AND place <= ?4 AND public_key IS NULL",
-    )
-    .map_err(failed)?
-    .execute(params![Column(account), device.get(), kind.number(), place - REMEMBERED_PREKEYS as i64])
-    .map_err(failed)?;
+    let (key, place) = first.ok_or(StoreError::Corrupt("count of prekeys"))?;
+    *cursor = Cursor { next: place + 1, left: cursor.left - 1 };
     Ok(Some(key))
 }
 
+const TAKE: &str = "SELECT key_id, public_key, signature, place FROM one_time_prekeys
+    WHERE account_id = ?1 AND device_id = ?2 AND kind = ?3 AND place >= ?4 AND public_key IS NOT NULL
+    ORDER BY place LIMIT 1";
+
 /// Treats all one-time keys as handed out, and gives their number.
 pub(super) fn give_up(db: &Connection) -> Result<u64, StoreError> {
+    cursors::settle_all(db, None)?;
     let sql = "UPDATE one_time_prekeys SET public_key = NULL, signature = NULL WHERE public_key IS NOT NULL";
     let given_up = db.execute(sql, []).map_err(failed)?;
     Ok(given_up as u64)

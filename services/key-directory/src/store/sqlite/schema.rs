@@ -3,7 +3,9 @@
 //! know; what they can do without is no step but an addition (docs/upgrades.md).
 
 use std::path::Path;
+use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::OpenError;
@@ -11,7 +13,13 @@ use super::OpenError;
 /// "CWKD": tells our file from other SQLite files.
 const APPLICATION_ID: i32 = 0x4357_4b44;
 
-pub(super) const STEPS: [&str; 2] = [VERSION_1, VERSION_2];
+/// Prepared statements that a connection keeps: more than there are.
+const STATEMENTS: usize = 64;
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) const STEPS: [&str; 3] = [VERSION_1, VERSION_2, VERSION_3];
+/// The version of a file without [cursors](VERSION_3): what the release before can open.
+const WITHOUT_CURSORS: u32 = 2;
 
 /// Lookup of an account by its address is a table of its own, so that account tables need no key but the account's.
 const VERSION_1: &str = "
@@ -111,6 +119,22 @@ CREATE TABLE retired_keys (
 CREATE INDEX retired_keys_by_end ON retired_keys (until_ms);
 ";
 
+/// From where on a device's one-time keys are still to be handed out, and how many these are: so a claim writes a row of
+/// some 40 bytes, and not the keys themselves. A device without a row has handed out what has no key in its row. The keys
+/// behind a cursor are erased when the device publishes new ones, and when the store is closed: then there is no cursor,
+/// and the file is of the version before, which would hand them out again.
+const VERSION_3: &str = "
+CREATE TABLE IF NOT EXISTS prekey_cursors (
+    account_id BLOB NOT NULL,
+    device_id  INTEGER NOT NULL,
+    ec_next    INTEGER NOT NULL,
+    ec_left    INTEGER NOT NULL,
+    kyber_next INTEGER NOT NULL,
+    kyber_left INTEGER NOT NULL,
+    PRIMARY KEY (account_id, device_id)
+) STRICT, WITHOUT ROWID;
+";
+
 /// What is made at each open if it is not there. Older programs go on without knowing of it.
 const ADDITIONS: &str = "
 CREATE TABLE IF NOT EXISTS epoch (
@@ -119,6 +143,19 @@ CREATE TABLE IF NOT EXISTS epoch (
     before   BLOB NOT NULL
 ) STRICT;
 ";
+
+/// What each connection needs, also those that only read.
+pub(super) fn tune(db: &Connection) -> rusqlite::Result<()> {
+    // Else a statement with a parameter in its WHERE clause is planned anew each time that it is taken from the cache.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
+    db.busy_timeout(BUSY_TIMEOUT)
+}
+
+/// There are no cursors any more.
+pub(super) fn without_cursors(db: &Connection) -> rusqlite::Result<()> {
+    db.pragma_update(None, "user_version", WITHOUT_CURSORS)
+}
 
 /// Sets the connection up and brings the file to the newest version.
 pub(super) fn prepare(db: &mut Connection, file: &Path) -> Result<(), OpenError> {
@@ -141,7 +178,8 @@ pub(super) fn prepare(db: &mut Connection, file: &Path) -> Result<(), OpenError>
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = FULL;
          PRAGMA secure_delete = ON;
-         PRAGMA trusted_schema = OFF;",
+         PRAGMA trusted_schema = OFF;
+         PRAGMA cache_size = -8192;",
     )
     .map_err(broken)?;
     let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(broken)?;
