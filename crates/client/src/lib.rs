@@ -68,6 +68,7 @@ pub use event::{
     RejectReason, SendResult, SentElsewhere, Undecryptable, UndecryptableReason,
 };
 pub use events::{Event, Events};
+pub use link::reconnect_pause;
 pub use provider_tokens::ProviderTokens;
 pub use store::{MemoryStore, SqliteStore, Store, StoreError};
 pub use token::TokenSource;

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::backoff::Backoff;
+pub use self::backoff::reconnect_pause;
 use self::tokens::Tokens;
 use crate::clock::Clock;
 use crate::config::ClientConfig;

@@ -3,12 +3,35 @@
 
 use std::time::Duration;
 
-use rand::Rng as _;
+use rand::{Rng as _, RngCore};
 
+use crate::config::Timing;
 use crate::random::Random;
 
 /// Longest pause that a server can ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(600);
+
+/// How long a client waits before it connects again after so many `failures` in a row; `asked` is the least pause that the
+/// server asks for.
+pub fn reconnect_pause<R: RngCore + ?Sized>(
+    timing: &Timing,
+    failures: u32,
+    asked: Option<Duration>,
+    random: &mut R,
+) -> Duration {
+    pause(timing.backoff_first, timing.backoff_longest, failures, asked, random)
+}
+
+fn pause<R: RngCore + ?Sized>(
+    first: Duration,
+    longest: Duration,
+    failures: u32,
+    asked: Option<Duration>,
+    random: &mut R,
+) -> Duration {
+    let ceiling = first.saturating_mul(1 << failures.min(20)).min(longest);
+    asked.unwrap_or_default().min(LONGEST_ASKED) + random.random_range(Duration::ZERO..=ceiling)
+}
 
 /// How long to wait before the next attempt.
 #[derive(Debug)]
@@ -30,10 +53,9 @@ impl Backoff {
 
     /// The attempt failed; `asked` is the least pause that the server asks for.
     pub(super) fn next(&mut self, asked: Option<Duration>, random: &mut Random) -> Duration {
-        let ceiling = self.first.saturating_mul(1 << self.failures.min(20)).min(self.longest);
+        let pause = pause(self.first, self.longest, self.failures, asked, random);
         self.failures = self.failures.saturating_add(1);
-        let drawn = random.random_range(Duration::ZERO..=ceiling);
-        asked.unwrap_or_default().min(LONGEST_ASKED) + drawn
+        pause
     }
 }
 
