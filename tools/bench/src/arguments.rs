@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::deployment::{Kind, Store};
+use crate::deployment::Store;
 use crate::measure::schedule::Spacing;
 use crate::scenario::Scenario;
+use crate::subject::Kind;
 
 /// What Causeway costs, by named scenarios against real processes on this machine.
 #[derive(Debug, Parser)]
@@ -36,12 +37,26 @@ pub(crate) enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Runs the same works on Causeway and on servers to compare with, in less than ten minutes, and shows the ratios.
+    Peers {
+        /// The `causeway` binary, built with optimisation.
+        #[arg(long, value_name = "FILE", default_value = "target/release/causeway")]
+        server: PathBuf,
+        /// Without these servers.
+        #[arg(long, value_name = "SERVER")]
+        without: Vec<Kind>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Puts the tables of a finished run into a document.
     Tables {
         /// What --json has written.
         json: PathBuf,
         /// The document.
         document: PathBuf,
+        /// It is a comparison with other servers.
+        #[arg(long)]
+        peers: bool,
     },
 }
 
@@ -62,7 +77,7 @@ pub(crate) struct Options {
     /// The `causeway` binary, built with optimisation.
     #[arg(long, value_name = "FILE", default_value = "target/release/causeway")]
     pub(crate) server: PathBuf,
-    /// How many processes there are.
+    /// What is measured: Causeway, in how many processes, or another server.
     #[arg(long, value_enum, default_value_t = Kind::All)]
     pub(crate) deployment: Kind,
     /// Where messages and keys are kept.
@@ -92,6 +107,9 @@ pub(crate) struct Options {
     /// The same when recipients are away.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=200))]
     pub(crate) store_in_flight: u32,
+    /// Messages that `store` has acknowledged before all processes are killed; 0: they are killed in the middle of it.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+    pub(crate) store_messages: u32,
     /// Bytes of a message for each device.
     #[arg(long, default_value_t = 344, value_parser = bounded::<1, 60_000>)]
     pub(crate) body: usize,

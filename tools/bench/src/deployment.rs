@@ -1,6 +1,6 @@
 //! A deployment of real processes on this machine.
 
-mod certificates;
+pub(crate) mod certificates;
 mod part;
 pub(crate) mod provider;
 pub(crate) mod settings;
@@ -19,10 +19,10 @@ use tokio::runtime::Runtime;
 use self::part::Part;
 use self::provider::{Operator, Provider};
 use self::settings::Settings;
-use crate::engine::Net;
+use crate::wire::causeway::Net;
 
 /// How many processes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// `causeway all`.
     All,
@@ -172,15 +172,13 @@ impl Deployment {
             Some(Watched { role: part.role, id, children: false })
         });
         let mut all: Vec<_> = ours.collect();
-        if let Some(id) = self.postgres.as_ref().and_then(postmaster) {
-            all.push(Watched { role: "postgres", id, children: true });
-        }
+        all.extend(self.postgres.as_ref().and_then(watched_postgres));
         all
     }
 
     /// The deployment, as its clients know it.
     pub(crate) fn net(&self) -> Net {
-        Net { name: self.name.clone(), root: self.root, server_key: None }
+        Net::new(&self.name, self.root)
     }
 
     /// Where clients connect.
@@ -245,15 +243,17 @@ fn split(
     Ok((parts, edges))
 }
 
-fn start_postgres() -> anyhow::Result<(Postgres, String)> {
+/// A PostgreSQL as it is measured with, and the URL of an empty database.
+pub(crate) fn start_postgres() -> anyhow::Result<(Postgres, String)> {
     let settings = settings::POSTGRES_SERVER.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
     let server = Postgres::start_with(Options { durable: true, settings, ..Options::default() })?;
     let url = server.create_database()?;
     Ok((server, url))
 }
 
-/// The process id of a running server.
-fn postmaster(server: &Postgres) -> Option<u32> {
+/// The processes of one, while it runs.
+pub(crate) fn watched_postgres(server: &Postgres) -> Option<Watched> {
     let file = std::fs::read_to_string(server.data().join("postmaster.pid")).ok()?;
-    file.lines().next()?.trim().parse().ok()
+    let id = file.lines().next()?.trim().parse().ok()?;
+    Some(Watched { role: "postgres", id, children: true })
 }

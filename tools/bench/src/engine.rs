@@ -2,28 +2,26 @@
 //! sent.
 //!
 //! Light on purpose, since it shares the machine with what it measures. What one read brings is all looked at before
-//! anything is written, and what is to go to one server leaves in one Noise message and one system call. Nothing is
-//! allocated for a message but what the Noise layer needs.
+//! anything is written, and what is to go to one server leaves encrypted in one go and in one system call. Nothing is
+//! allocated for a message but what the layer that encrypts needs. What the bytes mean is a [`Wire`]'s matter.
 
 mod desk;
 mod link;
 mod timer;
-mod verify;
+mod wire;
 
 use std::io::{ErrorKind, Read as _};
 
 use anyhow::Context as _;
-use causeway_noise::Received;
-use causeway_stanza::{FromClient, FromServer, Success};
 use mio::{Events, Poll, Token};
 
 use self::desk::ALARM;
 use self::timer::Timer;
 use crate::measure::clock;
-use crate::wire::glance::{Seen, glance};
 
-pub(crate) use self::desk::{Desk, Pattern};
-pub(crate) use self::link::{Ended, Login, Net};
+pub(crate) use self::desk::Desk;
+pub(crate) use self::link::Ended;
+pub(crate) use self::wire::{Fate, Pattern, Seen, Wire};
 
 /// When a player wants to be asked again, at the latest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,34 +33,34 @@ pub(crate) enum Next {
 }
 
 /// Decides what the clients of one thread do.
-pub(crate) trait Player {
+pub(crate) trait Player<W: Wire> {
     /// What is left when it has done its part.
     type Done: Send + 'static;
 
-    /// A session is open.
-    fn opened(&mut self, desk: &mut Desk, who: usize, success: &Success);
+    /// A session is open; so many messages wait for it, if the server tells.
+    fn opened(&mut self, desk: &mut Desk<W>, who: usize, waiting: Option<u64>);
 
-    /// A stanza has come.
-    fn seen(&mut self, desk: &mut Desk, who: usize, seen: Seen);
+    /// Something has come.
+    fn seen(&mut self, desk: &mut Desk<W>, who: usize, seen: Seen<W::Other>);
 
     /// All that one read has brought has been seen.
-    fn read(&mut self, _desk: &mut Desk, _who: usize) {}
+    fn read(&mut self, _desk: &mut Desk<W>, _who: usize) {}
 
     /// A session or an attempt has ended.
-    fn closed(&mut self, desk: &mut Desk, who: usize, why: Ended);
+    fn closed(&mut self, desk: &mut Desk<W>, who: usize, why: Ended);
 
     /// Called whenever all that was there has been seen.
-    fn round(&mut self, desk: &mut Desk) -> Next;
+    fn round(&mut self, desk: &mut Desk<W>) -> Next;
 
     /// Gives what it has measured.
     fn finish(self) -> Self::Done;
 }
 
 /// A thread's sessions and its player.
-pub(crate) struct Engine<P> {
+pub(crate) struct Engine<W: Wire, P> {
     poll: Poll,
     timer: Timer,
-    desk: Desk,
+    desk: Desk<W>,
     player: P,
     buffer: Box<[u8]>,
 }
@@ -72,9 +70,9 @@ const BUFFER: usize = 64 * 1024;
 /// Events that one look takes at most.
 const EVENTS: usize = 1024;
 
-impl<P: Player> Engine<P> {
+impl<W: Wire, P: Player<W>> Engine<W, P> {
     /// With these clients, none of which has a session yet; they are known by their places.
-    pub(crate) fn new(net: Net, logins: Vec<Login>, player: P) -> anyhow::Result<Self> {
+    pub(crate) fn new(net: W::Net, logins: Vec<W::Login>, player: P) -> anyhow::Result<Self> {
         let poll = Poll::new().context("epoll")?;
         let timer = Timer::new(poll.registry(), ALARM)?;
         let desk = Desk::new(net, logins, poll.registry().try_clone()?);
@@ -140,7 +138,7 @@ impl<P: Player> Engine<P> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => {
-                    self.desk.end(who, Ended::Broken(error.kind().to_string()));
+                    self.desk.end(who, Ended::broken(error.kind()));
                     break;
                 }
             };
@@ -155,39 +153,17 @@ impl<P: Player> Engine<P> {
 
     /// Takes the first bytes of the buffer, which came for this client.
     fn take(&mut self, who: usize, count: usize) {
-        let bytes = &self.buffer[..count];
-        let shook_hands = self.desk.shake_hands(who, bytes);
-        let Some(mut receiver) = self.desk.links[who].receiver.take() else { return };
         let attempt = self.desk.links[who].attempt;
-        if !shook_hands {
-            receiver.feed(bytes);
-        }
+        self.desk.feed(who, &self.buffer[..count]);
         loop {
-            let seen = match receiver.next() {
-                Ok(None) => break,
-                Ok(Some(Received::KeepAlive)) => continue,
-                Ok(Some(Received::Record(record))) => glance(&record),
-                Err(error) => return self.desk.end(who, Ended::Broken(error.to_string())),
-            };
-            match seen {
-                Ok(seen) => self.see(who, seen),
-                Err(error) => return self.desk.end(who, Ended::Broken(error.to_string())),
+            let link = &mut self.desk.links[who];
+            let Some(wire) = link.wire.as_mut().filter(|_| link.attempt == attempt) else { return };
+            match wire.next() {
+                Ok(None) => return,
+                Ok(Some(Seen::Opened { waiting })) => self.player.opened(&mut self.desk, who, waiting),
+                Ok(Some(seen)) => self.player.seen(&mut self.desk, who, seen),
+                Err(why) => return self.desk.end(who, why),
             }
-            if self.desk.links[who].attempt != attempt || self.desk.links[who].stream.is_none() {
-                return;
-            }
-        }
-        self.desk.links[who].receiver = Some(receiver);
-    }
-
-    fn see(&mut self, who: usize, seen: Seen) {
-        let Seen::Other(stanza) = seen else { return self.player.seen(&mut self.desk, who, seen) };
-        match *stanza {
-            FromServer::Success(success) => self.player.opened(&mut self.desk, who, &success),
-            FromServer::Failure(reason) => self.desk.end(who, Ended::Refused(format!("{reason:?}"))),
-            FromServer::Ping(number) => self.desk.stanza(who, FromClient::Pong(number)),
-            FromServer::End(end) => self.desk.end(who, Ended::Told(end)),
-            other => self.player.seen(&mut self.desk, who, Seen::Other(Box::new(other))),
         }
     }
 }

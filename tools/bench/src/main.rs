@@ -1,9 +1,9 @@
 //! `causeway-bench`: what Causeway costs, by named scenarios against real processes on this machine (docs/performance.md).
 //!
-//! A scenario is a file in `scenario/`: it starts a deployment ([`deployment`]), enlists people ([`people`]), lets players
+//! A scenario is a file in `scenario/`: it gets a server that runs ([`deployment`]) with people on it ([`people`]), lets players
 //! ([`players`]) decide what their sessions do, which threads of [`engine`] carry, and makes figures of what they and the servers'
-//! processes have counted ([`run`], [`measure`]). Anything else that takes the same works, such as another server to compare with,
-//! is one more deployment and its own wire, with the same players' counts and the same [`report`].
+//! processes have counted ([`run`], [`measure`]). Another server to compare with is one more [`subject`] and its own [`wire`], with the
+//! same players, counts and [`report`].
 
 mod arguments;
 mod deployment;
@@ -15,6 +15,7 @@ mod report;
 mod run;
 mod scenario;
 mod standard;
+mod subject;
 mod wire;
 
 use std::path::Path;
@@ -27,9 +28,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::arguments::{Arguments, Command, Options, Output};
 use crate::deployment::settings;
 use crate::people::Keys;
+use crate::report::document::{self, Place};
 use crate::report::machine::Machine;
-use crate::report::{Report, document, progress, table};
-use crate::scenario::{Scenario, Stage};
+use crate::report::{Report, compare, progress, table};
+use crate::scenario::Scenario;
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
@@ -42,10 +44,17 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run { scenarios, options, output } => {
             let set = scenarios.into_iter().map(|scenario| (scenario, (*options).clone())).collect();
-            all(set, &options.server, &output)
+            all(set, &options.server, &output, document::BENCH)
         }
-        Command::Standard { server, output } => standard::set(&server).and_then(|set| all(set, &server, &output)),
-        Command::Tables { json, document } => tables(&json, &document),
+        Command::Standard { server, output } => {
+            standard::standard(&server).and_then(|set| all(set, &server, &output, document::BENCH))
+        }
+        Command::Peers { server, without, output } => {
+            standard::peers(&server, &without).and_then(|set| all(set, &server, &output, document::PEERS))
+        }
+        Command::Tables { json, document, peers } => {
+            tables(&json, &document, if peers { document::PEERS } else { document::BENCH })
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -57,7 +66,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs them one after the other. One that fails does not keep the others from being run.
-fn all(set: Vec<(Scenario, Options)>, server: &Path, output: &Output) -> anyhow::Result<()> {
+fn all(set: Vec<(Scenario, Options)>, server: &Path, output: &Output, place: Place) -> anyhow::Result<()> {
     raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let keys = Keys::generate()?;
@@ -65,8 +74,7 @@ fn all(set: Vec<(Scenario, Options)>, server: &Path, output: &Output) -> anyhow:
     show(&format!("{}\n{}", report.machine, report.settings));
     let mut failed = Vec::new();
     for (scenario, options) in set {
-        let ran = Stage::start(scenario, &options, &keys, &runtime).and_then(|stage| scenario.run(stage));
-        match ran {
+        match scenario.run(&options, &keys, &runtime) {
             Ok(run) => {
                 show(&format!("\n{}", table::text(&run)));
                 report.runs.push(run);
@@ -81,17 +89,25 @@ fn all(set: Vec<(Scenario, Options)>, server: &Path, output: &Output) -> anyhow:
             std::fs::write(file, json).with_context(|| format!("{} cannot be written", file.display()))?;
         }
     }
+    if place == document::PEERS {
+        show(&format!("\n{}", compare::text(&report)));
+    }
     anyhow::ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     if let Some(file) = &output.document {
-        document::write(file, &table::markdown(&report))?;
+        document::write(file, place, &markdown(&report, place))?;
     }
     Ok(())
 }
 
-fn tables(json: &Path, document: &Path) -> anyhow::Result<()> {
+/// What belongs into a place of a document.
+fn markdown(report: &Report, place: Place) -> String {
+    if place == document::PEERS { compare::markdown(report) } else { table::markdown(report) }
+}
+
+fn tables(json: &Path, document: &Path, place: Place) -> anyhow::Result<()> {
     let text = std::fs::read(json).with_context(|| format!("{} cannot be read", json.display()))?;
     let report: Report = serde_json::from_slice(&text).with_context(|| format!("{} is no report", json.display()))?;
-    document::write(document, &table::markdown(&report))
+    document::write(document, place, &markdown(&report, place))
 }
 
 /// As many descriptors as this user may have, for us and for the servers.

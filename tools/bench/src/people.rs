@@ -15,7 +15,7 @@ use rand::rngs::OsRng;
 use tokio::runtime::Runtime;
 
 use crate::deployment::provider::Provider;
-use crate::engine::Login;
+use crate::wire::causeway::Login;
 
 pub(crate) use self::enlist::enlist;
 pub(crate) use self::keys::Keys;

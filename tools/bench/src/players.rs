@@ -2,6 +2,7 @@
 
 pub(crate) mod bits;
 pub(crate) mod claims;
+mod course;
 pub(crate) mod drain;
 pub(crate) mod logins;
 mod opening;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 
 use crate::deployment::Watched;
-use crate::engine::{Engine, Login, Net, Player};
+use crate::engine::{Engine, Player, Wire};
 use crate::measure::clock::{self, SECOND};
 use crate::measure::memory;
 use crate::measure::processor::Reading;
@@ -100,17 +100,18 @@ pub(crate) fn resident(watched: &[Watched]) -> anyhow::Result<BTreeMap<&'static 
 pub(crate) type Job<D> = Box<dyn FnOnce(Arc<Gate>) -> anyhow::Result<D> + Send>;
 
 /// A thread for a player with these clients.
-pub(crate) fn job<P, D>(
-    net: &Net,
-    logins: Vec<Login>,
+pub(crate) fn job<W, P, D>(
+    net: &W::Net,
+    logins: Vec<W::Login>,
     make: impl FnOnce(Arc<Gate>) -> P + Send + 'static,
     wrap: impl FnOnce(P::Done) -> D + Send + 'static,
 ) -> Job<D>
 where
-    P: Player,
+    W: Wire,
+    P: Player<W>,
 {
     let net = net.clone();
-    Box::new(move |gate| Ok(wrap(Engine::new(net, logins, make(gate))?.run()?)))
+    Box::new(move |gate| Ok(wrap(Engine::<W, P>::new(net, logins, make(gate))?.run()?)))
 }
 
 /// What a run has given.

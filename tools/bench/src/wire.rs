@@ -1,5 +1,7 @@
-//! Stanzas as the load needs them: made beforehand, and read no further than what is measured.
+//! Wires: Causeway's, and those of servers to compare with.
 
-pub(crate) mod glance;
+pub(crate) mod causeway;
 pub(crate) mod mark;
-pub(crate) mod template;
+pub(crate) mod mqtt;
+pub(crate) mod tls;
+pub(crate) mod xmpp;

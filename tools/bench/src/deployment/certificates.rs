@@ -11,6 +11,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
+use rustls::pki_types::CertificateDer;
 
 /// An authority, and for each role a folder with `tls.crt`, `tls.key` and `ca.crt`; gives where these folders are.
 pub(super) fn make(folder: &Path, deployment: &str) -> anyhow::Result<PathBuf> {
@@ -37,6 +38,16 @@ pub(super) fn make(folder: &Path, deployment: &str) -> anyhow::Result<PathBuf> {
         secret_file::create(&own.join("tls.key"), key.serialize_pem().as_bytes())?;
     }
     Ok(folder.to_owned())
+}
+
+/// A certificate for a server of this name that signs itself, and its key, in one file; gives the certificate.
+pub(crate) fn make_alone(file: &Path, name: &str) -> anyhow::Result<CertificateDer<'static>> {
+    let mut params = named(name);
+    params.subject_alt_names = vec![SanType::DnsName(name.try_into()?)];
+    let key = KeyPair::generate()?;
+    let certificate = params.self_signed(&key)?;
+    secret_file::create(file, (certificate.pem() + &key.serialize_pem()).as_bytes())?;
+    Ok(certificate.der().clone())
 }
 
 fn named(name: &str) -> CertificateParams {

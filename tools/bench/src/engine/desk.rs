@@ -4,46 +4,32 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, Write as _};
 
 use bytes::Buf as _;
-use causeway_noise::{Limits, SendError, Suite, client};
-use causeway_stanza::{Encoding, End, EndReason, FromClient, encode_client};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use rand::TryRngCore as _;
-use rand::rngs::OsRng;
 
-use super::link::{Ended, Handshake, Link, Login, Net};
-use super::verify::Verified;
+use super::link::{Ended, Link};
+use super::wire::{Pattern, Wire};
+use crate::wire::mark::Mark;
 
 /// The place of the alarm among the clients.
 pub(super) const ALARM: usize = usize::MAX;
 
-/// How a client shakes hands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pattern {
-    /// As at the first time.
-    Xx,
-    /// As one that knows the server's key; XX if none is known.
-    Ik,
-}
-
 /// The clients of a thread.
-pub(crate) struct Desk {
+pub(crate) struct Desk<W: Wire> {
     /// The time, a little before now.
     pub(crate) now: u64,
-    pub(super) links: Vec<Link>,
+    pub(super) links: Vec<Link<W>>,
     pub(super) ended: VecDeque<(usize, Ended)>,
     /// Those that may have something to write.
     to_flush: Vec<usize>,
-    net: Net,
-    verified: Verified,
+    net: W::Net,
     registry: Registry,
 }
 
-impl Desk {
-    pub(super) fn new(net: Net, logins: Vec<Login>, registry: Registry) -> Self {
+impl<W: Wire> Desk<W> {
+    pub(super) fn new(net: W::Net, logins: Vec<W::Login>, registry: Registry) -> Self {
         let links = logins.into_iter().map(Link::new).collect();
-        let (ended, to_flush) = (VecDeque::new(), Vec::new());
-        Self { now: 0, links, ended, to_flush, net, verified: Verified::default(), registry }
+        Self { now: 0, links, ended: VecDeque::new(), to_flush: Vec::new(), net, registry }
     }
 
     /// How many clients there are.
@@ -51,9 +37,9 @@ impl Desk {
         self.links.len()
     }
 
-    /// The edges' key, once one was seen.
-    pub(crate) fn server_key(&self) -> Option<causeway_noise::PublicKey> {
-        self.net.server_key
+    /// What is known of the server.
+    pub(crate) fn net(&self) -> &W::Net {
+        &self.net
     }
 
     /// When a client began to connect.
@@ -67,103 +53,61 @@ impl Desk {
         let link = &mut self.links[who];
         link.attempt += 1;
         link.began = self.now;
-        if let Err(error) = self.begin(who, pattern) {
-            self.end(who, Ended::Broken(format!("{error:#}")));
+        if let Err(why) = self.begin(who, pattern) {
+            self.end(who, why);
         }
     }
 
-    fn begin(&mut self, who: usize, pattern: Pattern) -> anyhow::Result<()> {
+    fn begin(&mut self, who: usize, pattern: Pattern) -> Result<(), Ended> {
         let link = &mut self.links[who];
-        let mut stream = TcpStream::connect(link.login.edge)?;
-        stream.set_nodelay(true)?;
-        self.registry.register(&mut stream, Token(who), Interest::READABLE | Interest::WRITABLE)?;
-        let (suite, limits, mut rng) = (Suite::default(), Limits::client(), OsRng.unwrap_err());
-        let handshake = match (pattern, self.net.server_key) {
-            (Pattern::Ik, Some(known)) => {
-                let hello = &link.login.hello;
-                Handshake::Ik(client::ik(&link.login.key, &known, suite, hello, limits, &mut rng, &mut link.out)?)
-            }
-            _ => Handshake::Xx(client::xx(&link.login.key, suite, limits, &mut rng, &mut link.out)?),
-        };
-        link.handshake = Some(handshake);
+        let mut stream = TcpStream::connect(W::server(&link.login)).map_err(Ended::broken)?;
+        stream.set_nodelay(true).map_err(Ended::broken)?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(&mut stream, Token(who), both).map_err(Ended::broken)?;
+        link.wire = Some(W::begin(&self.net, &link.login, pattern)?);
         link.stream = Some(stream);
         self.mark(who);
         Ok(())
     }
 
-    /// Takes bytes if a handshake is under way; false if there is none. What comes behind the handshake is in the receiver.
-    pub(super) fn shake_hands(&mut self, who: usize, bytes: &[u8]) -> bool {
+    /// Takes bytes that came for a client.
+    pub(super) fn feed(&mut self, who: usize, bytes: &[u8]) {
         let link = &mut self.links[who];
-        let Some(handshake) = link.handshake.take() else { return false };
-        let stepped = match handshake {
-            Handshake::Xx(waiting) => match waiting.feed(bytes) {
-                client::Step::Waiting(waiting) => {
-                    link.handshake = Some(Handshake::Xx(waiting));
-                    return true;
-                }
-                client::Step::Failed(error) => Err(error.into()),
-                client::Step::Answered(hello) => self
-                    .verified
-                    .check(&self.net, hello.server_key(), hello.server_hello())
-                    .map_err(|error| Ended::Broken(format!("{error:#}")))
-                    .and_then(|()| {
-                        let key = *hello.server_key();
-                        Ok((key, hello.finish(&link.login.hello, &mut link.out)?))
-                    }),
-            },
-            Handshake::Ik(waiting) => match waiting.feed(bytes) {
-                client::Step::Waiting(waiting) => {
-                    link.handshake = Some(Handshake::Ik(waiting));
-                    return true;
-                }
-                client::Step::Failed(error) => Err(error.into()),
-                client::Step::Answered(hello) => self
-                    .verified
-                    .check(&self.net, hello.server_key(), hello.server_hello())
-                    .map_err(|error| Ended::Broken(format!("{error:#}")))
-                    .and_then(|()| {
-                        let key = *hello.server_key();
-                        Ok((key, hello.finish(&mut link.out)?))
-                    }),
-            },
-        };
-        match stepped {
-            Ok((key, session)) => {
-                self.net.server_key = Some(key);
-                link.sender = Some(session.sender);
-                link.receiver = Some(session.receiver);
-                self.mark(who);
-            }
+        let Some(wire) = &mut link.wire else { return };
+        match wire.feed(&mut self.net, &link.login, bytes) {
+            // An answer may wait, such as the next part of a handshake.
+            Ok(()) => self.mark(who),
             Err(why) => self.end(who, why),
         }
-        true
     }
 
-    /// Queues a record; it leaves at the end of the round. False: it cannot be taken now.
-    pub(crate) fn send(&mut self, who: usize, record: &[u8]) -> bool {
-        let Some(sender) = &mut self.links[who].sender else { return false };
-        match sender.queue(record) {
-            Ok(()) => {
-                self.mark(who);
-                true
-            }
-            Err(SendError::QueueFull) => false,
-            Err(error) => {
-                self.end(who, Ended::Broken(error.to_string()));
-                false
-            }
-        }
+    /// Queues a message; it leaves at the end of the round. False: it cannot be taken now.
+    pub(crate) fn submit(&mut self, who: usize, message: &mut W::Message, mark: Mark) -> bool {
+        self.say(who, |wire| wire.submit(message, mark)).unwrap_or(false)
     }
 
-    /// Encodes a stanza and queues it.
-    pub(crate) fn stanza(&mut self, who: usize, stanza: FromClient) {
-        // A session that takes no more is told as ended, or will be.
-        let _taken = self.send(who, &encode_client(Encoding::Binary, stanza));
+    /// Acknowledges what has come.
+    pub(crate) fn acknowledge(&mut self, who: usize) {
+        self.say(who, W::acknowledge);
     }
 
     /// Says goodbye; the server then closes, which is told as [`Ended::Closed`].
     pub(crate) fn leave(&mut self, who: usize) {
-        self.stanza(who, FromClient::End(End::new(EndReason::Bye)));
+        self.say(who, W::leave);
+    }
+
+    /// Lets a client queue something; `None` if it has no connection, or has none any more.
+    pub(crate) fn say<T>(&mut self, who: usize, say: impl FnOnce(&mut W) -> Result<T, Ended>) -> Option<T> {
+        match say(self.links[who].wire.as_mut()?) {
+            Ok(said) => {
+                self.mark(who);
+                Some(said)
+            }
+            Err(why) => {
+                self.end(who, why);
+                None
+            }
+        }
     }
 
     /// Closes without a word, and without telling the player.
@@ -202,17 +146,10 @@ impl Desk {
     }
 }
 
-fn flush(link: &mut Link) -> Result<(), Ended> {
-    let Some(stream) = &mut link.stream else { return Ok(()) };
+fn flush<W: Wire>(link: &mut Link<W>) -> Result<(), Ended> {
+    let (Some(stream), Some(wire)) = (&mut link.stream, &mut link.wire) else { return Ok(()) };
     loop {
-        let waiting = if !link.out.is_empty() {
-            &mut link.out
-        } else if let Some(sender) = &mut link.sender {
-            sender.seal().map_err(|error| Ended::Broken(error.to_string()))?;
-            sender.sealed()
-        } else {
-            return Ok(());
-        };
+        let waiting = wire.waiting()?;
         if waiting.is_empty() {
             return Ok(());
         }
@@ -221,7 +158,7 @@ fn flush(link: &mut Link) -> Result<(), Ended> {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             // It is told when there is room, or when the connection stands.
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected) => return Ok(()),
-            Err(error) => return Err(Ended::Broken(error.kind().to_string())),
+            Err(error) => return Err(Ended::broken(error.kind())),
         }
     }
 }

@@ -1,35 +1,9 @@
 //! One client's connection.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-use bytes::BytesMut;
-use causeway_identity::RootPublicKey;
-use causeway_noise::{Alert, PublicKey, Receiver, Sender, StaticKey, client};
 use causeway_stanza::End;
 use mio::net::TcpStream;
 
-/// The deployment, as its clients know it.
-#[derive(Debug, Clone)]
-pub(crate) struct Net {
-    /// Its name.
-    pub(crate) name: String,
-    /// The root that clients pin.
-    pub(crate) root: RootPublicKey,
-    /// The edges' key, once a client has seen its certificate.
-    pub(crate) server_key: Option<PublicKey>,
-}
-
-/// What a client logs in with.
-#[derive(Clone)]
-pub(crate) struct Login {
-    /// Its edge.
-    pub(crate) edge: SocketAddr,
-    /// Its key.
-    pub(crate) key: Arc<StaticKey>,
-    /// Its `ClientHello`, encoded.
-    pub(crate) hello: Arc<[u8]>,
-}
+use super::wire::Wire;
 
 /// Why a session or an attempt is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,15 +23,18 @@ pub(crate) enum Ended {
     Broken(String),
 }
 
+impl Ended {
+    /// Something does not work.
+    pub(crate) fn broken(error: impl std::fmt::Display) -> Self {
+        Self::Broken(format!("{error:#}"))
+    }
+}
+
 /// A connection under way.
-pub(crate) struct Link {
-    pub(super) login: Login,
+pub(crate) struct Link<W: Wire> {
+    pub(super) login: W::Login,
     pub(super) stream: Option<TcpStream>,
-    pub(super) handshake: Option<Handshake>,
-    pub(super) sender: Option<Sender>,
-    pub(super) receiver: Option<Receiver>,
-    /// Bytes of the handshake that wait to be written.
-    pub(super) out: BytesMut,
+    pub(super) wire: Option<W>,
     /// Rises with each attempt.
     pub(super) attempt: u32,
     /// When it began to connect.
@@ -66,42 +43,14 @@ pub(crate) struct Link {
     pub(super) marked: bool,
 }
 
-/// A handshake that waits for the server.
-pub(super) enum Handshake {
-    Xx(client::XxWaiting),
-    Ik(client::IkWaiting),
-}
-
-impl Link {
-    pub(super) fn new(login: Login) -> Self {
-        Self {
-            login,
-            stream: None,
-            handshake: None,
-            sender: None,
-            receiver: None,
-            out: BytesMut::new(),
-            attempt: 0,
-            began: 0,
-            marked: false,
-        }
+impl<W: Wire> Link<W> {
+    pub(super) fn new(login: W::Login) -> Self {
+        Self { login, stream: None, wire: None, attempt: 0, began: 0, marked: false }
     }
 
     /// Forgets all but the login.
     pub(super) fn clear(&mut self) {
         self.stream = None;
-        self.handshake = None;
-        self.sender = None;
-        self.receiver = None;
-        self.out = BytesMut::new();
-    }
-}
-
-impl From<client::ClientError> for Ended {
-    fn from(error: client::ClientError) -> Self {
-        match error {
-            client::ClientError::Alert(Alert::Overloaded { retry_after_s }) => Self::Busy { retry_after_s },
-            other => Self::Broken(other.to_string()),
-        }
+        self.wire = None;
     }
 }

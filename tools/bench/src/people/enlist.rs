@@ -6,13 +6,13 @@ use anyhow::{bail, ensure};
 use causeway_identity::DeviceId;
 use causeway_stanza::{
     ConsentSettings, Encoding, FromClient, FromServer, InboxSetting, List, Reach, Request, RequestBody, ResponseBody,
-    Success, encode_client,
+    encode_client,
 };
 
 use super::{Device, Keys};
-use crate::engine::{Desk, Ended, Engine, Net, Next, Pattern, Player};
+use crate::engine::{Desk, Ended, Engine, Next, Pattern, Player, Seen};
 use crate::measure::clock;
-use crate::wire::glance::Seen;
+use crate::wire::causeway::{Causeway, Net};
 
 /// Enlistments at a time.
 const AT_A_TIME: usize = 48;
@@ -45,10 +45,10 @@ pub(crate) fn enlist(net: &mut Net, devices: &mut [Device], keys: &Keys) -> anyh
         done: 0,
         moved: clock::now(),
         failed: None,
-        server_key: None,
+        net: None,
     };
-    let done = Engine::new(net.clone(), logins, player)?.run()?;
-    net.server_key = done.server_key;
+    let done = Engine::<Causeway, _>::new(net.clone(), logins, player)?.run()?;
+    *net = done.net.unwrap_or_else(|| net.clone());
     for (device, id) in devices.iter_mut().zip(done.ids?) {
         device.id = Some(id);
     }
@@ -66,7 +66,8 @@ struct Enlisting {
     done: usize,
     moved: u64,
     failed: Option<String>,
-    server_key: Option<causeway_noise::PublicKey>,
+    /// What is known of the server in the end.
+    net: Option<Net>,
 }
 
 #[derive(Default)]
@@ -80,20 +81,20 @@ struct New {
 
 struct Enlisted {
     ids: anyhow::Result<Vec<DeviceId>>,
-    server_key: Option<causeway_noise::PublicKey>,
+    net: Option<Net>,
 }
 
-impl Player for Enlisting {
+impl Player<Causeway> for Enlisting {
     type Done = Enlisted;
 
-    fn opened(&mut self, desk: &mut Desk, who: usize, _success: &Success) {
+    fn opened(&mut self, desk: &mut Desk<Causeway>, who: usize, _waiting: Option<u64>) {
         let new = &self.new[who];
         if !desk.send(who, &self.enlists[usize::from(new.supplied)]) {
             self.failed = Some("an enlistment does not fit into the queue".to_owned());
         }
     }
 
-    fn seen(&mut self, desk: &mut Desk, who: usize, seen: Seen) {
+    fn seen(&mut self, desk: &mut Desk<Causeway>, who: usize, seen: Seen<Box<FromServer>>) {
         let Seen::Other(stanza) = seen else { return };
         let FromServer::Iq(response) = *stanza else { return };
         self.moved = desk.now;
@@ -116,7 +117,7 @@ impl Player for Enlisting {
         desk.leave(who);
     }
 
-    fn closed(&mut self, desk: &mut Desk, who: usize, why: Ended) {
+    fn closed(&mut self, desk: &mut Desk<Causeway>, who: usize, why: Ended) {
         self.moved = desk.now;
         let new = &mut self.new[who];
         if new.finished {
@@ -132,12 +133,12 @@ impl Player for Enlisting {
         }
     }
 
-    fn round(&mut self, desk: &mut Desk) -> Next {
+    fn round(&mut self, desk: &mut Desk<Causeway>) -> Next {
         if desk.now > self.moved + PATIENCE {
             self.failed = Some("enlistment: nothing moves".to_owned());
         }
         if self.failed.is_some() || self.done == self.new.len() {
-            self.server_key = desk.server_key();
+            self.net = Some(desk.net().clone());
             return Next::Done;
         }
         while self.open < AT_A_TIME && self.next < self.new.len() {
@@ -152,9 +153,9 @@ impl Player for Enlisting {
         Next::At(desk.now + LOOK)
     }
 
-    fn finish(self) -> Enlisted {
-        let server_key = self.server_key;
-        Enlisted { ids: self.ids(), server_key }
+    fn finish(mut self) -> Enlisted {
+        let net = self.net.take();
+        Enlisted { ids: self.ids(), net }
     }
 }
 

@@ -2,20 +2,17 @@
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use anyhow::bail;
 use causeway_identity::Address;
-use causeway_stanza::{FromClient, FromServer, KeysClaim, List, Request, RequestBody, ResponseBody, Success};
+use causeway_stanza::{FromClient, FromServer, KeysClaim, List, Request, RequestBody, ResponseBody};
 
-use super::opening::Opening;
-use crate::engine::{Desk, Ended, Next, Player};
-use crate::measure::clock::{MS, SECOND};
+use super::course::{Course, LOOK, Round};
+use crate::engine::{Desk, Ended, Next, Player, Seen};
+use crate::measure::clock::SECOND;
 use crate::measure::schedule::{Schedule, Spacing};
 use crate::measure::tally::{Count, Series, Tally};
-use crate::measure::window::Windows;
 use crate::run::Gate;
-use crate::wire::glance::Seen;
+use crate::wire::causeway::Causeway;
 
 /// How claims come.
 #[derive(Debug, Clone, Copy)]
@@ -50,56 +47,46 @@ pub(crate) struct Claimed {
 /// A device has at most so many open; a server allows 64.
 const MAX_OPEN: u32 = 60;
 const GRACE: u64 = 5 * SECOND;
-const LOOK: u64 = 5 * MS;
 
 /// Plays it.
 pub(crate) struct Claimer {
-    gate: Arc<Gate>,
+    course: Course,
     pace: Pace,
     targets: Targets,
-    opening: Opening,
     open: Vec<u32>,
     /// When the last one of a device was due: ids rise.
     last: Vec<u64>,
     turn: usize,
-    windows: Option<Windows>,
     schedule: Option<Schedule>,
-    tallies: Vec<Tally>,
     /// When there were no more keys.
     used_up: Option<u64>,
-    failed: Option<String>,
 }
 
 impl Claimer {
     /// Of so many devices.
     pub(crate) fn new(gate: Arc<Gate>, pace: Pace, targets: Targets, clients: usize) -> Self {
         Self {
-            gate,
+            course: Course::new(gate, clients),
             pace,
             targets,
-            opening: Opening::new(clients),
             open: vec![0; clients],
             last: vec![0; clients],
             turn: 0,
-            windows: None,
             schedule: None,
-            tallies: Vec::new(),
             used_up: None,
-            failed: None,
         }
     }
 
     fn tally(&mut self, due: u64, now: u64) -> Option<&mut Tally> {
         let at = if matches!(self.pace, Pace::Rate(..)) { due } else { now };
-        let index = self.windows?.index(at)?;
-        self.tallies.get_mut(index)
+        self.course.tally(at)
     }
 
     fn is_used_up(&self) -> bool {
         self.targets.claimed >= self.targets.supply
     }
 
-    fn claim(&mut self, desk: &mut Desk, who: usize, due: u64) -> bool {
+    fn claim(&mut self, desk: &mut Desk<Causeway>, who: usize, due: u64) -> bool {
         if self.is_used_up() || self.open[who] >= MAX_OPEN {
             return false;
         }
@@ -119,9 +106,9 @@ impl Claimer {
         true
     }
 
-    fn go_on(&mut self, desk: &mut Desk, who: usize) {
+    fn go_on(&mut self, desk: &mut Desk<Causeway>, who: usize) {
         let Pace::Saturated(most) = self.pace else { return };
-        let over = self.windows.is_none_or(|windows| windows.end() <= desk.now);
+        let over = self.course.windows().is_none_or(|windows| windows.end() <= desk.now);
         while !over && self.open[who] < most {
             let now = desk.now;
             if !self.claim(desk, who, now) {
@@ -130,7 +117,7 @@ impl Claimer {
         }
     }
 
-    fn keep_to_schedule(&mut self, desk: &mut Desk, end: u64) -> Option<u64> {
+    fn keep_to_schedule(&mut self, desk: &mut Desk<Causeway>, end: u64) -> Option<u64> {
         let mut schedule = self.schedule.take()?;
         while let Some(due) = schedule.due(desk.now.min(end)) {
             self.turn = (self.turn + 1) % self.open.len();
@@ -148,14 +135,14 @@ impl Claimer {
     }
 }
 
-impl Player for Claimer {
+impl Player<Causeway> for Claimer {
     type Done = anyhow::Result<Claimed>;
 
-    fn opened(&mut self, _desk: &mut Desk, _who: usize, _success: &Success) {
-        self.opening.opened();
+    fn opened(&mut self, _desk: &mut Desk<Causeway>, _who: usize, _waiting: Option<u64>) {
+        self.course.opened();
     }
 
-    fn seen(&mut self, desk: &mut Desk, who: usize, seen: Seen) {
+    fn seen(&mut self, desk: &mut Desk<Causeway>, who: usize, seen: Seen<Box<FromServer>>) {
         let Seen::Other(stanza) = seen else { return };
         let FromServer::Iq(response) = *stanza else { return };
         self.open[who] = self.open[who].saturating_sub(1);
@@ -163,7 +150,7 @@ impl Player for Claimer {
         let full = match &response.body {
             ResponseBody::KeyBundles(bundles) => bundles.bundles.iter().all(|bundle| bundle.ec_prekey.is_some()),
             other => {
-                self.failed = Some(format!("a claim was answered with {other:?}"));
+                self.course.fail(format!("a claim was answered with {other:?}"));
                 return;
             }
         };
@@ -172,41 +159,29 @@ impl Player for Claimer {
             tally.add(Count::OneTime, u64::from(full));
             tally.record(Series::Claim, now.saturating_sub(due));
         }
-        self.gate.happened.fetch_add(1, Ordering::Relaxed);
+        self.course.happened();
         self.go_on(desk, who);
     }
 
-    fn closed(&mut self, _desk: &mut Desk, who: usize, why: Ended) {
-        if self.opening.is_done() {
-            self.failed = Some(format!("a session ended: {why:?}"));
-        } else {
-            self.failed = self.opening.failed(who, &why).err();
+    fn closed(&mut self, _desk: &mut Desk<Causeway>, who: usize, why: Ended) {
+        if self.course.closed(who, &why) {
+            self.course.fail(format!("a session ended: {why:?}"));
         }
     }
 
-    fn round(&mut self, desk: &mut Desk) -> Next {
-        if self.failed.is_some() || self.gate.failed.load(Ordering::Relaxed) {
-            return Next::Done;
-        }
-        self.opening.round(desk);
-        if !self.opening.is_done() {
-            return Next::At(desk.now + 20 * LOOK);
-        }
-        if self.opening.has_just_ended() {
-            self.gate.ready();
-        }
-        let Some(windows) = self.windows else {
-            self.windows = self.gate.windows();
-            if let Some(windows) = self.windows {
-                self.tallies.resize_with(windows.count(), Tally::default);
+    fn round(&mut self, desk: &mut Desk<Causeway>) -> Next {
+        let windows = match self.course.round(desk) {
+            Round::Rest(next) => return next,
+            Round::Begin(_) => {
                 if let Pace::Rate(rate, spacing) = self.pace {
                     self.schedule = Some(Schedule::new(rate, desk.now, spacing, 2));
                 }
                 for who in 0..desk.len() {
                     self.go_on(desk, who);
                 }
+                return Next::At(desk.now + LOOK);
             }
-            return Next::At(desk.now + LOOK);
+            Round::Go(windows) => windows,
         };
         let due = self.keep_to_schedule(desk, windows.end());
         let end = windows.end();
@@ -217,20 +192,19 @@ impl Player for Claimer {
     }
 
     fn finish(mut self) -> anyhow::Result<Claimed> {
-        if let Some(failed) = self.failed {
-            bail!(failed);
-        }
         let open: u32 = self.open.iter().sum();
-        if let Some(last) = self.tallies.last_mut() {
+        if let Some(last) = self.course.last() {
             last.add(Count::Unfinished, u64::from(open));
         }
+        let windows = self.course.windows();
+        let mut tallies = self.course.finish()?;
         // A window without enough keys says nothing.
-        let whole = match (self.used_up, self.windows) {
+        let whole = match (self.used_up, windows) {
             (Some(at), Some(windows)) if at < windows.end() => windows.index(at).unwrap_or(0),
-            _ => self.tallies.len(),
+            _ => tallies.len(),
         };
-        let used_up = whole < self.tallies.len();
-        self.tallies.truncate(whole);
-        Ok(Claimed { tallies: self.tallies, claimed: self.targets.claimed, used_up })
+        let used_up = whole < tallies.len();
+        tallies.truncate(whole);
+        Ok(Claimed { tallies, claimed: self.targets.claimed, used_up })
     }
 }

@@ -1,18 +1,13 @@
 //! Devices come back and take what waits for them.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-use anyhow::bail;
-use causeway_stanza::{FromClient, Success};
 
 use super::bits::Bits;
+use super::course::{Course, LOOK, Round};
 use super::opening::Opening;
-use crate::engine::{Desk, Ended, Next, Player};
-use crate::measure::clock::{MS, SECOND};
+use crate::engine::{Desk, Ended, Next, Player, Seen, Wire};
+use crate::measure::clock::SECOND;
 use crate::run::Gate;
-use crate::wire::glance::Seen;
-use crate::wire::mark::Mark;
 
 /// What has come.
 #[derive(Default)]
@@ -25,78 +20,79 @@ pub(crate) struct Drained {
     pub(crate) repeated: u64,
     /// How many the logins said that wait.
     pub(crate) waiting: u64,
+    /// Some logins did not say it.
+    pub(crate) unknown: bool,
 }
 
 /// Nothing comes for so long: that is all.
 const SILENCE: u64 = 20 * SECOND;
-const LOOK: u64 = 5 * MS;
+/// The same where the server does not say how many wait.
+const UNKNOWN_SILENCE: u64 = 3 * SECOND;
 
 /// Plays it.
 pub(crate) struct Drainer {
-    gate: Arc<Gate>,
+    course: Course,
     opening: Opening,
-    due: Vec<u64>,
+    /// How many there can be.
+    most: u64,
     drained: Drained,
     moved: u64,
-    failed: Option<String>,
 }
 
 impl Drainer {
-    /// So many devices.
-    pub(crate) fn new(gate: Arc<Gate>, clients: usize) -> Self {
-        // They connect when it begins, not before.
-        gate.ready();
-        let (opening, due) = (Opening::new(clients), vec![0; clients]);
-        Self { gate, opening, due, drained: Drained::default(), moved: 0, failed: None }
+    /// So many devices. They connect when it begins, not before. Where the server does not say how many messages wait,
+    /// `most` is when all are there.
+    pub(crate) fn new(gate: Arc<Gate>, clients: usize, most: u64) -> Self {
+        let (course, opening) = (Course::without_opening(gate), Opening::new(clients));
+        Self { course, opening, most, drained: Drained::default(), moved: 0 }
+    }
+
+    fn has_all(&self) -> bool {
+        let expected = if self.drained.unknown { self.most } else { self.drained.waiting };
+        self.opening.is_done() && self.drained.arrived - self.drained.repeated >= expected
     }
 }
 
-impl Player for Drainer {
+impl<W: Wire> Player<W> for Drainer {
     type Done = anyhow::Result<Drained>;
 
-    fn opened(&mut self, desk: &mut Desk, _who: usize, success: &Success) {
+    fn opened(&mut self, desk: &mut Desk<W>, _who: usize, waiting: Option<u64>) {
         self.opening.opened();
-        self.drained.waiting += success.waiting;
+        self.drained.waiting += waiting.unwrap_or(0);
+        self.drained.unknown |= waiting.is_none();
         self.moved = desk.now;
     }
 
-    fn seen(&mut self, desk: &mut Desk, who: usize, seen: Seen) {
-        if let Seen::Delivery { id, tag } = seen {
-            let mark = Mark::from_bytes(id);
-            self.due[who] = tag;
+    fn seen(&mut self, desk: &mut Desk<W>, _who: usize, seen: Seen<W::Other>) {
+        if let Seen::Delivery(mark) = seen {
             self.moved = desk.now;
             self.drained.arrived += 1;
             self.drained.repeated += u64::from(!self.drained.received.insert(mark.sender, mark.number));
-            self.gate.happened.fetch_add(1, Ordering::Relaxed);
+            self.course.happened();
         }
     }
 
-    fn read(&mut self, desk: &mut Desk, who: usize) {
-        let tag = std::mem::take(&mut self.due[who]);
-        if tag > 0 {
-            desk.stanza(who, FromClient::Ack(tag));
-        }
+    fn read(&mut self, desk: &mut Desk<W>, who: usize) {
+        desk.acknowledge(who);
     }
 
-    fn closed(&mut self, _desk: &mut Desk, who: usize, why: Ended) {
+    fn closed(&mut self, _desk: &mut Desk<W>, who: usize, why: Ended) {
         if self.opening.is_done() {
-            self.failed = Some(format!("a session ended: {why:?}"));
-        } else {
-            self.failed = self.opening.failed(who, &why).err();
+            self.course.fail(format!("a session ended: {why:?}"));
+        } else if let Err(failed) = self.opening.failed(who, &why) {
+            self.course.fail(failed);
         }
     }
 
-    fn round(&mut self, desk: &mut Desk) -> Next {
-        if self.failed.is_some() || self.gate.failed.load(Ordering::Relaxed) {
-            return Next::Done;
-        }
-        if self.gate.windows().is_none() {
-            self.moved = desk.now;
-            return Next::At(desk.now + LOOK);
+    fn round(&mut self, desk: &mut Desk<W>) -> Next {
+        match self.course.round(desk) {
+            Round::Rest(next) => return next,
+            Round::Begin(_) => self.moved = desk.now,
+            Round::Go(_) => {}
         }
         self.opening.round(desk);
-        let all = self.opening.is_done() && self.drained.arrived - self.drained.repeated >= self.drained.waiting;
-        if all || desk.now > self.moved + SILENCE {
+        let silence = if self.drained.unknown { UNKNOWN_SILENCE } else { SILENCE };
+        if self.has_all() || desk.now > self.moved + silence {
             for who in 0..desk.len() {
                 desk.leave(who);
             }
@@ -106,9 +102,7 @@ impl Player for Drainer {
     }
 
     fn finish(self) -> anyhow::Result<Drained> {
-        match self.failed {
-            Some(failed) => bail!(failed),
-            None => Ok(self.drained),
-        }
+        self.course.finish()?;
+        Ok(self.drained)
     }
 }

@@ -1,104 +1,92 @@
 //! Devices that log in, leave, and come again.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use anyhow::bail;
-use causeway_stanza::Success;
-
-use crate::engine::{Desk, Ended, Next, Pattern, Player};
-use crate::measure::clock::{MS, SECOND};
+use super::course::{Course, LOOK, Round};
+use crate::engine::{Desk, Ended, Next, Pattern, Player, Seen, Wire};
+use crate::measure::clock::SECOND;
 use crate::measure::tally::{Count, Series, Tally};
-use crate::measure::window::Windows;
 use crate::run::Gate;
-use crate::wire::glance::Seen;
 
 /// So many may fail before it is given up.
 const FAILURES: u64 = 1_000;
 const GRACE: u64 = 2 * SECOND;
-const LOOK: u64 = 5 * MS;
 
 /// Plays it: always so many logins at a time, each of the next device in turn.
 pub(crate) struct Logins {
-    gate: Arc<Gate>,
+    course: Course,
     pattern: Pattern,
     at_a_time: usize,
     next: usize,
     under_way: usize,
-    /// Of each device: it is open or being opened.
-    busy: Vec<bool>,
-    windows: Option<Windows>,
-    tallies: Vec<Tally>,
+    /// Of each device.
+    devices: Vec<Device>,
     failures: u64,
-    failed: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Device {
+    Away,
+    Comes,
+    Leaves,
 }
 
 impl Logins {
     /// Of so many devices.
     pub(crate) fn new(gate: Arc<Gate>, pattern: Pattern, at_a_time: usize, clients: usize) -> Self {
-        gate.ready();
-        let busy = vec![false; clients];
-        let (windows, tallies) = (None, Vec::new());
-        Self { gate, pattern, at_a_time, next: 0, under_way: 0, busy, windows, tallies, failures: 0, failed: None }
-    }
-
-    fn tally(&mut self, at: u64) -> Option<&mut Tally> {
-        let index = self.windows?.index(at)?;
-        self.tallies.get_mut(index)
+        let (course, devices) = (Course::without_opening(gate), vec![Device::Away; clients]);
+        Self { course, pattern, at_a_time, next: 0, under_way: 0, devices, failures: 0 }
     }
 }
 
-impl Player for Logins {
+impl<W: Wire> Player<W> for Logins {
     type Done = anyhow::Result<Vec<Tally>>;
 
-    fn opened(&mut self, desk: &mut Desk, who: usize, _success: &Success) {
+    fn opened(&mut self, desk: &mut Desk<W>, who: usize, _waiting: Option<u64>) {
         let (now, began) = (desk.now, desk.began(who));
-        if let Some(tally) = self.tally(now) {
+        if let Some(tally) = self.course.tally(now) {
             tally.count(Count::Logins);
             tally.record(Series::Login, now - began);
         }
-        self.gate.happened.fetch_add(1, Ordering::Relaxed);
+        self.course.happened();
         self.under_way -= 1;
+        self.devices[who] = Device::Leaves;
         desk.leave(who);
     }
 
-    fn seen(&mut self, _desk: &mut Desk, _who: usize, _seen: Seen) {}
+    fn seen(&mut self, _desk: &mut Desk<W>, _who: usize, _seen: Seen<W::Other>) {}
 
-    fn closed(&mut self, desk: &mut Desk, who: usize, why: Ended) {
-        self.busy[who] = false;
-        if why == Ended::Closed {
+    fn closed(&mut self, desk: &mut Desk<W>, who: usize, why: Ended) {
+        let came = std::mem::replace(&mut self.devices[who], Device::Away) == Device::Comes;
+        if !came && why == Ended::Closed {
             return;
         }
-        self.under_way = self.under_way.saturating_sub(1);
+        self.under_way -= usize::from(came);
         self.failures += 1;
-        if let Some(tally) = self.tally(desk.now) {
+        if let Some(tally) = self.course.tally(desk.now) {
             tally.count(Count::Failed);
         }
         if self.failures > FAILURES {
-            self.failed = Some(format!("logins fail: {why:?}"));
+            self.course.fail(format!("logins fail: {why:?}"));
         }
     }
 
-    fn round(&mut self, desk: &mut Desk) -> Next {
-        if self.failed.is_some() || self.gate.failed.load(Ordering::Relaxed) {
-            return Next::Done;
-        }
-        let Some(windows) = self.windows else {
-            self.windows = self.gate.windows();
-            self.tallies.resize_with(self.windows.map_or(0, |windows| windows.count()), Tally::default);
-            return Next::At(desk.now + if self.windows.is_some() { 0 } else { LOOK });
+    fn round(&mut self, desk: &mut Desk<W>) -> Next {
+        let windows = match self.course.round(desk) {
+            Round::Rest(next) => return next,
+            Round::Begin(windows) | Round::Go(windows) => windows,
         };
         if desk.now >= windows.end() {
-            let over = !self.busy.contains(&true) || desk.now > windows.end() + GRACE;
-            return if over { Next::Done } else { Next::At(desk.now + LOOK) };
+            let over = self.devices.iter().all(|device| *device == Device::Away);
+            return if over || desk.now > windows.end() + GRACE { Next::Done } else { Next::At(desk.now + LOOK) };
         }
         let mut looked = 0;
-        while self.under_way < self.at_a_time && looked < self.busy.len() {
+        while self.under_way < self.at_a_time && looked < self.devices.len() {
             looked += 1;
             let who = self.next;
-            self.next = (self.next + 1) % self.busy.len();
-            if !self.busy[who] {
-                self.busy[who] = true;
+            self.next = (self.next + 1) % self.devices.len();
+            if self.devices[who] == Device::Away {
+                self.devices[who] = Device::Comes;
                 self.under_way += 1;
                 desk.open(who, self.pattern);
             }
@@ -107,9 +95,6 @@ impl Player for Logins {
     }
 
     fn finish(self) -> anyhow::Result<Vec<Tally>> {
-        match self.failed {
-            Some(failed) => bail!(failed),
-            None => Ok(self.tallies),
-        }
+        self.course.finish()
     }
 }

@@ -1,6 +1,6 @@
 //! Opens the sessions of all clients, not too many at a time.
 
-use crate::engine::{Desk, Ended, Pattern};
+use crate::engine::{Desk, Ended, Pattern, Wire};
 
 /// Attempts at a time.
 const AT_A_TIME: usize = 64;
@@ -38,7 +38,7 @@ impl Opening {
     }
 
     /// Begins further ones.
-    pub(super) fn round(&mut self, desk: &mut Desk) {
+    pub(super) fn round<W: Wire>(&mut self, desk: &mut Desk<W>) {
         while self.under_way < AT_A_TIME {
             let who = match self.again.pop() {
                 Some(who) => who,

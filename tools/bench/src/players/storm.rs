@@ -2,21 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use anyhow::bail;
-use causeway_stanza::Success;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::opening::Opening;
-use crate::engine::{Desk, Ended, Next, Pattern, Player};
+use super::course::{Course, LOOK, Round};
+use crate::engine::{Desk, Ended, Next, Pattern, Player, Seen, Wire};
 use crate::measure::clock::{MS, SECOND};
 use crate::measure::schedule::{Schedule, Spacing};
 use crate::measure::tally::{Count, Series, Tally};
 use crate::measure::window::Windows;
 use crate::run::Gate;
-use crate::wire::glance::Seen;
 
 /// What breaks off.
 #[derive(Debug, Clone, Copy)]
@@ -31,57 +27,43 @@ pub(crate) enum Wave {
 
 /// So long is waited for the last to be back.
 const GRACE: u64 = 60 * SECOND;
-const LOOK: u64 = 5 * MS;
 /// A client whose attempt fails without a word comes back after this at the latest.
 const PAUSE: u64 = SECOND;
 
 /// Plays it.
 pub(crate) struct Storm {
-    gate: Arc<Gate>,
+    course: Course,
     wave: Wave,
-    opening: Opening,
     /// Since when a device is away; 0: it is there.
     away: Vec<u64>,
     missing: usize,
     again: BTreeMap<(u64, usize), ()>,
-    windows: Option<Windows>,
     schedule: Option<Schedule>,
     broken_off: bool,
     next: usize,
     rng: StdRng,
-    tallies: Vec<Tally>,
-    failed: Option<String>,
 }
 
 impl Storm {
     /// Of so many devices.
     pub(crate) fn new(gate: Arc<Gate>, wave: Wave, clients: usize, seed: u64) -> Self {
         Self {
-            gate,
+            course: Course::new(gate, clients),
             wave,
-            opening: Opening::new(clients),
             away: vec![0; clients],
             missing: 0,
             again: BTreeMap::new(),
-            windows: None,
             schedule: None,
             broken_off: false,
             next: 0,
             rng: StdRng::seed_from_u64(seed),
-            tallies: Vec::new(),
-            failed: None,
         }
     }
 
-    fn tally(&mut self, at: u64) -> Option<&mut Tally> {
-        let index = self.windows?.index(at)?;
-        self.tallies.get_mut(index)
-    }
-
     /// The connection of a device breaks off, and it comes back at once.
-    fn break_off(&mut self, desk: &mut Desk, who: usize, due: u64) {
+    fn break_off<W: Wire>(&mut self, desk: &mut Desk<W>, who: usize, due: u64) {
         if self.away[who] != 0 {
-            if let Some(tally) = self.tally(due) {
+            if let Some(tally) = self.course.tally(due) {
                 tally.count(Count::Shed);
             }
             return;
@@ -91,7 +73,7 @@ impl Storm {
         desk.open(who, Pattern::Ik);
     }
 
-    fn look(&mut self, desk: &mut Desk, windows: Windows) -> Option<u64> {
+    fn look<W: Wire>(&mut self, desk: &mut Desk<W>, windows: Windows) -> Option<u64> {
         while let Some((&(at, who), ())) = self.again.first_key_value() {
             if at > desk.now {
                 break;
@@ -124,37 +106,36 @@ impl Storm {
     }
 }
 
-impl Player for Storm {
+impl<W: Wire> Player<W> for Storm {
     type Done = anyhow::Result<Vec<Tally>>;
 
-    fn opened(&mut self, desk: &mut Desk, who: usize, _success: &Success) {
-        if !self.opening.is_done() {
-            return self.opening.opened();
+    fn opened(&mut self, desk: &mut Desk<W>, who: usize, _waiting: Option<u64>) {
+        if !self.course.is_open() {
+            return self.course.opened();
         }
         let since = std::mem::take(&mut self.away[who]);
         self.missing = self.missing.saturating_sub(1);
-        self.gate.happened.fetch_add(1, Ordering::Relaxed);
+        self.course.happened();
         // A login belongs to the window in which its session broke off, however late it is.
         let now = desk.now;
-        if let Some(tally) = self.tally(since) {
+        if let Some(tally) = self.course.tally(since) {
             tally.count(Count::Logins);
             tally.record(Series::Login, now - since);
         }
     }
 
-    fn seen(&mut self, _desk: &mut Desk, _who: usize, _seen: Seen) {}
+    fn seen(&mut self, _desk: &mut Desk<W>, _who: usize, _seen: Seen<W::Other>) {}
 
-    fn closed(&mut self, desk: &mut Desk, who: usize, why: Ended) {
-        if !self.opening.is_done() {
-            self.failed = self.opening.failed(who, &why).err();
+    fn closed(&mut self, desk: &mut Desk<W>, who: usize, why: Ended) {
+        if !self.course.closed(who, &why) {
             return;
         }
         if self.away[who] == 0 {
-            self.failed = Some(format!("an idle session ended: {why:?}"));
+            self.course.fail(format!("an idle session ended: {why:?}"));
             return;
         }
         let since = self.away[who];
-        if let Some(tally) = self.tally(since) {
+        if let Some(tally) = self.course.tally(since) {
             tally.count(Count::Failed);
         }
         // What a server asks for is a least pause, in whole seconds: clients spread over a part of the next one.
@@ -167,26 +148,16 @@ impl Player for Storm {
         self.again.insert((at, who), ());
     }
 
-    fn round(&mut self, desk: &mut Desk) -> Next {
-        if self.failed.is_some() || self.gate.failed.load(Ordering::Relaxed) {
-            return Next::Done;
-        }
-        self.opening.round(desk);
-        if !self.opening.is_done() {
-            return Next::At(desk.now + 20 * LOOK);
-        }
-        if self.opening.has_just_ended() {
-            self.gate.ready();
-        }
-        let Some(windows) = self.windows else {
-            self.windows = self.gate.windows();
-            if let Some(windows) = self.windows {
-                self.tallies.resize_with(windows.count(), Tally::default);
+    fn round(&mut self, desk: &mut Desk<W>) -> Next {
+        let windows = match self.course.round(desk) {
+            Round::Rest(next) => return next,
+            Round::Begin(_) => {
                 if let Wave::Rate(rate, spacing) = self.wave {
                     self.schedule = Some(Schedule::new(rate, desk.now, spacing, 1));
                 }
+                return Next::At(desk.now + LOOK);
             }
-            return Next::At(desk.now + LOOK);
+            Round::Go(windows) => windows,
         };
         let next = self.look(desk, windows);
         if desk.now >= windows.end() && (self.missing == 0 || desk.now > windows.end() + GRACE) {
@@ -197,12 +168,9 @@ impl Player for Storm {
     }
 
     fn finish(mut self) -> anyhow::Result<Vec<Tally>> {
-        if let Some(failed) = self.failed {
-            bail!(failed);
-        }
-        if let Some(last) = self.tallies.last_mut() {
+        if let Some(last) = self.course.last() {
             last.add(Count::Unfinished, self.missing as u64);
         }
-        Ok(self.tallies)
+        self.course.finish()
     }
 }

@@ -1,24 +1,18 @@
 //! Senders and their recipients.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use anyhow::bail;
-use causeway_stanza::{FromClient, Status, Success};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::bits::Bits;
-use super::opening::Opening;
-use crate::engine::{Desk, Ended, Next, Player};
-use crate::measure::clock::{MS, SECOND};
+use super::course::{Course, LOOK, Round};
+use crate::engine::{Desk, Ended, Fate, Next, Player, Seen, Wire};
+use crate::measure::clock::SECOND;
 use crate::measure::schedule::{Schedule, Spacing};
 use crate::measure::tally::{Count, Series, Tally};
-use crate::measure::window::Windows;
 use crate::run::Gate;
-use crate::wire::glance::Seen;
 use crate::wire::mark::Mark;
-use crate::wire::template::Template;
 
 /// How messages come.
 #[derive(Debug, Clone, Copy)]
@@ -32,21 +26,21 @@ pub(crate) enum Pace {
 }
 
 /// A sender and who gets its messages.
-pub(crate) struct Talk {
+pub(crate) struct Talk<W: Wire> {
     /// The sender's place among the clients.
     pub(crate) sender: usize,
     /// Its number in the run.
     pub(crate) number: u32,
     /// Its message.
-    pub(crate) template: Template,
+    pub(crate) message: W::Message,
     next: u32,
     open: u32,
 }
 
-impl Talk {
+impl<W: Wire> Talk<W> {
     /// A sender that has sent nothing; `first` is its first message's number.
-    pub(crate) fn new(sender: usize, number: u32, template: Template, first: u32) -> Self {
-        Self { sender, number, template, next: first, open: 0 }
+    pub(crate) fn new(sender: usize, number: u32, message: W::Message, first: u32) -> Self {
+        Self { sender, number, message, next: first, open: 0 }
     }
 }
 
@@ -73,50 +67,38 @@ pub(crate) struct Talked {
 const MAX_OPEN: u32 = 200;
 /// So long is waited for outcomes in the end.
 const GRACE: u64 = 5 * SECOND;
-const LOOK: u64 = 5 * MS;
 
 /// Plays talks.
-pub(crate) struct Talker {
-    gate: Arc<Gate>,
+pub(crate) struct Talker<W: Wire> {
+    course: Course,
     manner: Manner,
-    talks: Vec<Talk>,
+    talks: Vec<Talk<W>>,
     /// Of each client, the talk that it sends in.
     sends_in: Vec<Option<usize>>,
-    /// Of each client, what is to be acknowledged.
-    due: Vec<u64>,
-    opening: Opening,
-    windows: Option<Windows>,
     schedule: Option<Schedule>,
     rng: StdRng,
-    tallies: Vec<Tally>,
     acknowledged: Bits,
     open: u64,
     gone: usize,
-    failed: Option<String>,
 }
 
-impl Talker {
+impl<W: Wire> Talker<W> {
     /// With so many clients; those that send in no talk are recipients.
-    pub(crate) fn new(gate: Arc<Gate>, manner: Manner, clients: usize, talks: Vec<Talk>) -> Self {
+    pub(crate) fn new(gate: Arc<Gate>, manner: Manner, clients: usize, talks: Vec<Talk<W>>) -> Self {
         let mut sends_in = vec![None; clients];
         for (index, talk) in talks.iter().enumerate() {
             sends_in[talk.sender] = Some(index);
         }
         Self {
-            gate,
+            course: Course::new(gate, clients),
             manner,
             talks,
             sends_in,
-            due: vec![0; clients],
-            opening: Opening::new(clients),
-            windows: None,
             schedule: None,
             rng: StdRng::seed_from_u64(manner.seed),
-            tallies: Vec::new(),
             acknowledged: Bits::default(),
             open: 0,
             gone: 0,
-            failed: None,
         }
     }
 
@@ -124,14 +106,13 @@ impl Talker {
     fn tally(&mut self, due: u64, now: u64) -> Option<&mut Tally> {
         // By a schedule, a message belongs to the window that it was due in, however late anything happens to it.
         let at = if matches!(self.manner.pace, Pace::Rate(..)) { due } else { now };
-        let index = self.windows?.index(at)?;
-        self.tallies.get_mut(index)
+        self.course.tally(at)
     }
 
-    fn submit(&mut self, desk: &mut Desk, talk: usize, due: u64) -> bool {
+    fn submit(&mut self, desk: &mut Desk<W>, talk: usize, due: u64) -> bool {
         let one = &mut self.talks[talk];
         let mark = Mark { sender: one.number, number: one.next, due };
-        if one.open >= MAX_OPEN || !desk.send(one.sender, one.template.with(mark.to_bytes())) {
+        if one.open >= MAX_OPEN || !desk.submit(one.sender, &mut one.message, mark) {
             return false;
         }
         one.next += 1;
@@ -141,13 +122,13 @@ impl Talker {
     }
 
     /// A sender without a schedule sends what it may.
-    fn go_on(&mut self, desk: &mut Desk, talk: usize) {
+    fn go_on(&mut self, desk: &mut Desk<W>, talk: usize) {
         let (most, last) = match self.manner.pace {
             Pace::Saturated(most) => (most, u32::MAX),
             Pace::Fill(most, last) => (most, last),
             Pace::Rate(..) => return,
         };
-        let over = self.windows.is_none_or(|windows| windows.end() <= desk.now);
+        let over = self.course.windows().is_none_or(|windows| windows.end() <= desk.now);
         if over && !self.manner.until_killed && !matches!(self.manner.pace, Pace::Fill(..)) {
             return;
         }
@@ -159,9 +140,7 @@ impl Talker {
         }
     }
 
-    fn begin(&mut self, desk: &mut Desk, windows: Windows) {
-        self.windows = Some(windows);
-        self.tallies.resize_with(windows.count(), Tally::default);
+    fn begin(&mut self, desk: &mut Desk<W>) {
         if let Pace::Rate(rate, spacing) = self.manner.pace {
             self.schedule = Some(Schedule::new(rate, desk.now, spacing, self.manner.seed));
         }
@@ -171,7 +150,7 @@ impl Talker {
     }
 
     /// Submits what is due by now.
-    fn keep_to_schedule(&mut self, desk: &mut Desk, end: u64) -> Option<u64> {
+    fn keep_to_schedule(&mut self, desk: &mut Desk<W>, end: u64) -> Option<u64> {
         let mut schedule = self.schedule.take()?;
         while let Some(due) = schedule.due(desk.now.min(end)) {
             let talk = self.rng.random_range(0..self.talks.len());
@@ -196,32 +175,31 @@ impl Talker {
     }
 }
 
-impl Player for Talker {
+impl<W: Wire> Player<W> for Talker<W> {
     type Done = anyhow::Result<Talked>;
 
-    fn opened(&mut self, _desk: &mut Desk, _who: usize, _success: &Success) {
-        self.opening.opened();
+    fn opened(&mut self, _desk: &mut Desk<W>, _who: usize, _waiting: Option<u64>) {
+        self.course.opened();
     }
 
-    fn seen(&mut self, desk: &mut Desk, who: usize, seen: Seen) {
+    fn seen(&mut self, desk: &mut Desk<W>, who: usize, seen: Seen<W::Other>) {
         match seen {
-            Seen::Delivery { id, tag } => {
-                let (mark, now) = (Mark::from_bytes(id), desk.now);
-                self.due[who] = tag;
+            Seen::Delivery(mark) => {
+                let now = desk.now;
                 if let Some(tally) = self.tally(mark.due, now) {
                     tally.record(Series::Recipient, now.saturating_sub(mark.due));
                     tally.count(Count::Arrived);
                 }
             }
-            Seen::Outcome { id, status } => {
-                let (mark, now) = (Mark::from_bytes(id), desk.now);
+            Seen::Outcome(mark, fate) => {
+                let now = desk.now;
                 let Some(talk) = self.sends_in[who] else { return };
                 self.talks[talk].open = self.talks[talk].open.saturating_sub(1);
                 self.open = self.open.saturating_sub(1);
-                let count = match status {
-                    Status::Delivered => Count::Delivered,
-                    Status::Stored => Count::Stored,
-                    _ => Count::Refused,
+                let count = match fate {
+                    Fate::Delivered => Count::Delivered,
+                    Fate::Stored => Count::Stored,
+                    Fate::Refused => Count::Refused,
                 };
                 if count != Count::Refused && (self.manner.until_killed || matches!(self.manner.pace, Pace::Fill(..))) {
                     self.acknowledged.insert(mark.sender, mark.number);
@@ -230,46 +208,36 @@ impl Player for Talker {
                     tally.count(count);
                     tally.record(Series::Outcome, now.saturating_sub(mark.due));
                 }
-                self.gate.happened.fetch_add(1, Ordering::Relaxed);
+                self.course.happened();
                 self.go_on(desk, talk);
             }
-            Seen::Other(_) => {}
+            Seen::Opened { .. } | Seen::Other(_) => {}
         }
     }
 
-    fn read(&mut self, desk: &mut Desk, who: usize) {
-        let tag = std::mem::take(&mut self.due[who]);
-        if tag > 0 {
-            desk.stanza(who, FromClient::Ack(tag));
-        }
+    fn read(&mut self, desk: &mut Desk<W>, who: usize) {
+        desk.acknowledge(who);
     }
 
-    fn closed(&mut self, _desk: &mut Desk, who: usize, why: Ended) {
-        if !self.opening.is_done() {
-            self.failed = self.opening.failed(who, &why).err();
-        } else if self.manner.until_killed {
+    fn closed(&mut self, _desk: &mut Desk<W>, who: usize, why: Ended) {
+        if !self.course.closed(who, &why) {
+            return;
+        }
+        if self.manner.until_killed {
             self.gone += 1;
         } else {
-            self.failed = Some(format!("a session ended: {why:?}"));
+            self.course.fail(format!("a session ended: {why:?}"));
         }
     }
 
-    fn round(&mut self, desk: &mut Desk) -> Next {
-        if self.failed.is_some() || self.gate.failed.load(Ordering::Relaxed) {
-            return Next::Done;
-        }
-        self.opening.round(desk);
-        if !self.opening.is_done() {
-            return Next::At(desk.now + 20 * LOOK);
-        }
-        if self.opening.has_just_ended() {
-            self.gate.ready();
-        }
-        let Some(windows) = self.windows else {
-            if let Some(windows) = self.gate.windows() {
-                self.begin(desk, windows);
+    fn round(&mut self, desk: &mut Desk<W>) -> Next {
+        let windows = match self.course.round(desk) {
+            Round::Rest(next) => return next,
+            Round::Begin(_) => {
+                self.begin(desk);
+                return Next::At(desk.now + LOOK);
             }
-            return Next::At(desk.now + LOOK);
+            Round::Go(windows) => windows,
         };
         let due = self.keep_to_schedule(desk, windows.end());
         if self.manner.until_killed {
@@ -285,14 +253,11 @@ impl Player for Talker {
     }
 
     fn finish(mut self) -> anyhow::Result<Talked> {
-        if let Some(failed) = self.failed {
-            bail!(failed);
-        }
         if !self.manner.until_killed
-            && let Some(last) = self.tallies.last_mut()
+            && let Some(last) = self.course.last()
         {
             last.add(Count::Unfinished, self.open);
         }
-        Ok(Talked { tallies: self.tallies, acknowledged: self.acknowledged })
+        Ok(Talked { tallies: self.course.finish()?, acknowledged: self.acknowledged })
     }
 }

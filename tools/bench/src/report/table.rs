@@ -6,26 +6,33 @@ const HEAD: [&str; 5] = ["", "median", "min .. max", "goal", ""];
 
 /// A run as lines for a terminal.
 pub(crate) fn text(run: &Run) -> String {
-    let rows: Vec<_> = run.figures.iter().map(row).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<_> = (0..HEAD.len()).map(|column| width(column).max(HEAD[column].len())).collect();
-    let line = |cells: &[String]| {
-        let mut line = String::new();
-        for (index, (cell, width)) in cells.iter().zip(&widths).enumerate() {
-            let pad = " ".repeat(width - cell.chars().count());
-            // Names to the left, numbers to the right.
-            line += &if index == 0 || index == 4 { format!("{cell}{pad}  ") } else { format!("{pad}{cell}  ") };
-        }
-        line.trim_end().to_owned()
-    };
     let mut lines = vec![format!("{} ({})", run.scenario, run.deployment)];
     if !run.parameters.is_empty() {
         lines.push(format!("  {}", parameters(run)));
     }
-    lines.push(line(&HEAD.map(ToOwned::to_owned)));
-    lines.extend(rows.iter().map(|row| line(row)));
+    let mut rows = vec![HEAD.map(ToOwned::to_owned).to_vec()];
+    rows.extend(run.figures.iter().map(|figure| row(figure).to_vec()));
+    lines.push(grid(&rows, 1));
     lines.extend(run.notes.iter().map(|note| format!("  {note}")));
     lines.join("\n")
+}
+
+/// Rows in columns: names to the left, numbers to the right; so many columns at the end are names too.
+pub(super) fn grid(rows: &[Vec<String>], names_at_the_end: usize) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|row: &Vec<String>| Some(row.get(column)?.chars().count())).max();
+    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let mut line = String::new();
+        for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let pad = " ".repeat(width - cell.chars().count());
+            let to_the_left = index == 0 || index + names_at_the_end >= columns;
+            line += &if to_the_left { format!("{cell}{pad}  ") } else { format!("{pad}{cell}  ") };
+        }
+        line.trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// All runs in Markdown.

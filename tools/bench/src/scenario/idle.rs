@@ -2,33 +2,30 @@
 
 use std::time::Duration;
 
-use super::stage::{Stage, logins};
+use super::stage::Stage;
 use crate::measure::window::Shape;
-use crate::people::Wanted;
 use crate::players::storm::{Storm, Wave};
 use crate::report::{Figure, Goal, Run, Unit};
-use crate::run::{job, resident};
+use crate::run::resident;
+use crate::subject::Subject;
 
 /// From the last login until memory is read: what logins needed for a moment is given back.
 const SETTLE: Duration = Duration::from_secs(5);
 
-pub(super) fn run(mut stage: Stage<'_>) -> anyhow::Result<Run> {
+pub(super) fn run<S: Subject>(mut stage: Stage<'_, S>) -> anyhow::Result<Run> {
     let sessions = stage.options.sessions;
-    stage.parameter("sessions", &sessions);
-    let devices =
-        stage.enlist(Wanted { name: "user", accounts: sessions, devices: 1, provider: 0, supplied: false })?;
+    stage.report.parameter("sessions", &sessions);
+    let users = stage.subject.users(sessions)?;
     // What enlisting needed is not to be taken for room that sessions have.
-    stage.deployment.stop()?;
-    stage.deployment.start_again()?;
+    stage.subject.stop()?;
+    stage.subject.start_again()?;
     std::thread::sleep(SETTLE);
     let before = resident(&stage.watched())?;
-    let threads = stage.options.threads.clamp(1, devices.len());
     let mut jobs = Vec::new();
-    for thread in 0..threads {
-        let own = logins(devices.iter().skip(thread).step_by(threads))?;
+    for own in stage.shares(&users) {
         let clients = own.len();
-        let make = move |gate| Storm::new(gate, Wave::None, clients, thread as u64);
-        jobs.push(job(&stage.net, own, make, std::convert::identity));
+        let make = move |gate| Storm::new(gate, Wave::None, clients, 1);
+        jobs.push(stage.job(own, make, std::convert::identity));
     }
     let shape = Shape { warm_up: SETTLE, count: 1, ..stage.shape() };
     let watched = stage.watched();
@@ -40,19 +37,19 @@ pub(super) fn run(mut stage: Stage<'_>) -> anyhow::Result<Run> {
     let (all_before, all_after): (u64, u64) = (before.values().sum(), after.values().sum());
     let each = kib(all_after.saturating_sub(all_before)) / sessions as f64;
     let goal = stage.is_one().then_some(Goal::AtMost(6.0));
-    stage.goal(Figure::new("resident memory a session", Unit::Kib, [each]), goal);
+    stage.report.goal(Figure::new("resident memory a session", Unit::Kib, [each]), goal);
     if after.len() > 1 {
         for (role, bytes) in &after {
             let each = kib(bytes.saturating_sub(*before.get(role).unwrap_or(&0))) / sessions as f64;
-            stage.figure(Figure::new(&format!("of which {role}"), Unit::Kib, [each]));
+            stage.report.figure(Figure::new(&format!("of which {role}"), Unit::Kib, [each]));
         }
     }
-    stage.figure(Figure::new("resident memory before", Unit::Kib, [kib(all_before)]));
-    stage.figure(Figure::new("resident memory with all sessions", Unit::Kib, [kib(all_after)]));
+    stage.report.figure(Figure::new("resident memory before", Unit::Kib, [kib(all_before)]));
+    stage.report.figure(Figure::new("resident memory with all sessions", Unit::Kib, [kib(all_after)]));
     let percent = ran.uses.iter().map(|one| {
         let used: u64 = one.processor.values().sum();
         used as f64 * 100.0 / one.elapsed.max(1) as f64
     });
-    stage.figure(Figure::new("processor while idle, of one", Unit::Percent, percent));
+    stage.report.figure(Figure::new("processor while idle, of one", Unit::Percent, percent));
     stage.end()
 }

@@ -1,8 +1,7 @@
 //! A day in small, all by the clock: messages to recipients who are there and to some who are not, sessions that break off and come
 //! back, and claims by those who meet for the first time.
 
-use super::pairs::cast;
-use super::stage::{Stage, logins};
+use super::stage::Stage;
 use super::talks::{self, Cast, latencies};
 use crate::measure::tally::{Count, Series, Tally, merged};
 use crate::people::{Device, Keys, Wanted};
@@ -10,7 +9,8 @@ use crate::players::claims::{self, Claimed, Claimer, Targets};
 use crate::players::storm::{Storm, Wave};
 use crate::players::talk::{Pace, Talked};
 use crate::report::{Figure, Run, Unit};
-use crate::run::{Job, job};
+use crate::run::Job;
+use crate::subject::logins;
 
 /// Of all messages, so many go to somebody who is away.
 const AWAY: f64 = 0.15;
@@ -29,7 +29,7 @@ enum Left {
 }
 
 pub(super) fn run(mut stage: Stage<'_>) -> anyhow::Result<Run> {
-    let (senders, recipients) = cast(&mut stage, 1)?;
+    let pairs = stage.pairs(true)?;
     let (rate, spacing, crowd) = (stage.options.rate, stage.options.spacing, stage.options.storm_sessions);
     for (name, value) in [
         ("messages a second to those who are there", rate * (1.0 - AWAY)),
@@ -37,24 +37,23 @@ pub(super) fn run(mut stage: Stage<'_>) -> anyhow::Result<Run> {
         ("logins a second", rate * LOGINS),
         ("claims a second", rate * CLAIMS),
     ] {
-        stage.parameter(name, &format!("{value:.0}"));
+        stage.report.parameter(name, &format!("{value:.0}"));
     }
-    stage.parameter("sessions besides", &crowd);
+    stage.report.parameter("sessions besides", &crowd);
     let plain = Wanted { name: "crowd", accounts: crowd, devices: 1, provider: 0, supplied: false };
-    let crowd = stage.enlist(plain)?;
-    let writers = stage.enlist(Wanted { name: "writer", accounts: 50, ..plain })?;
-    let away = stage.enlist(Wanted { name: "away", accounts: 50, provider: 1, ..plain })?;
-    let claimers = stage.enlist(Wanted { name: "claimer", accounts: CLAIMERS * 2, ..plain })?;
+    let crowd = stage.subject.enlist(plain)?;
+    let away = stage.subject.cast(["writer", "away"], 50, 1, stage.options.body)?;
+    let claimers = stage.subject.enlist(Wanted { name: "claimer", accounts: CLAIMERS * 2, ..plain })?;
     let claimers: Vec<Device> = claimers.into_iter().step_by(2).collect();
-    let targets = stage.enlist(Wanted { name: "target", accounts: TARGETS, supplied: true, ..plain })?;
+    let targets = stage.subject.enlist(Wanted { name: "target", accounts: TARGETS, supplied: true, ..plain })?;
     let targets = Targets {
         addresses: targets.iter().map(|device| device.address.clone()).collect(),
         claimed: 0,
         supply: (TARGETS * Keys::SUPPLY) as u64,
     };
 
-    let here = Cast { senders: &senders, recipients: &recipients, devices: 1, present: true, first: 0 };
-    let gone = Cast { senders: &writers, recipients: &away, devices: 1, present: false, first: 0 };
+    let here = Cast { pairs: &pairs, present: true, first: 0 };
+    let gone = Cast { pairs: &away, present: false, first: 0 };
     let mut jobs: Vec<Job<Left>> = Vec::new();
     for (cast, share) in [(&here, 1.0 - AWAY), (&gone, AWAY)] {
         for job in talks::jobs(&stage, cast, Pace::Rate(rate * share, spacing), false, 1)? {
@@ -63,10 +62,10 @@ pub(super) fn run(mut stage: Stage<'_>) -> anyhow::Result<Run> {
     }
     let own = logins(&crowd)?;
     let (clients, wave) = (own.len(), Wave::Rate(rate * LOGINS, spacing));
-    jobs.push(job(&stage.net, own, move |gate| Storm::new(gate, wave, clients, 3), Left::Came));
+    jobs.push(stage.job(own, move |gate| Storm::new(gate, wave, clients, 3), Left::Came));
     let own = logins(&claimers)?;
     let (clients, pace) = (own.len(), claims::Pace::Rate(rate * CLAIMS, spacing));
-    jobs.push(job(&stage.net, own, move |gate| Claimer::new(gate, pace, targets, clients), Left::Claimed));
+    jobs.push(stage.job(own, move |gate| Claimer::new(gate, pace, targets, clients), Left::Claimed));
 
     let shape = stage.shape();
     let ran = stage.play(jobs, shape)?;
@@ -81,8 +80,8 @@ pub(super) fn run(mut stage: Stage<'_>) -> anyhow::Result<Run> {
     let tallies = merged(all);
     let numbers: Vec<_> = tallies.iter().map(Tally::accepted).collect();
     let cost = ran.uses.iter().zip(&numbers).filter_map(|(one, number)| one.each(*number));
-    stage.figure(Figure::new("server CPU a message, all of the rest included", Unit::Us, cost));
-    stage.processors(&ran.uses, &numbers, "a message");
+    stage.report.figure(Figure::new("server CPU a message, all of the rest included", Unit::Us, cost));
+    stage.report.processors(&ran.uses, &numbers, "a message");
     for (name, what) in [
         ("messages delivered", Count::Delivered),
         ("messages stored", Count::Stored),
@@ -90,12 +89,12 @@ pub(super) fn run(mut stage: Stage<'_>) -> anyhow::Result<Run> {
         ("claims", Count::Claims),
     ] {
         let per_s = tallies.iter().zip(&ran.uses).map(|(tally, one)| tally.get(what) as f64 / one.seconds());
-        stage.figure(Figure::new(name, Unit::PerS, per_s));
+        stage.report.figure(Figure::new(name, Unit::PerS, per_s));
     }
-    latencies(&mut stage, &tallies, None, true);
+    latencies(&mut stage.report, &tallies, None, true);
     for (name, series) in [("back in a session, p99", Series::Login), ("a claim, p99", Series::Claim)] {
         let values = tallies.iter().filter_map(|tally| tally.percentile(series, 99.0));
-        stage.figure(Figure::new(name, Unit::Ms, values));
+        stage.report.figure(Figure::new(name, Unit::Ms, values));
     }
     stage.end()
 }

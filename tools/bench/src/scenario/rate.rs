@@ -1,19 +1,19 @@
 //! The same pairs at a rate. Who is due sends, whoever waits, and latencies count from when a message was due.
 
-use super::pairs::cast;
 use super::stage::Stage;
 use super::talks::{Cast, Goals, jobs, report};
 use crate::players::talk::Pace;
 use crate::report::{Goal, Run};
+use crate::subject::Subject;
 
 /// The rate that there are goals for.
 const USUAL: f64 = 2_000.0;
 
-pub(super) fn run(mut stage: Stage<'_>) -> anyhow::Result<Run> {
-    let (senders, recipients) = cast(&mut stage, 1)?;
+pub(super) fn run<S: Subject>(mut stage: Stage<'_, S>) -> anyhow::Result<Run> {
+    let pairs = stage.pairs(true)?;
     let (rate, spacing) = (stage.options.rate, stage.options.spacing);
-    stage.parameter("messages a second", &rate);
-    let cast = Cast { senders: &senders, recipients: &recipients, devices: 1, present: true, first: 0 };
+    stage.report.parameter("messages a second", &rate);
+    let cast = Cast { pairs: &pairs, present: true, first: 0 };
     let jobs = jobs(&stage, &cast, Pace::Rate(rate, spacing), false, stage.options.threads)?;
     let shape = stage.shape();
     let ran = stage.play(jobs, shape)?;
@@ -22,6 +22,6 @@ pub(super) fn run(mut stage: Stage<'_>) -> anyhow::Result<Run> {
     } else {
         Goals::default()
     };
-    report(&mut stage, ran, &goals, true)?;
+    report(&mut stage.report, ran, &goals, true)?;
     stage.end()
 }

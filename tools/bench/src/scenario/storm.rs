@@ -1,8 +1,7 @@
 //! Clients come back: all at once, all at once beside a load of messages, and 1,000 a second beside it. The brake on handshakes is
 //! as it is by default, and clients do what they are told.
 
-use super::pairs::cast;
-use super::stage::{Stage, logins};
+use super::stage::Stage;
 use super::talks::{self, Cast};
 use crate::measure::tally::{Count, Series, Tally, merged};
 use crate::measure::window::Shape;
@@ -10,7 +9,9 @@ use crate::people::{Device, Wanted};
 use crate::players::storm::{Storm, Wave};
 use crate::players::talk::{Pace, Talked};
 use crate::report::{Figure, Run, Unit};
-use crate::run::{Job, Ran, job};
+use crate::run::{Job, Ran};
+use crate::subject::logins;
+use crate::wire::causeway::Causeway;
 
 /// Logins a second beside messages.
 const RATE: f64 = 1_000.0;
@@ -22,12 +23,13 @@ enum Left {
 }
 
 pub(super) fn run(mut stage: Stage<'_>) -> anyhow::Result<Run> {
-    let (senders, recipients) = cast(&mut stage, 1)?;
+    let pairs = stage.pairs(true)?;
     let (sessions, rate) = (stage.options.storm_sessions, stage.options.storm_rate);
-    stage.parameter("sessions that break off", &sessions);
-    stage.parameter("messages a second beside", &rate);
-    let crowd = stage.enlist(Wanted { name: "crowd", accounts: sessions, devices: 1, provider: 0, supplied: false })?;
-    let load = Cast { senders: &senders, recipients: &recipients, devices: 1, present: true, first: 0 };
+    stage.report.parameter("sessions that break off", &sessions);
+    stage.report.parameter("messages a second beside", &rate);
+    let crowd =
+        stage.subject.enlist(Wanted { name: "crowd", accounts: sessions, devices: 1, provider: 0, supplied: false })?;
+    let load = Cast { pairs: &pairs, present: true, first: 0 };
     let quiet = stage.shape();
     let once = Shape { count: 1, ..quiet };
 
@@ -47,7 +49,7 @@ pub(super) fn run(mut stage: Stage<'_>) -> anyhow::Result<Run> {
     let (stormed, messages) = play(&mut stage, &load, &crowd, Wave::Rate(RATE, spacing), rate, quiet)?;
     let seconds = quiet.length.as_secs_f64();
     let per_s = stormed.iter().map(|tally| tally.get(Count::Logins) as f64 / seconds);
-    stage.figure(Figure::new("logins beside messages", Unit::PerS, per_s));
+    stage.report.figure(Figure::new("logins beside messages", Unit::PerS, per_s));
     come_back(&mut stage, &stormed, "1,000 a second");
     p99(&mut stage, &messages, "1,000 logins a second");
     stage.end()
@@ -56,7 +58,7 @@ pub(super) fn run(mut stage: Stage<'_>) -> anyhow::Result<Run> {
 /// The windows of those who come back, and of the messages beside them.
 fn play(
     stage: &mut Stage<'_>,
-    load: &Cast<'_>,
+    load: &Cast<'_, Causeway>,
     crowd: &[Device],
     wave: Wave,
     rate: f64,
@@ -64,8 +66,7 @@ fn play(
 ) -> anyhow::Result<(Vec<Tally>, Vec<Tally>)> {
     let own = logins(crowd)?;
     let clients = own.len();
-    let mut jobs: Vec<Job<Left>> =
-        vec![job(&stage.net, own, move |gate| Storm::new(gate, wave, clients, 1), Left::Stormed)];
+    let mut jobs: Vec<Job<Left>> = vec![stage.job(own, move |gate| Storm::new(gate, wave, clients, 1), Left::Stormed)];
     if rate > 0.0 {
         let pace = Pace::Rate(rate, stage.options.spacing);
         for job in talks::jobs(stage, load, pace, false, 1)? {
@@ -86,21 +87,21 @@ fn play(
 fn p99(stage: &mut Stage<'_>, tallies: &[Tally], when: &str) {
     for percent in [50.0, 99.0] {
         let values = tallies.iter().filter_map(|tally| tally.percentile(Series::Recipient, percent));
-        stage.figure(Figure::new(&format!("messages while {when}, p{percent:.0}"), Unit::Ms, values));
+        stage.report.figure(Figure::new(&format!("messages while {when}, p{percent:.0}"), Unit::Ms, values));
     }
     let unfinished: u64 = tallies.iter().map(|tally| tally.get(Count::Unfinished) + tally.get(Count::Shed)).sum();
     if unfinished > 0 {
-        stage.note(format!("Messages that were not sent or had no outcome while {when}: {unfinished}."));
+        stage.report.note(format!("Messages that were not sent or had no outcome while {when}: {unfinished}."));
     }
 }
 
 fn come_back(stage: &mut Stage<'_>, tallies: &[Tally], how: &str) {
     for (name, percent) in [("p50", 50.0), ("p99", 99.0), ("the last", 100.0)] {
         let values = tallies.iter().filter_map(|tally| tally.percentile(Series::Login, percent));
-        stage.figure(Figure::new(&format!("back in a session, {how}, {name}"), Unit::Ms, values));
+        stage.report.figure(Figure::new(&format!("back in a session, {how}, {name}"), Unit::Ms, values));
     }
     let (failed, missing): (u64, u64) = tallies.iter().fold((0, 0), |(failed, missing), tally| {
         (failed + tally.get(Count::Failed), missing + tally.get(Count::Unfinished))
     });
-    stage.note(format!("{how}: told to come back later or failed {failed} times; never back: {missing}."));
+    stage.report.note(format!("{how}: told to come back later or failed {failed} times; never back: {missing}."));
 }

@@ -1,48 +1,41 @@
 //! Senders and recipients on threads, and the figures of messages.
 
+use crate::engine::Wire;
 use crate::measure::tally::{Count, Series, Tally, merged};
-use crate::people::Device;
 use crate::players::talk::{Manner, Pace, Talk, Talked, Talker};
-use crate::report::{Figure, Goal, Unit};
-use crate::run::{Job, Ran, job};
-use crate::wire::template::Template;
+use crate::report::{Figure, Goal, Run, Unit};
+use crate::run::{Job, Ran};
+use crate::subject::{Pair, Subject};
 
-use super::stage::{Stage, logins};
+use super::stage::Stage;
 
 /// Who talks.
-pub(super) struct Cast<'d> {
-    /// A device each.
-    pub(super) senders: &'d [Device],
-    /// The devices of each sender's recipient, one after the other.
-    pub(super) recipients: &'d [Device],
-    /// So many for each.
-    pub(super) devices: usize,
-    /// They have sessions.
+pub(super) struct Cast<'p, W: Wire> {
+    /// Senders and their recipients.
+    pub(super) pairs: &'p [Pair<W>],
+    /// The recipients have sessions.
     pub(super) present: bool,
     /// Number of the first message of each.
     pub(super) first: u32,
 }
 
 /// A job for each thread, each with a share of the pairs and of the rate.
-pub(super) fn jobs(
-    stage: &Stage<'_>,
-    cast: &Cast<'_>,
+pub(super) fn jobs<S: Subject>(
+    stage: &Stage<'_, S>,
+    cast: &Cast<'_, S::Wire>,
     pace: Pace,
     until_killed: bool,
     threads: usize,
 ) -> anyhow::Result<Vec<Job<anyhow::Result<Talked>>>> {
-    let threads = threads.clamp(1, cast.senders.len());
+    let threads = threads.clamp(1, cast.pairs.len().max(1));
     let mut jobs = Vec::new();
     for thread in 0..threads {
-        let (mut devices, mut talks) = (Vec::new(), Vec::new());
-        for (index, sender) in cast.senders.iter().enumerate().filter(|(index, _)| index % threads == thread) {
-            let to = &cast.recipients[index * cast.devices..(index + 1) * cast.devices];
-            let named = to.iter().map(Device::named).collect::<anyhow::Result<Vec<_>>>()?;
-            let template = Template::new(&to[0].address, &named, stage.options.body)?;
-            talks.push(Talk::new(devices.len(), u32::try_from(index)?, template, cast.first));
-            devices.push(sender);
+        let (mut logins, mut talks) = (Vec::new(), Vec::new());
+        for (index, pair) in cast.pairs.iter().enumerate().filter(|(index, _)| index % threads == thread) {
+            talks.push(Talk::new(logins.len(), u32::try_from(index)?, pair.message.clone(), cast.first));
+            logins.push(pair.sender.clone());
             if cast.present {
-                devices.extend(to);
+                logins.extend(pair.recipients.iter().cloned());
             }
         }
         let pace = match pace {
@@ -50,11 +43,10 @@ pub(super) fn jobs(
             other => other,
         };
         let manner = Manner { pace, until_killed, seed: thread as u64 + 1 };
-        let clients = devices.len();
-        jobs.push(job(
-            &stage.net,
-            logins(devices)?,
-            move |gate| Talker::new(gate, manner, clients, talks),
+        let clients = logins.len();
+        jobs.push(stage.job(
+            logins,
+            move |gate| Talker::<S::Wire>::new(gate, manner, clients, talks),
             std::convert::identity,
         ));
     }
@@ -77,7 +69,7 @@ pub(super) struct Goals {
 
 /// The figures of messages.
 pub(super) fn report(
-    stage: &mut Stage<'_>,
+    report: &mut Run,
     ran: Ran<anyhow::Result<Talked>>,
     goals: &Goals,
     late: bool,
@@ -86,15 +78,15 @@ pub(super) fn report(
     let tallies = windows(ran.done)?;
     let numbers: Vec<_> = tallies.iter().map(Tally::accepted).collect();
     let cost = uses.iter().zip(&numbers).filter_map(|(one, number)| one.each(*number));
-    stage.goal(Figure::new("server CPU a message", Unit::Us, cost), goals.each);
-    stage.processors(&uses, &numbers, "a message");
+    report.goal(Figure::new("server CPU a message", Unit::Us, cost), goals.each);
+    report.processors(&uses, &numbers, "a message");
     let per_s = uses.iter().zip(&numbers).map(|(one, number)| *number as f64 / one.seconds());
-    stage.goal(Figure::new("messages", Unit::PerS, per_s), goals.per_s);
-    latencies(stage, &tallies, goals.p99, late);
+    report.goal(Figure::new("messages", Unit::PerS, per_s), goals.per_s);
+    latencies(report, &tallies, goals.p99, late);
     let sum = |what| tallies.iter().map(|tally| tally.get(what)).sum::<u64>();
     let (refused, shed, unfinished) = (sum(Count::Refused), sum(Count::Shed), sum(Count::Unfinished));
     if refused + shed + unfinished > 0 {
-        stage.note(format!(
+        report.note(format!(
             "Refused by the server: {refused}; not sent since their sender had too many open: {shed}; without an outcome: {unfinished}."
         ));
     }
@@ -102,7 +94,7 @@ pub(super) fn report(
 }
 
 /// Latencies to recipients and to outcomes.
-pub(super) fn latencies(stage: &mut Stage<'_>, tallies: &[Tally], p99: Option<Goal>, late: bool) {
+pub(super) fn latencies(report: &mut Run, tallies: &[Tally], p99: Option<Goal>, late: bool) {
     let series =
         |series, percent| tallies.iter().filter_map(|tally| tally.percentile(series, percent)).collect::<Vec<_>>();
     for (name, one, percent, goal) in [
@@ -114,10 +106,10 @@ pub(super) fn latencies(stage: &mut Stage<'_>, tallies: &[Tally], p99: Option<Go
     ] {
         let values = series(one, percent);
         if !values.is_empty() {
-            stage.goal(Figure::new(name, Unit::Ms, values), goal);
+            report.goal(Figure::new(name, Unit::Ms, values), goal);
         }
     }
     if late {
-        stage.figure(Figure::new("of which the load generator was late, p99", Unit::Ms, series(Series::Late, 99.0)));
+        report.figure(Figure::new("of which the load generator was late, p99", Unit::Ms, series(Series::Late, 99.0)));
     }
 }

@@ -6,9 +6,11 @@
 
 use causeway_stanza::{Encoding, FromServer, Status, decode_server};
 
+use crate::engine::Ended;
+
 /// What a stanza says.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Seen {
+pub(super) enum Glance {
     /// A message for this device.
     Delivery {
         /// Its id.
@@ -38,16 +40,17 @@ const OUTCOME_STATUS: u64 = 3;
 ///
 /// # Errors
 /// It is no stanza.
-pub(crate) fn glance(record: &[u8]) -> anyhow::Result<Seen> {
+pub(super) fn glance(record: &[u8]) -> Result<Glance, Ended> {
     if let Some(seen) = quick(record) {
         return Ok(seen);
     }
-    let stanza = decode_server(Encoding::Binary, record).map_err(|error| anyhow::anyhow!("no stanza: {error}"))?;
-    Ok(Seen::Other(Box::new(stanza)))
+    let stanza =
+        decode_server(Encoding::Binary, record).map_err(|error| Ended::Broken(format!("no stanza: {error}")))?;
+    Ok(Glance::Other(Box::new(stanza)))
 }
 
 /// A delivery or an outcome in its usual form.
-fn quick(record: &[u8]) -> Option<Seen> {
+fn quick(record: &[u8]) -> Option<Glance> {
     let mut outer = Fields(record);
     let (kind, Value::Bytes(body)) = outer.next()? else { return None };
     if !outer.0.is_empty() || !(kind == MESSAGE || kind == ACK) {
@@ -65,10 +68,10 @@ fn quick(record: &[u8]) -> Option<Seen> {
     }
     let id = id?;
     if kind == MESSAGE {
-        return (tag > 0).then_some(Seen::Delivery { id, tag });
+        return (tag > 0).then_some(Glance::Delivery { id, tag });
     }
     let status = Status::try_from(i32::try_from(status).ok()?).ok()?;
-    Some(Seen::Outcome { id, status })
+    Some(Glance::Outcome { id, status })
 }
 
 /// Fields of a protobuf message that are not read yet.
@@ -144,25 +147,25 @@ mod tests {
             ciphertext: Ciphertext::try_from(Bytes::from(vec![5; 344])).ok().unwrap(),
         });
         let record = encode_server(Encoding::Binary, delivery);
-        assert_eq!(glance(&record).unwrap(), Seen::Delivery { id: [9; 16], tag: 300 });
+        assert_eq!(glance(&record).unwrap(), Glance::Delivery { id: [9; 16], tag: 300 });
 
         let limited = Fate::Rejected(Rejected::RateLimited { retry_after_ms: 77 });
         for (fate, status) in
             [(Fate::Delivered, Status::Delivered), (Fate::Stored, Status::Stored), (limited, Status::Rejected)]
         {
             let record = encode_server(Encoding::Binary, outcome(fate));
-            assert_eq!(glance(&record).unwrap(), Seen::Outcome { id: [7; 16], status });
+            assert_eq!(glance(&record).unwrap(), Glance::Outcome { id: [7; 16], status });
         }
     }
 
     #[test]
     fn all_else_goes_through_the_codec() {
         let record = encode_server(Encoding::Binary, FromServer::Ping(4));
-        assert_eq!(glance(&record).unwrap(), Seen::Other(Box::new(FromServer::Ping(4))));
+        assert_eq!(glance(&record).unwrap(), Glance::Other(Box::new(FromServer::Ping(4))));
         let record = encode_server(Encoding::Binary, outcome(Fate::Stored));
         for cut in 0..record.len() {
             // No piece of a stanza is taken for a whole one, and none makes this panic.
-            assert!(!matches!(glance(&record[..cut]), Ok(Seen::Delivery { .. } | Seen::Outcome { .. })), "{cut}");
+            assert!(!matches!(glance(&record[..cut]), Ok(Glance::Delivery { .. } | Glance::Outcome { .. })), "{cut}");
         }
         for byte in 0..=255 {
             let _any = glance(&[byte; 40]);
