@@ -20,12 +20,12 @@ impl Budget {
     /// A charge of `amount`, given back when it is dropped; `None` when there is no room for it.
     #[must_use]
     pub fn charge(self: &Arc<Self>, amount: usize) -> Option<Charge> {
-        self.held
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| {
-                held.checked_add(amount).filter(|sum| *sum <= self.limit)
-            })
-            .ok()?;
-        Some(Charge { budget: Arc::clone(self), amount })
+        self.take(amount).then(|| Charge { budget: Arc::clone(self), amount })
+    }
+
+    fn take(&self, amount: usize) -> bool {
+        let more = |held: usize| held.checked_add(amount).filter(|sum| *sum <= self.limit);
+        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     /// A charge also when there is no room for it: for what is there already.
@@ -61,6 +61,31 @@ pub struct Charge {
     amount: usize,
 }
 
+impl Charge {
+    /// What is held.
+    #[must_use]
+    pub fn amount(&self) -> usize {
+        self.amount
+    }
+
+    /// Holds so much more; false when there is no room for it.
+    #[must_use]
+    pub fn grow(&mut self, by: usize) -> bool {
+        let grows = self.budget.take(by);
+        if grows {
+            self.amount += by;
+        }
+        grows
+    }
+
+    /// Gives so much of it back.
+    pub fn shrink(&mut self, by: usize) {
+        let by = by.min(self.amount);
+        self.amount -= by;
+        self.budget.held.fetch_sub(by, Ordering::Relaxed);
+    }
+}
+
 impl Drop for Charge {
     fn drop(&mut self) {
         self.budget.held.fetch_sub(self.amount, Ordering::Relaxed);
@@ -83,6 +108,11 @@ mod tests {
         let beyond = budget.charge_anyway(8);
         assert_eq!((budget.held(), budget.free()), (12, 0));
         drop((second, beyond));
+        let mut third = budget.charge(1).unwrap();
+        assert!(third.grow(9) && !third.grow(1));
+        third.shrink(4);
+        assert_eq!((third.amount(), budget.held()), (6, 6));
+        drop(third);
         assert_eq!((budget.held(), budget.free()), (0, 10));
     }
 }

@@ -18,6 +18,7 @@
 
 mod config;
 mod error;
+mod keyed;
 mod levels;
 mod limits;
 mod mailbox;

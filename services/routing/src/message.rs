@@ -173,7 +173,7 @@ pub(crate) enum Outcome {
 /// Why a message was not accepted; nothing of it has reached anybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Rejection {
-    Devices(Mismatch),
+    Devices(Box<Mismatch>),
     NotAvailable,
     /// The sender's rate, or what is kept for all, is used up.
     RateLimited {

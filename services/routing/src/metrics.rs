@@ -1,26 +1,28 @@
 //! All instruments of a routing (docs/metrics.md). Labels come from closed lists only.
 
+mod tally;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use causeway_runtime::telemetry::instruments::WAITS;
-use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
+use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 use opentelemetry::{KeyValue, global};
 
 use crate::mailbox::StoreError;
 use crate::message::{Class, Ending, Outcome, Rejection};
 use crate::trails::Settled;
+use tally::Tally;
 
 /// Instruments of a routing; cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Metrics {
-    submissions: Counter<u64>,
-    outcomes: Counter<u64>,
+pub(crate) struct Metrics(Arc<Instruments>);
+
+#[derive(Debug)]
+struct Instruments {
     unanswered: Counter<u64>,
-    accepted: Counter<u64>,
-    settled: Counter<u64>,
     ended: Counter<u64>,
     fan_out: Histogram<u64>,
-    deliveries: Counter<u64>,
     delivery_duration: Histogram<f64>,
     sessions: UpDownCounter<i64>,
     recipients: UpDownCounter<i64>,
@@ -57,23 +59,11 @@ impl Metrics {
             let histogram = meter.u64_histogram(name).with_unit(unit).with_description(about);
             histogram.with_boundaries(bounds.to_vec()).build()
         };
-        let metrics = Self {
-            submissions: counter("causeway.routing.submissions", "{message}", "Messages that edges have submitted"),
-            outcomes: counter("causeway.routing.outcomes", "{message}", "Messages that were answered"),
+        let metrics = Instruments {
             unanswered: counter(
                 "causeway.routing.unanswered",
                 "{message}",
                 "Messages of which nothing true could be said; their senders repeat them",
-            ),
-            accepted: counter(
-                "causeway.routing.messages.accepted",
-                "{message}",
-                "Messages that were accepted: from then on each is under way until it is settled",
-            ),
-            settled: counter(
-                "causeway.routing.messages.settled",
-                "{message}",
-                "Accepted messages that have reached their end, or wait in the mailbox",
             ),
             ended: counter(
                 "causeway.routing.mailbox.ended",
@@ -86,7 +76,6 @@ impl Metrics {
                 "Devices that a submitted message is for",
                 &[1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0],
             ),
-            deliveries: counter("causeway.routing.deliveries", "{message}", "Messages on their way to devices"),
             delivery_duration: waits(
                 "causeway.routing.delivery.duration",
                 "From giving a message to a session to its device's acknowledgement",
@@ -144,11 +133,7 @@ impl Metrics {
             counter.add(0, &[]);
         }
         for (counter, label, words) in [
-            (&metrics.submissions, "class", &["chat", "ephemeral", "call"][..]),
-            (&metrics.accepted, "class", &["chat", "ephemeral", "call"]),
-            (&metrics.ended, "end", &["acknowledged", "device-removed", "expired"]),
-            (&metrics.outcomes, "outcome", &["delivered", "stored", "dropped"]),
-            (&metrics.deliveries, "path", &["live", "mailbox"]),
+            (&metrics.ended, "end", &["acknowledged", "device-removed", "expired"][..]),
             (&metrics.endings, "reason", &["replaced", "device-removed", "withdrawn", "overloaded"]),
             (&metrics.claims, "result", &["free", "kept", "taken", "held", "failed"]),
             (&metrics.resets, "reason", &["taken", "released", "unknown", "fenced"]),
@@ -157,11 +142,8 @@ impl Metrics {
         ] {
             words.iter().for_each(|word| counter.add(0, &[KeyValue::new(label, *word)]));
         }
-        for class in [Class::Chat, Class::Ephemeral, Class::Call] {
-            metrics.settled.add(0, &settled(class, Settled::Acknowledged));
-            metrics.settled.add(0, &settled(class, Settled::Unanswered));
-        }
-        metrics
+        MESSAGES.tell(&meter);
+        Self(Arc::new(metrics))
     }
 
     /// Tells from now on what `read` gives, as long as it gives something.
@@ -186,48 +168,48 @@ impl Metrics {
 
     /// A message for so many devices has come in.
     pub(crate) fn submitted(&self, class: Class, devices: usize) {
-        self.submissions.add(1, &[KeyValue::new("class", class.name())]);
-        self.fan_out.record(devices as u64, &[]);
+        MESSAGES.submissions.count(class as usize);
+        self.0.fan_out.record(devices as u64, &[]);
     }
 
     pub(crate) fn decided(&self, outcome: &Outcome) {
-        self.outcomes.add(1, &[KeyValue::new("outcome", outcome.name())]);
+        MESSAGES.outcomes.count(outcome.number());
     }
 
     /// Nothing true could be said about a message; its sender's session ends.
     pub(crate) fn left_unanswered(&self) {
-        self.unanswered.add(1, &[]);
+        self.0.unanswered.add(1, &[]);
     }
 
     pub(crate) fn accepted(&self, class: Class) {
-        self.accepted.add(1, &[KeyValue::new("class", class.name())]);
+        MESSAGES.accepted.count(class as usize);
     }
 
     /// An accepted message is not under way any more.
     pub(crate) fn settled(&self, class: Class, how: Settled) {
-        self.settled.add(1, &settled(class, how));
+        MESSAGES.settled.count(class as usize * Settled::ALL.len() + how as usize);
     }
 
     /// So many copies have left the mailbox: `acknowledged`, `device-removed`, `expired`.
     pub(crate) fn left_mailbox(&self, end: &'static str, copies: u64) {
-        self.ended.add(copies, &[KeyValue::new("end", end)]);
+        self.0.ended.add(copies, &[KeyValue::new("end", end)]);
     }
 
     pub(crate) fn delivering(&self, from_mailbox: bool) {
-        self.deliveries.add(1, &[KeyValue::new("path", path(from_mailbox))]);
+        MESSAGES.deliveries.count(usize::from(from_mailbox));
     }
 
     /// A device has acknowledged what it was given so long ago.
     pub(crate) fn acknowledged(&self, from_mailbox: bool, after: Duration) {
-        self.delivery_duration.record(after.as_secs_f64(), &[KeyValue::new("path", path(from_mailbox))]);
+        self.0.delivery_duration.record(after.as_secs_f64(), &[KeyValue::new("path", path(from_mailbox))]);
     }
 
     pub(crate) fn session_attached(&self) {
-        self.sessions.add(1, &[]);
+        self.0.sessions.add(1, &[]);
     }
 
     pub(crate) fn session_detached(&self) {
-        self.sessions.add(-1, &[]);
+        self.0.sessions.add(-1, &[]);
     }
 
     pub(crate) fn session_ended(&self, reason: Ending) {
@@ -239,79 +221,115 @@ impl Metrics {
             Ending::BadAck => "bad-ack",
             Ending::Overloaded => "overloaded",
         };
-        self.endings.add(1, &[KeyValue::new("reason", name)]);
+        self.0.endings.add(1, &[KeyValue::new("reason", name)]);
     }
 
     /// A session is to attach again.
     pub(crate) fn session_moved(&self) {
-        self.moves.add(1, &[]);
+        self.0.moves.add(1, &[]);
     }
 
     /// This replica owns one account more, or one less.
     pub(crate) fn owns(&self, one_more: bool) {
-        self.owned.add(if one_more { 1 } else { -1 }, &[]);
+        self.0.owned.add(if one_more { 1 } else { -1 }, &[]);
     }
 
     /// An account was claimed, or not: `free`, `kept`, `taken` from another, `held` by another, `failed`.
     pub(crate) fn claimed(&self, result: &'static str) {
-        self.claims.add(1, &[KeyValue::new("result", result)]);
+        self.0.claims.add(1, &[KeyValue::new("result", result)]);
     }
 
     /// All that was known of an account was given up, because `reason`.
     pub(crate) fn reset(&self, reason: &'static str) {
-        self.resets.add(1, &[KeyValue::new("reason", reason)]);
+        self.0.resets.add(1, &[KeyValue::new("reason", reason)]);
     }
 
     pub(crate) fn recipient_loaded(&self) {
-        self.recipients.add(1, &[]);
+        self.0.recipients.add(1, &[]);
     }
 
     pub(crate) fn recipient_left(&self) {
-        self.recipients.add(-1, &[]);
+        self.0.recipients.add(-1, &[]);
     }
 
     pub(crate) fn link_opened(&self) {
-        self.links.add(1, &[]);
+        self.0.links.add(1, &[]);
     }
 
     pub(crate) fn link_closed(&self) {
-        self.links.add(-1, &[]);
+        self.0.links.add(-1, &[]);
     }
 
     pub(crate) fn committed(&self, operations: usize, took: Duration) {
-        self.commits.record(took.as_secs_f64(), &[]);
-        self.commit_operations.record(operations as u64, &[]);
+        self.0.commits.record(took.as_secs_f64(), &[]);
+        self.0.commit_operations.record(operations as u64, &[]);
     }
 
     pub(crate) fn store_failed(&self, error: &StoreError) {
-        self.store_errors.add(1, &[KeyValue::new("reason", error.reason())]);
+        self.0.store_errors.add(1, &[KeyValue::new("reason", error.reason())]);
     }
 
     pub(crate) fn expired(&self, copies: u64) {
-        self.expired.add(copies, &[]);
+        self.0.expired.add(copies, &[]);
         self.left_mailbox("expired", copies);
     }
 
     pub(crate) fn record_fetched(&self, found: &'static str) {
-        self.records_fetched.add(1, &[KeyValue::new("result", found)]);
+        self.0.records_fetched.add(1, &[KeyValue::new("result", found)]);
     }
 
     pub(crate) fn told_prekeys_low(&self) {
-        self.prekeys_low.add(1, &[]);
+        self.0.prekeys_low.add(1, &[]);
     }
 
     /// A webhook was answered after this time, or there was no room for it.
     pub(crate) fn webhook_sent(&self, result: &'static str, took: Option<Duration>) {
         let result = KeyValue::new("result", result);
-        self.webhooks.add(1, std::slice::from_ref(&result));
+        self.0.webhooks.add(1, std::slice::from_ref(&result));
         if let Some(took) = took {
-            self.webhook_duration.record(took.as_secs_f64(), &[result]);
+            self.0.webhook_duration.record(took.as_secs_f64(), &[result]);
         }
     }
 }
 
-fn settled(class: Class, how: Settled) -> [KeyValue; 2] {
-    [KeyValue::new("class", class.name()), KeyValue::new("state", how.name())]
+/// What is counted of each message, by all instances of this process together.
+static MESSAGES: Messages = Messages {
+    submissions: Tally::new(),
+    accepted: Tally::new(),
+    deliveries: Tally::new(),
+    settled: Tally::new(),
+    outcomes: Tally::new(),
+};
+
+struct Messages {
+    submissions: Tally<{ Class::ALL.len() }>,
+    accepted: Tally<{ Class::ALL.len() }>,
+    /// Those that came at once, and those from the mailbox.
+    deliveries: Tally<2>,
+    /// By class, then by how.
+    settled: Tally<{ Class::ALL.len() * Settled::ALL.len() }>,
+    outcomes: Tally<{ Outcome::NAMES.len() }>,
+}
+
+impl Messages {
+    fn tell(&'static self, meter: &Meter) {
+        let class = |class: Class| KeyValue::new("class", class.name());
+        let by_class = |number: usize| vec![class(Class::ALL[number])];
+        let about = "Messages that edges have submitted";
+        self.submissions.tell(meter, "causeway.routing.submissions", about, by_class);
+        let about = "Messages that were accepted: from then on each is under way until it is settled";
+        self.accepted.tell(meter, "causeway.routing.messages.accepted", about, by_class);
+        let about = "Messages on their way to devices";
+        let by_path = |number| vec![KeyValue::new("path", path(number == 1))];
+        self.deliveries.tell(meter, "causeway.routing.deliveries", about, by_path);
+        let about = "Accepted messages that have reached their end, or wait in the mailbox";
+        self.settled.tell(meter, "causeway.routing.messages.settled", about, |number| {
+            let state = Settled::ALL[number % Settled::ALL.len()];
+            vec![class(Class::ALL[number / Settled::ALL.len()]), KeyValue::new("state", state.name())]
+        });
+        let by_outcome = |number: usize| vec![KeyValue::new("outcome", Outcome::NAMES[number])];
+        self.outcomes.tell(meter, "causeway.routing.outcomes", "Messages that were answered", by_outcome);
+    }
 }
 
 const fn path(from_mailbox: bool) -> &'static str {
@@ -319,6 +337,9 @@ const fn path(from_mailbox: bool) -> &'static str {
 }
 
 impl Class {
+    /// In the order of their numbers.
+    const ALL: [Self; 3] = [Self::Chat, Self::Ephemeral, Self::Call];
+
     /// As the protocol writes it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -330,16 +351,30 @@ impl Class {
 }
 
 impl Outcome {
+    const NAMES: [&'static str; 7] = [
+        "delivered",
+        "stored",
+        "dropped",
+        "rejected-devices",
+        "rejected-not-available",
+        "rejected-rate-limited",
+        "rejected-too-large",
+    ];
+
     /// For metrics and traces.
     pub(crate) const fn name(&self) -> &'static str {
+        Self::NAMES[self.number()]
+    }
+
+    const fn number(&self) -> usize {
         match self {
-            Self::Delivered => "delivered",
-            Self::Stored => "stored",
-            Self::Dropped => "dropped",
-            Self::Rejected(Rejection::Devices(_)) => "rejected-devices",
-            Self::Rejected(Rejection::NotAvailable) => "rejected-not-available",
-            Self::Rejected(Rejection::RateLimited { .. } | Rejection::Full { .. }) => "rejected-rate-limited",
-            Self::Rejected(Rejection::TooLarge) => "rejected-too-large",
+            Self::Delivered => 0,
+            Self::Stored => 1,
+            Self::Dropped => 2,
+            Self::Rejected(Rejection::Devices(_)) => 3,
+            Self::Rejected(Rejection::NotAvailable) => 4,
+            Self::Rejected(Rejection::RateLimited { .. } | Rejection::Full { .. }) => 5,
+            Self::Rejected(Rejection::TooLarge) => 6,
         }
     }
 }

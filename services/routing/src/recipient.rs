@@ -6,6 +6,8 @@
 
 pub(crate) mod actor;
 mod device;
+mod few;
+mod inbox;
 mod machine;
 mod outcomes;
 mod planted;
@@ -25,6 +27,9 @@ use crate::mailbox::StoreError;
 use crate::message::{AsWritten, Submission};
 use crate::records::Change;
 use crate::session::{Session, SessionKey};
+
+pub(crate) use inbox::Inbox;
+pub(crate) use machine::Now;
 
 /// A submitted message on its way to the actor of its recipient.
 #[derive(Debug)]

@@ -1,7 +1,6 @@
 //! The actors of this process by address: found, started, retired.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -12,9 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::config::DevicePolicy;
+use crate::keyed::{Keyed, KeyedMap};
 use crate::mailbox::{Commit, StoreError};
 use crate::recipient::actor::{Actor, Shared};
-use crate::recipient::{Control, Job};
+use crate::recipient::{Control, Inbox, Job};
 use crate::records::Change;
 use crate::session::Session;
 
@@ -26,8 +26,8 @@ const CROWDED_PATIENCE: Duration = Duration::from_secs(2);
 
 /// All recipients in memory.
 pub(crate) struct Recipients {
-    shards: Vec<Mutex<HashMap<Address, Handle>>>,
-    hasher: RandomState,
+    shards: Vec<Mutex<KeyedMap<Address, Arc<Inbox>>>>,
+    hasher: Keyed,
     count: AtomicUsize,
     limit: usize,
     /// So many of them for messages; the rest is for addresses that attach, so that no stranger keeps anybody out.
@@ -37,12 +37,6 @@ pub(crate) struct Recipients {
     shared: OnceLock<Arc<Shared>>,
     draining: AtomicBool,
     tasks: TaskTracker,
-}
-
-#[derive(Clone)]
-struct Handle {
-    jobs: mpsc::Sender<Job>,
-    control: mpsc::UnboundedSender<Control>,
 }
 
 /// Why a message does not get to its recipient's actor.
@@ -58,7 +52,7 @@ impl Recipients {
     pub(crate) fn new(limit: usize, queue: usize, policy: DevicePolicy) -> Arc<Self> {
         Arc::new(Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
+            hasher: Keyed::default(),
             count: AtomicUsize::new(0),
             limit,
             limit_for_messages: limit - (limit / RESERVED_PART).max(1).min(limit),
@@ -81,28 +75,28 @@ impl Recipients {
 
     /// Hands a message to the actor of its recipient.
     pub(crate) fn submit(self: &Arc<Self>, job: Job) -> Result<(), Refused> {
-        let address = job.submission.to.clone();
-        let mut shard = self.shard(&address);
-        let handle = self.handle(&mut shard, &address, self.limit_for_messages);
-        let Some(handle) = handle else { return Err(self.refused(job)) };
-        handle.jobs.try_send(job).map_err(|error| Refused::Full(Box::new(error.into_inner())))
+        let mut shard = self.shard(&job.submission.to);
+        let inbox = self.inbox(&mut shard, &job.submission.to, self.limit_for_messages);
+        let job = Box::new(job);
+        let Some(inbox) = inbox else { return Err(self.refused(job)) };
+        inbox.submit(job).map_err(Refused::Full)
     }
 
     /// Hands a session to the actor of its own address; false when there is none to be had.
     pub(crate) fn attach(self: &Arc<Self>, session: &Arc<Session>) -> bool {
         let address = &session.device.address;
         let mut shard = self.shard(address);
-        let Some(handle) = self.handle(&mut shard, address, self.limit) else { return false };
-        session.own(handle.control.clone());
-        handle.control.send(Control::Attach(Arc::clone(session))).is_ok()
+        let Some(inbox) = self.inbox(&mut shard, address, self.limit) else { return false };
+        session.own(Arc::clone(&inbox));
+        inbox.tell(Control::Attach(Arc::clone(session)))
     }
 
     /// Tells the actor of an address of a change, if it is in memory or should be; true if one has been told.
     pub(crate) fn tell(self: &Arc<Self>, address: &Address, change: Change, load: bool) -> bool {
         let mut shard = self.shard(address);
-        let handle =
-            if load { self.handle(&mut shard, address, self.limit_for_messages) } else { shard.get(address).cloned() };
-        handle.is_some_and(|handle| handle.control.send(Control::Changed(change)).is_ok())
+        let inbox =
+            if load { self.inbox(&mut shard, address, self.limit_for_messages) } else { shard.get(address).cloned() };
+        inbox.is_some_and(|inbox| inbox.tell(Control::Changed(change)))
     }
 
     /// Tells all actors that this replica has another id.
@@ -114,9 +108,9 @@ impl Recipients {
     /// replica, which wants it.
     pub(crate) fn release(&self, address: &Address, account: AccountId) -> Commit<()> {
         let shard = self.shard(address);
-        if let Some(handle) = shard.get(address).filter(|handle| !handle.jobs.is_closed()) {
+        if let Some(inbox) = shard.get(address) {
             let (done, released) = oneshot::channel();
-            if handle.control.send(Control::Release(account, done)).is_ok() {
+            if inbox.tell(Control::Release(account, done)) {
                 return released.map(|done| done.unwrap_or(Err(StoreError::Closed))).boxed();
             }
         }
@@ -130,7 +124,7 @@ impl Recipients {
     /// Gives an account up that has been claimed for its address without an actor; an actor that came meanwhile has it.
     pub(crate) fn release_unless_used(&self, address: &Address, account: AccountId) {
         let shard = self.shard(address);
-        let used = shard.get(address).is_some_and(|handle| !handle.jobs.is_closed());
+        let used = shard.get(address).is_some_and(|inbox| !inbox.is_closed());
         if let Some(shared) = self.shared.get().filter(|_| !used) {
             drop(shared.mailbox.release(shared.lease.id(), account));
         }
@@ -152,7 +146,7 @@ impl Recipients {
     pub(crate) fn forget(&self, address: &Address) {
         let Ok(mut shard) = self.shards[self.index(address)].try_lock() else { return };
         // A later actor of the same address is alive; its queue is open.
-        if shard.get(address).is_some_and(|handle| handle.jobs.is_closed()) {
+        if shard.get(address).is_some_and(|inbox| inbox.is_closed()) {
             shard.remove(address);
             self.count.fetch_sub(1, Ordering::AcqRel);
         }
@@ -185,17 +179,17 @@ impl Recipients {
 
     fn tell_all(&self, control: impl Fn() -> Control) {
         for shard in &self.shards {
-            for handle in shard.lock().unwrap_or_else(PoisonError::into_inner).values() {
-                let _ended = handle.control.send(control());
+            for inbox in shard.lock().unwrap_or_else(PoisonError::into_inner).values() {
+                let _is_there = inbox.tell(control());
             }
         }
     }
 
-    fn refused(&self, job: Job) -> Refused {
-        if self.draining.load(Ordering::Acquire) { Refused::Draining } else { Refused::Full(Box::new(job)) }
+    fn refused(&self, job: Box<Job>) -> Refused {
+        if self.draining.load(Ordering::Acquire) { Refused::Draining } else { Refused::Full(job) }
     }
 
-    fn shard(&self, address: &Address) -> MutexGuard<'_, HashMap<Address, Handle>> {
+    fn shard(&self, address: &Address) -> MutexGuard<'_, KeyedMap<Address, Arc<Inbox>>> {
         self.shards[self.index(address)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -206,28 +200,26 @@ impl Recipients {
 
     /// The actor of an address, started if need be and if there are less than `limit`. `None`: there are too many, or no
     /// more are started.
-    fn handle(
+    fn inbox(
         self: &Arc<Self>,
-        shard: &mut HashMap<Address, Handle>,
+        shard: &mut KeyedMap<Address, Arc<Inbox>>,
         address: &Address,
         limit: usize,
-    ) -> Option<Handle> {
-        if let Some(handle) = shard.get(address).filter(|handle| !handle.jobs.is_closed()) {
-            return Some(handle.clone());
+    ) -> Option<Arc<Inbox>> {
+        if let Some(inbox) = shard.get(address).filter(|inbox| !inbox.is_closed()) {
+            return Some(Arc::clone(inbox));
         }
         // Under the lock of the shard: `drain` comes to this shard after it has set the flag.
         if self.draining.load(Ordering::Acquire) || self.count.load(Ordering::Acquire) >= limit {
             return None;
         }
         let shared = self.shared.get()?;
-        let (jobs, job_queue) = mpsc::channel(self.queue);
-        let (control, controls) = mpsc::unbounded_channel();
-        let actor = Actor::new(address.clone(), Arc::clone(shared), Arc::clone(self));
-        self.tasks.spawn(actor.run(job_queue, controls));
-        let handle = Handle { jobs, control };
-        if shard.insert(address.clone(), handle.clone()).is_none() {
+        let inbox = Inbox::new(self.queue);
+        let actor = Actor::new(address.clone(), Arc::clone(&inbox), Arc::clone(shared), Arc::clone(self));
+        self.tasks.spawn(actor.run());
+        if shard.insert(address.clone(), Arc::clone(&inbox)).is_none() {
             self.count.fetch_add(1, Ordering::AcqRel);
         }
-        Some(handle)
+        Some(inbox)
     }
 }

@@ -1,7 +1,7 @@
 //! Records of accounts: key-directory's, cached only as long as key-directory vouches that none of them has changed.
 //!
 //! The rule: once a change has been acknowledged on the `Follow` stream, no decision is made on what was before.
-//! Decisions are therefore made inside [`Records::decide`], which holds a gate that the follower closes before it
+//! Decisions are therefore made while [`Records::vouched`] is held, a gate that the follower closes before it
 //! acknowledges. Without a valid lease nothing cached is used: each use fetches anew, by a request that starts after the
 //! message to be decided has come in.
 
@@ -19,12 +19,12 @@ use causeway_identity::{AccountId, Address, DeviceId, Domain};
 use causeway_proto::directory::v1::records_client::RecordsClient;
 use causeway_proto::directory::v1::{GetRecord, GetWebhook};
 use causeway_runtime::grpc;
-use tokio::time::Instant;
 use causeway_runtime::grpc::Channel;
+use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 
-pub(crate) use cache::{Cache, Filed};
+pub(crate) use cache::{Cache, Filed, Memo, Vouched};
 pub(crate) use follow::follow;
 pub(crate) use record::Record;
 
@@ -96,15 +96,9 @@ impl Records {
         self.directory.clone()
     }
 
-    /// Runs `decision` on the two records if both are known and vouched for; gives it back otherwise. The decision must
-    /// be short and must not wait.
-    pub(crate) fn decide<T, D: FnOnce(&Found, &Found) -> T>(
-        &self,
-        recipient: &Address,
-        sender: &Address,
-        decision: D,
-    ) -> Result<T, D> {
-        self.cache.decide(recipient, sender, decision)
+    /// What is known and vouched for now. To be held during one decision, which must be short and must not wait.
+    pub(crate) fn vouched(&self) -> Option<Vouched<'_>> {
+        self.cache.vouched()
     }
 
     /// Gets both records, into the cache if that may be used. While the directory does not answer it is asked again,

@@ -1,7 +1,5 @@
 //! The checks of a message, as pure functions, in the protocol's order: may it go at all, then size, then devices.
 
-use std::collections::HashSet;
-
 use causeway_identity::DeviceId;
 
 use crate::message::{Inbox, Kind, Mismatch, Origin, Sender, Submission};
@@ -26,13 +24,17 @@ pub(crate) fn permits(recipient: &Record, sender: &Record, from: &Sender) -> boo
 /// all but the sending one.
 pub(crate) fn mismatch(submission: &Submission, recipient: &Record) -> Mismatch {
     let own = recipient.account == submission.from.account;
-    let mut named = HashSet::with_capacity(submission.enc.len());
+    // A bit for each device of the recipient.
+    let mut named = 0_u32;
     let mut mismatch = Mismatch::default();
     for enc in &submission.enc {
-        let repeated = !named.insert(enc.device);
+        let at = recipient.devices.iter().position(|known| known.id == enc.device);
+        let known = at.and_then(|at| recipient.devices.get(at).zip(1_u32.checked_shl(u32::try_from(at).ok()?)));
+        let repeated = known.is_some_and(|(_, bit)| named & bit != 0);
+        named |= known.map_or(0, |(_, bit)| bit);
         let sending = own && enc.device == submission.from.device;
-        match recipient.device(enc.device) {
-            Some(known) if !repeated && !sending => {
+        match known {
+            Some((known, _)) if !repeated && !sending => {
                 if known.registration != enc.registration {
                     mismatch.stale.push(enc.device);
                 }
@@ -40,9 +42,9 @@ pub(crate) fn mismatch(submission: &Submission, recipient: &Record) -> Mismatch 
             _ => mismatch.extra.push(enc.device),
         }
     }
-    for device in &recipient.devices {
+    for (at, device) in recipient.devices.iter().enumerate() {
         let sending = own && device.id == submission.from.device;
-        if !sending && !named.contains(&device.id) {
+        if !sending && named.checked_shr(u32::try_from(at).unwrap_or(u32::MAX)).is_none_or(|named| named & 1 == 0) {
             mismatch.missing.push(device.id);
         }
     }
@@ -60,6 +62,8 @@ pub(crate) fn origin(recipient: &Record, sender: &Record) -> Origin {
     let inbox = if familiar { Inbox::Main } else { Inbox::ThirdParty };
     Origin { provider: sender.provider.clone(), kind: sender.kind, inbox }
 }
+
+const _: () = assert!(DeviceId::MAX_PER_ACCOUNT <= 32, "a bit for each device");
 
 /// An answer lists no more devices than this of a kind.
 const MAX_LISTED: usize = 2 * DeviceId::MAX_PER_ACCOUNT;

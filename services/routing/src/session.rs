@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use causeway_identity::{Address, MessageId, SessionId};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use self::closed::Closed;
@@ -16,7 +15,8 @@ use self::flights::Flights;
 use crate::message::{AsWritten, Ending, Envelope, Outcome, Rejection, Sender};
 use crate::metrics::Metrics;
 use crate::outbox::{Event, Outbox};
-use crate::recipient::Control;
+use crate::recipient::{Control, Inbox};
+use crate::records::Memo;
 
 /// A session, for this process: a session id may come twice, this does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,13 +44,16 @@ pub(crate) struct Voice {
     over: AtomicBool,
     /// What it is refused, whatever would be said otherwise.
     closed: Mutex<Closed>,
+    /// The record of its own address.
+    record: Memo,
     metrics: Metrics,
 }
 
 impl Voice {
     pub(crate) fn new(id: SessionId, device: Sender, outbox: Arc<Outbox>, metrics: Metrics) -> Arc<Self> {
         let device = Arc::new(device);
-        Arc::new(Self { id, device, outbox, over: AtomicBool::new(false), closed: Mutex::default(), metrics })
+        let (over, closed, record) = (AtomicBool::new(false), Mutex::default(), Memo::default());
+        Arc::new(Self { id, device, outbox, over, closed, record, metrics })
     }
 }
 
@@ -78,7 +81,7 @@ pub(crate) struct Session {
     elsewhere: AtomicBool,
     /// Its actor knows that there is something new above.
     signalled: AtomicBool,
-    owner: std::sync::OnceLock<mpsc::UnboundedSender<Control>>,
+    owner: std::sync::OnceLock<Arc<Inbox>>,
 }
 
 impl Session {
@@ -108,13 +111,18 @@ impl Session {
         })
     }
 
+    /// The record of its own address, if it has been looked up.
+    pub(crate) fn record(&self) -> &Memo {
+        &self.voice.record
+    }
+
     /// For what attaches next in its place.
     pub(crate) fn voice(&self) -> &Arc<Voice> {
         &self.voice
     }
 
     /// Names the actor that is told of acknowledgements and of the end.
-    pub(crate) fn own(&self, owner: mpsc::UnboundedSender<Control>) {
+    pub(crate) fn own(&self, owner: Arc<Inbox>) {
         let _named_before = self.owner.set(owner);
     }
 
@@ -147,7 +155,7 @@ impl Session {
         if !self.signalled.swap(true, Ordering::AcqRel)
             && let Some(owner) = self.owner.get()
         {
-            let _actor_gone = owner.send(Control::Signal(self.key));
+            let _actor_is_there = owner.tell(Control::Signal(self.key));
         }
     }
 
@@ -179,9 +187,9 @@ impl Session {
         self.is_here() && self.voice.outbox.reserve(weight)
     }
 
-    pub(crate) fn deliver(&self, tag: u64, envelope: Envelope, from_mailbox: bool) {
+    pub(crate) fn deliver(&self, tag: u64, envelope: Envelope, from_mailbox: bool, now: Instant) {
         let weight = envelope.weight();
-        let trace = self.flights.begin(tag, from_mailbox, envelope.header.trace);
+        let trace = self.flights.begin(tag, from_mailbox, envelope.header.trace, now);
         self.voice.outbox.push_reserved(self.id, Event::Deliver { tag, envelope, trace }, weight);
     }
 
@@ -202,7 +210,7 @@ impl Session {
     /// What the session has under way behind a message that was refused for a while is refused with it, so that the sender
     /// can repeat all of it in its order. Were it let in as soon as there is room again, it would overtake.
     pub(crate) fn refuses(&self, to: &Address, generation: u32) -> Option<Rejection> {
-        self.closed().refusal(to, generation, Instant::now())
+        self.closed().refusal(to, generation)
     }
 
     fn closed(&self) -> MutexGuard<'_, Closed> {

@@ -5,7 +5,7 @@
 //! another replica that goes on with a message (its mailbox has moved, or the process has started anew) begins a trail of its
 //! own, and whoever asks all of them puts the parts together. The id that people are given is random.
 //!
-//! Everything is in memory, for a configured time, and bounded in number: a message is one record of fixed size, a checkpoint
+//! Everything is in memory, for a configured time, and bounded in number: a message is one record of bounded size, a checkpoint
 //! is a write into it under the lock of its shard. The books are kept apart, also when no trails are: a message that has been
 //! accepted is under way until it is settled, and each is to be settled.
 
@@ -13,12 +13,12 @@ mod books;
 mod fair;
 mod find;
 mod trail;
+mod way;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 use std::iter::Peekable;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,9 +32,12 @@ use tokio::time::Instant;
 use self::books::Books;
 use self::fair::{Cursor, Fair, Owner};
 pub(crate) use self::find::{Found, Query, Wanted};
-use self::trail::{Refused, Trail, What, bit};
+use self::trail::{PushResult, Refused, Trail, What, bit};
 pub(crate) use self::trail::{Settled, TraceId};
+use self::way::InOrder;
+use crate::keyed::{Keyed, KeyedMap};
 use crate::message::{Envelope, Header, Outcome, Rejection, Sender, Seq};
+use crate::recipient::Now;
 
 /// Of one recipient at most this part of all trails is kept.
 const SHARDS: usize = 16;
@@ -46,7 +49,7 @@ const REFUSED_PART: usize = 4;
 /// The trails of a replica.
 pub(crate) struct Trails {
     shards: Vec<Mutex<Shard>>,
-    hasher: RandomState,
+    hasher: Keyed,
     keep_ms: u64,
     /// Trails of a shard; 0: none are kept.
     limit: usize,
@@ -57,7 +60,7 @@ pub(crate) struct Trails {
 }
 
 struct Shard {
-    accounts: HashMap<AccountId, Account>,
+    accounts: KeyedMap<AccountId, Account>,
     /// Each trail once, by its sender.
     order: Fair<Entry>,
     refused: Fair<Refused>,
@@ -77,7 +80,7 @@ struct Entry {
 struct Account {
     address: Address,
     provider: Domain,
-    trails: BTreeMap<Seq, Box<Trail>>,
+    trails: InOrder,
 }
 
 /// The recipient of an accepted message.
@@ -92,7 +95,7 @@ impl Trails {
     /// For at most `limit` messages, each for at most `keep`.
     pub(crate) fn new(keep: Duration, limit: usize, clock: SharedClock) -> Arc<Self> {
         let shard = || Shard {
-            accounts: HashMap::new(),
+            accounts: KeyedMap::default(),
             order: Fair::new(),
             refused: Fair::new(),
             books: Books::default(),
@@ -100,7 +103,7 @@ impl Trails {
         };
         Arc::new(Self {
             shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
-            hasher: RandomState::new(),
+            hasher: Keyed::default(),
             keep_ms: u64::try_from(keep.as_millis()).unwrap_or(u64::MAX),
             limit: if keep.is_zero() { 0 } else { limit.div_ceil(SHARDS) },
             clock,
@@ -117,60 +120,57 @@ impl Trails {
         header: &Header,
         devices: &[DeviceId],
         asks_again: bool,
+        now: Now,
     ) {
-        let now_ms = self.clock.now_ms();
         let mut shard = self.shard(to.account);
-        shard.books.opened(to.account, header.seq, Instant::now());
+        shard.books.opened(to.account, header.seq, now.instant);
         if self.limit == 0 {
             return;
         }
-        let mut trail = Trail::new(shard.new_id(), header, now_ms);
+        let mut trail = Box::new(Trail::new(shard.new_id(), header, now.unix_ms()));
         trail.from = Some(Arc::clone(from));
         trail.accepted(devices, asks_again);
         shard.insert(to, trail, self.sent_by(header), self.limit);
     }
 
     /// A message that had been accepted is not under way any more: it has reached its end, or waits in the mailbox.
-    pub(crate) fn settled(&self, account: AccountId, seq: Seq, how: Settled) {
-        let now_ms = self.clock.now_ms();
+    pub(crate) fn settled(&self, account: AccountId, seq: Seq, how: Settled, now: Now) {
         let mut shard = self.shard(account);
         shard.books.closed(account, seq);
         if let Some(trail) = shard.trail(account, seq) {
-            trail.settled(how, now_ms);
+            trail.settled(how, now.unix_ms());
         }
     }
 
     /// The mailbox has a message for these devices.
-    pub(crate) fn queued(&self, account: AccountId, seq: Seq, devices: &[DeviceId]) {
-        let now_ms = self.clock.now_ms();
+    pub(crate) fn queued(&self, account: AccountId, seq: Seq, devices: &[DeviceId], now: Now) {
         if let Some(trail) = self.shard(account).trail(account, seq) {
-            devices.iter().for_each(|device| trail.queued(*device, now_ms));
+            devices.iter().for_each(|device| trail.queued(*device, now.unix_ms()));
         }
     }
 
     /// A message is on its way to a device. One that is not known here has been accepted by another replica, or before a
     /// restart.
-    pub(crate) fn handed(&self, to: &Sender, envelope: &Envelope, from_mailbox: bool) {
+    pub(crate) fn handed(&self, to: &Sender, envelope: &Envelope, from_mailbox: bool, now: Now) {
         if self.limit == 0 {
             return;
         }
-        let (now_ms, header) = (self.clock.now_ms(), &envelope.header);
+        let (now_ms, header) = (now.unix_ms(), &envelope.header);
         let mut shard = self.shard(to.account);
-        if shard.trail(to.account, header.seq).is_none() {
-            let recipient = Recipient { account: to.account, address: &to.address, provider: &to.provider };
-            let trail = Trail::new(shard.new_id(), header, now_ms);
-            shard.insert(recipient, trail, self.sent_by(header), self.limit);
-        }
         if let Some(trail) = shard.trail(to.account, header.seq) {
             trail.handed(to.device, from_mailbox, now_ms);
+            return;
         }
+        let recipient = Recipient { account: to.account, address: &to.address, provider: &to.provider };
+        let mut trail = Box::new(Trail::new(shard.new_id(), header, now_ms));
+        trail.handed(to.device, from_mailbox, now_ms);
+        shard.insert(recipient, trail, self.sent_by(header), self.limit);
     }
 
     /// A device has acknowledged a message.
-    pub(crate) fn acknowledged(&self, account: AccountId, seq: Seq, device: DeviceId) {
-        let now_ms = self.clock.now_ms();
+    pub(crate) fn acknowledged(&self, account: AccountId, seq: Seq, device: DeviceId, now: Now) {
         if let Some(trail) = self.shard(account).trail(account, seq) {
-            trail.ended(device, What::Acknowledged(bit(device).0), now_ms);
+            trail.ended(device, What::Acknowledged(bit(device).0), now.unix_ms());
         }
     }
 
@@ -205,7 +205,7 @@ impl Trails {
 
     /// It has answered, or not.
     pub(crate) fn push_answered(&self, account: AccountId, device: DeviceId, result: &'static str) {
-        self.pushing(account, device, What::PushAnswered(bit(device).0, result));
+        self.pushing(account, device, What::PushAnswered(bit(device).0, PushResult::of(result)));
     }
 
     fn pushing(&self, account: AccountId, device: DeviceId, what: What) {
@@ -275,15 +275,15 @@ impl Shard {
         TraceId::from_bytes(bytes)
     }
 
-    fn insert(&mut self, to: Recipient<'_>, trail: Trail, by: Owner, limit: usize) {
+    fn insert(&mut self, to: Recipient<'_>, trail: Box<Trail>, by: Owner, limit: usize) {
         let entry = Entry { account: to.account, seq: trail.seq, at_ms: trail.began_ms() };
         let account = self.accounts.entry(to.account).or_insert_with(|| Account {
             address: to.address.clone(),
             provider: to.provider.clone(),
-            trails: BTreeMap::new(),
+            trails: InOrder::default(),
         });
         // After a fault the same place may be given twice: the earlier message was not accepted for good.
-        if account.trails.insert(entry.seq, Box::new(trail)).is_none()
+        if account.trails.insert(trail)
             && let Some(beyond) = self.order.push(by, entry, limit)
         {
             self.forget(beyond);
@@ -306,7 +306,7 @@ impl Shard {
 
     fn forget(&mut self, entry: Entry) {
         let Some(of) = self.accounts.get_mut(&entry.account) else { return };
-        of.trails.remove(&entry.seq);
+        of.trails.remove(entry.seq);
         if of.trails.is_empty() {
             self.accounts.remove(&entry.account);
         }
@@ -324,11 +324,11 @@ impl Shard {
     }
 
     fn trail(&mut self, account: AccountId, seq: Seq) -> Option<&mut Trail> {
-        self.accounts.get_mut(&account)?.trails.get_mut(&seq).map(|trail| &mut **trail)
+        self.accounts.get_mut(&account)?.trails.get_mut(seq)
     }
 
-    fn of(&mut self, account: AccountId) -> impl DoubleEndedIterator<Item = &mut Box<Trail>> {
-        self.accounts.get_mut(&account).into_iter().flat_map(|account| account.trails.values_mut())
+    fn of(&mut self, account: AccountId) -> impl DoubleEndedIterator<Item = &mut Trail> {
+        self.accounts.get_mut(&account).into_iter().flat_map(|account| account.trails.iter_mut())
     }
 }
 

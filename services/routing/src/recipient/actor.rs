@@ -10,8 +10,9 @@ mod perform;
 mod screening;
 mod senses;
 mod steps;
+mod turns;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -20,13 +21,13 @@ use std::time::Duration;
 
 use causeway_identity::{AccountId, Address, DeviceId};
 use causeway_runtime::clock::SharedClock;
-use futures::StreamExt as _;
-use futures::stream::{FuturesOrdered, FuturesUnordered};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
+use super::few::Few;
+use super::inbox::Sent;
 use super::machine::{Machine, Now, Output, Ticket};
-use super::{Control, Job, ReplyTo};
+use super::{Control, Inbox, Job, ReplyTo};
 use crate::limits::Limits;
 use crate::mailbox::{DeviceUsage, Mailbox, Page, PutOutcome, StoreError, Usage};
 use crate::message::{Ending, MessageKey, Rejection, Seq};
@@ -36,7 +37,7 @@ use crate::peers::Peers;
 use crate::presence::Presence;
 use crate::push::Pusher;
 use crate::recipients::Recipients;
-use crate::records::{Fetched, Records, Unavailable};
+use crate::records::{Fetched, Memo, Records, Unavailable};
 use crate::replica::Lease;
 use crate::session::{Session, SessionKey};
 use crate::strangers::Strangers;
@@ -44,6 +45,7 @@ use crate::trails::Trails;
 
 use owning::{Claim, Done, Owning};
 use senses::Senses;
+use turns::{InOrder, Unordered};
 
 /// What all actors share.
 pub(crate) struct Shared {
@@ -69,8 +71,13 @@ pub(crate) struct Shared {
 /// One recipient's actor.
 pub(crate) struct Actor {
     address: Address,
+    inbox: Arc<Inbox>,
+    /// The time, as it was when it was woken, or a moment ago.
+    now: Now,
+    /// The record of its own address.
+    record: Memo,
     machine: Machine<ReplyTo>,
-    sessions: HashMap<SessionKey, Arc<Session>>,
+    sessions: Few<SessionKey, Arc<Session>>,
     /// What needs records, in order; sessions that attach come first.
     waiting: VecDeque<Step>,
     /// The first of `waiting` awaits this.
@@ -85,9 +92,9 @@ pub(crate) struct Actor {
     /// Counts how often everything was forgotten: results of before are not for what is known now.
     epoch: u64,
     /// Results of what the mailbox does in order: they are told in that order.
-    results: FuturesOrdered<Pending<(u64, Finished)>>,
+    results: InOrder<(u64, Finished)>,
     /// Results of readings.
-    readings: FuturesUnordered<Pending<(u64, Finished)>>,
+    readings: Unordered<(u64, Finished)>,
     out: Vec<Output<ReplyTo>>,
     shared: Arc<Shared>,
     recipients: Arc<Recipients>,
@@ -97,6 +104,10 @@ pub(crate) struct Actor {
     quiet: Option<mpsc::Sender<Infallible>>,
     /// It ends as soon as nothing is awaited.
     leaving: bool,
+    /// Since when nobody has needed it.
+    idle_since: Option<Instant>,
+    /// When it is to be woken at the latest; it may be sooner than there is something to do.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -155,12 +166,15 @@ const MAX_READINGS: usize = 8 + DeviceId::MAX_PER_ACCOUNT;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Actor {
-    pub(crate) fn new(address: Address, shared: Arc<Shared>, recipients: Arc<Recipients>) -> Self {
+    pub(crate) fn new(address: Address, inbox: Arc<Inbox>, shared: Arc<Shared>, recipients: Arc<Recipients>) -> Self {
         shared.metrics.recipient_loaded();
         Self {
             address,
+            inbox,
+            now: shared.now(),
+            record: Memo::default(),
             machine: Machine::new(recipients.policy().clone()),
-            sessions: HashMap::new(),
+            sessions: Few::new(),
             waiting: VecDeque::new(),
             need: None,
             looked_again_at: None,
@@ -168,98 +182,24 @@ impl Actor {
             owning: Owning::default(),
             used: false,
             epoch: 0,
-            results: FuturesOrdered::new(),
-            readings: FuturesUnordered::new(),
+            results: InOrder::default(),
+            readings: Unordered::default(),
             out: Vec::new(),
             shared,
             recipients,
             takes_nothing: false,
             quiet: None,
             leaving: false,
-        }
-    }
-
-    /// Runs until nobody has needed it for a while, or until drained.
-    pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<Job>, mut control: mpsc::UnboundedReceiver<Control>) {
-        let mut used_at = Instant::now();
-        loop {
-            let retire_at = self.retire_at(used_at);
-            let deadlines = [self.machine.next_deadline(), retire_at, self.release_deadline()];
-            let deadline = deadlines.into_iter().flatten().min();
-            tokio::select! {
-                biased;
-                Some(told) = control.recv() => self.told(told),
-                Some(finished) = self.results.next(), if !self.results.is_empty() => self.finished(finished),
-                Some(finished) = self.readings.next(), if !self.readings.is_empty() => self.finished(finished),
-                needed = next_of(&mut self.need) => self.needed(needed),
-                // What is not taken stays in its bounded queue.
-                Some(job) = jobs.recv(), if self.takes_jobs() => self.take(Box::new(job)),
-                // Last, so that a time that has passed keeps nothing waiting; what is due is looked at below each time.
-                () = sleep_until(deadline) => {}
-            }
-            self.step();
-            self.count_owned(self.owns_any());
-            if self.takes_nothing {
-                while let Ok(job) = jobs.try_recv() {
-                    // It gets no answer: its session ends, and its client repeats it elsewhere.
-                    drop(job);
-                }
-                if self.is_finished() {
-                    self.quiet = None;
-                    if self.leaving && self.recipients.retire(&self.address, || jobs.is_empty()) {
-                        return;
-                    }
-                }
-            } else if !self.is_idle() {
-                used_at = Instant::now();
-            } else if retire_at.is_some_and(|at| at <= Instant::now())
-                && self.recipients.retire(&self.address, || {
-                    let idle = jobs.is_empty() && control.is_empty();
-                    if idle {
-                        self.give_back();
-                    }
-                    idle
-                })
-            {
-                return;
-            }
-        }
-    }
-
-    /// Decides what can be decided, and carries it out.
-    fn step(&mut self) {
-        let now = self.now();
-        if self.machine.next_deadline().is_some_and(|deadline| deadline <= now.instant) {
-            let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused: None };
-            self.machine.tick(now, &mut world, &mut self.out);
-        }
-        self.perform();
-        self.go_on_releasing(now.instant);
-        while self.need.is_none() && !self.is_settling() {
-            let Some(first) = self.waiting.pop_front() else { return };
-            match self.attempt(first) {
-                Tried::Done => self.attempts = 0,
-                Tried::Records(step) => self.fetch_for(step),
-                Tried::Claim(step, account) => self.claim_for(step, account),
-                Tried::Stale(step) => {
-                    self.shared.records.cache().forget(&self.address);
-                    self.fetch_for(step);
-                }
-            }
-            self.perform();
+            idle_since: None,
+            timer: None,
         }
     }
 
     fn forget(&mut self, session: &Arc<Session>) {
         self.shared.presence.detach(session.key);
-        if self.sessions.remove(&session.key).is_some() {
+        if self.sessions.remove(&session.key) {
             self.shared.metrics.session_detached();
         }
-    }
-
-    fn now(&self) -> Now {
-        let since = self.shared.clock.now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Now { instant: Instant::now(), unix_us: u64::try_from(since.as_micros()).unwrap_or(u64::MAX) }
     }
 
     fn takes_jobs(&self) -> bool {
@@ -274,20 +214,27 @@ impl Actor {
         self.machine.is_idle() && self.is_finished() && self.waiting.is_empty() && self.sessions.is_empty()
     }
 
-    fn retire_at(&self, used_at: Instant) -> Option<Instant> {
+    /// How long it stays when nobody needs it.
+    fn patience(&self) -> Duration {
         // Whoever does not exist is not worth remembering: strangers choose which addresses are asked for.
-        let patience = match self.machine.account() {
+        match self.machine.account() {
             Some(_) if self.used => self.recipients.patience(self.shared.idle),
             // Nor is who was only looked at; another replica may want it.
             Some(_) | None => Duration::ZERO,
-        };
-        self.is_idle().then(|| used_at + patience)
+        }
     }
 }
 
 /// Also when the actor panics: its sessions must not believe that somebody serves them.
 impl Drop for Actor {
     fn drop(&mut self) {
+        for sent in self.inbox.close() {
+            match sent {
+                Sent::Told(Control::Attach(session)) => session.end(Ending::Overloaded, self.retry_after(&session)),
+                Sent::Told(_) => {}
+                Sent::Message(job) => self.fail(&job.reply),
+            }
+        }
         for session in self.sessions.values() {
             session.end(Ending::Overloaded, self.retry_after(session));
             self.shared.presence.detach(session.key);
@@ -304,16 +251,9 @@ impl Drop for Actor {
     }
 }
 
-async fn next_of<T>(pending: &mut Option<Pending<T>>) -> T {
-    match pending {
-        Some(future) => future.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
+impl Shared {
+    fn now(&self) -> Now {
+        let since = self.clock.now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Now { instant: Instant::now(), unix_us: u64::try_from(since.as_micros()).unwrap_or(u64::MAX) }
     }
 }

@@ -23,8 +23,8 @@ pub(super) struct Device {
     pub(super) kept: Usage,
     /// Accepted, not acknowledged, and not on the way to the mailbox: what may have to go there.
     pub(super) reserved: Usage,
-    /// Puts under way.
-    pub(super) puts: BTreeSet<Ticket>,
+    /// Puts under way, in order.
+    pub(super) puts: VecDeque<Ticket>,
     /// How many orders to forget are under way.
     pub(super) forgets: usize,
     /// Everything up to here was acknowledged and the mailbox failed to erase it.

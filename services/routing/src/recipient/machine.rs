@@ -14,7 +14,7 @@ mod keeping;
 mod lifetime;
 mod serving;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +24,10 @@ use tokio::time::Instant;
 
 use super::device::Device;
 pub(crate) use super::device::Ticket;
+use super::few::Few;
 use super::outcomes::Outcomes;
 use crate::config::DevicePolicy;
+use crate::keyed::KeyedMap;
 use crate::mailbox::{Chain, PageRequest, Put};
 use crate::message::{Class, Enc, Ending, Envelope, Header, MessageKey, Outcome, Rejection, Sender, Seq};
 use crate::records::Record;
@@ -183,21 +185,22 @@ pub(crate) struct Machine<R> {
     account: Option<AccountId>,
     /// The record that was acted on last.
     record: Option<Arc<Record>>,
-    devices: BTreeMap<DeviceId, Device>,
+    devices: Few<DeviceId, Device>,
     /// Also of devices that have left since.
-    newest: BTreeMap<DeviceId, Newest>,
+    newest: Few<DeviceId, Newest>,
     /// Numbers that sessions had elsewhere, as far as is known.
-    hints: BTreeMap<DeviceId, u64>,
+    hints: Few<DeviceId, u64>,
     /// Messages without an outcome.
-    pending: HashMap<MessageKey, Pending<R>>,
+    pending: KeyedMap<MessageKey, Pending<R>>,
     /// Those of them that may have to be written, and are not on their way yet, in order.
-    unwritten: BTreeMap<Seq, Unwritten>,
+    unwritten: VecDeque<Unwritten>,
     /// The mailbox may hold messages whose outcomes are not remembered.
     forgetful: bool,
     outcomes: Outcomes,
-    /// When the window of each message ends, in order.
+    /// When the window of each message ends, in order; the first is of a message without an outcome.
     deadlines: VecDeque<(Instant, MessageKey, Seq)>,
-    puts: HashMap<Ticket, UnderWay>,
+    /// In order.
+    puts: VecDeque<(Ticket, UnderWay)>,
     /// Everything that is written for the account since it was loaded.
     chain: Chain,
     /// Devices of which the mailbox failed to erase what is to be erased.
@@ -207,6 +210,8 @@ pub(crate) struct Machine<R> {
     last_seq: Seq,
     last_ticket: Ticket,
     last_submission: Option<Instant>,
+    /// Messages that are being acknowledged together.
+    acknowledging: Vec<MessageKey>,
 }
 
 /// A message without an outcome.
@@ -271,6 +276,7 @@ impl<R> Pending<R> {
 
 /// A message that is not on its way to the mailbox.
 struct Unwritten {
+    seq: Seq,
     key: MessageKey,
     /// It is to be written for a device that could not be given it, with the next that is written.
     waits: bool,
@@ -297,21 +303,22 @@ impl<R> Machine<R> {
             policy,
             account: None,
             record: None,
-            devices: BTreeMap::new(),
-            newest: BTreeMap::new(),
-            hints: BTreeMap::new(),
-            pending: HashMap::new(),
-            unwritten: BTreeMap::new(),
+            devices: Few::new(),
+            newest: Few::new(),
+            hints: Few::new(),
+            pending: KeyedMap::default(),
+            unwritten: VecDeque::new(),
             forgetful: false,
             outcomes,
             deadlines: VecDeque::new(),
-            puts: HashMap::new(),
+            puts: VecDeque::new(),
             chain: Chain::default(),
             undropped: BTreeSet::new(),
             retry: None,
             last_seq: Seq::default(),
             last_ticket: Ticket::default(),
             last_submission: None,
+            acknowledging: Vec::new(),
         }
     }
 
@@ -351,7 +358,7 @@ impl<R> Machine<R> {
     }
 
     /// Sessions that are attached now.
-    pub(crate) fn sessions(&self) -> impl Iterator<Item = (DeviceId, SessionKey)> + '_ {
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = (DeviceId, SessionKey)> {
         self.devices.iter().filter_map(|(id, device)| device.served.as_ref().map(|served| (*id, served.session)))
     }
 
@@ -368,6 +375,36 @@ impl<R> Machine<R> {
     /// True for a message without an outcome. One that was given up and came again has another place in the order.
     fn is_pending(&self, key: &MessageKey, seq: Seq) -> bool {
         self.pending.get(key).is_some_and(|pending| pending.header.seq == seq)
+    }
+
+    /// Takes no more memory than what is under way needs: it may be long until more comes.
+    pub(crate) fn rest(&mut self) {
+        if self.is_quiet() {
+            self.pending.shrink_to_fit();
+            self.unwritten.shrink_to_fit();
+            self.deadlines.shrink_to_fit();
+            self.puts.shrink_to_fit();
+            self.acknowledging = Vec::new();
+            for served in self.devices.values_mut().filter_map(|device| device.served.as_mut()) {
+                served.window.rest();
+            }
+        }
+    }
+
+    /// A message has its outcome: nothing waits for the end of its window.
+    fn forget_windows(&mut self) {
+        while let Some((_, key, seq)) = self.deadlines.front()
+            && !self.is_pending(key, *seq)
+        {
+            self.deadlines.pop_front();
+        }
+    }
+
+    /// A message is not to be written any more, or is on its way.
+    fn forget_unwritten(&mut self, seq: Seq) {
+        if let Ok(at) = self.unwritten.binary_search_by_key(&seq, |unwritten| unwritten.seq) {
+            self.unwritten.remove(at);
+        }
     }
 
     fn try_again_at(&mut self, at: Instant) {

@@ -102,6 +102,13 @@ impl Window {
         self.deliveries
     }
 
+    /// Takes no more memory than it needs.
+    pub(super) fn rest(&mut self) {
+        if self.deliveries.is_empty() {
+            self.deliveries.shrink_to_fit();
+        }
+    }
+
     /// What of it is neither in the mailbox nor on the way there.
     #[cfg(test)]
     pub(super) fn unkept(&self) -> usize {

@@ -1,8 +1,8 @@
 //! The cache and its gate.
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use causeway_identity::{Address, Domain};
@@ -10,6 +10,7 @@ use moka::sync::Cache as Moka;
 use tokio::time::Instant;
 
 use super::{Found, Record};
+use crate::keyed::Keyed;
 
 /// That nobody has an address is remembered for this long only: strangers choose which addresses are asked for.
 const ABSENT_FOR: Duration = Duration::from_secs(1);
@@ -22,10 +23,10 @@ pub(crate) struct Cache {
     /// Read while a decision is made on cached records, written while records become invalid. So whoever has the
     /// write lock knows that no decision on the records of before is under way.
     gate: RwLock<Trust>,
-    present: Moka<Address, Arc<Record>>,
-    absent: Moka<Address, ()>,
+    present: Moka<Address, Arc<Record>, Keyed>,
+    absent: Moka<Address, (), Keyed>,
     changes: Vec<AtomicU64>,
-    hasher: RandomState,
+    hasher: Keyed,
 }
 
 #[derive(Debug, Default)]
@@ -65,28 +66,20 @@ impl Cache {
     pub(crate) fn new(records: u64) -> Self {
         Self {
             gate: RwLock::default(),
-            present: Moka::new(records),
-            absent: Moka::builder().max_capacity(ABSENT_MAX).time_to_live(ABSENT_FOR).build(),
+            present: Moka::builder().max_capacity(records).build_with_hasher(Keyed::default()),
+            absent: Moka::builder()
+                .max_capacity(ABSENT_MAX)
+                .time_to_live(ABSENT_FOR)
+                .build_with_hasher(Keyed::default()),
             changes: (0..GROUPS).map(|_| AtomicU64::new(0)).collect(),
-            hasher: RandomState::new(),
+            hasher: Keyed::default(),
         }
     }
 
-    /// Runs `decision` on the records if both are known and the lease holds; gives it back otherwise.
-    pub(crate) fn decide<T, D: FnOnce(&Found, &Found) -> T>(
-        &self,
-        first: &Address,
-        second: &Address,
-        decision: D,
-    ) -> Result<T, D> {
+    /// What is known now, if the lease holds: true for as long as this is held, so for one short decision.
+    pub(crate) fn vouched(&self) -> Option<Vouched<'_>> {
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        if !gate.holds() {
-            return Err(decision);
-        }
-        match (self.get(first), self.get(second)) {
-            (Some(first), Some(second)) => Ok(decision(&first, &second)),
-            _ => Err(decision),
-        }
+        gate.holds().then_some(Vouched { cache: self, _gate: gate })
     }
 
     fn get(&self, address: &Address) -> Option<Found> {
@@ -162,9 +155,51 @@ impl Cache {
     }
 
     fn group(&self, address: &Address) -> &AtomicU64 {
-        let hash = self.hasher.hash_one(address);
-        &self.changes[usize::try_from(hash % GROUPS as u64).unwrap_or(0)]
+        &self.changes[self.group_number(address)]
     }
+
+    fn group_number(&self, address: &Address) -> usize {
+        let hash = self.hasher.hash_one(address);
+        usize::try_from(hash % GROUPS as u64).unwrap_or(0)
+    }
+}
+
+/// What is known, and cannot change before this is dropped. No decision may wait while it holds it.
+pub(crate) struct Vouched<'a> {
+    cache: &'a Cache,
+    _gate: RwLockReadGuard<'a, Trust>,
+}
+
+impl Vouched<'_> {
+    /// The record of an address, if that is known. `memo` is of this address alone.
+    pub(crate) fn find(&self, address: &Address, memo: &Memo) -> Option<Found> {
+        let mut noted = memo.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(noted) = noted.as_ref()
+            && self.cache.changes[noted.group].load(Ordering::Acquire) == noted.changes
+        {
+            return Some(Some(Arc::clone(&noted.record)));
+        }
+        let found = self.cache.get(address)?;
+        *noted = found.as_ref().map(|record| {
+            let group = self.cache.group_number(address);
+            let changes = self.cache.changes[group].load(Ordering::Acquire);
+            Noted { record: Arc::clone(record), group, changes }
+        });
+        Some(found)
+    }
+}
+
+/// The record of one address as it was found last, so that it is not looked up for each message: good until something of
+/// its group has changed. That nobody has an address is not noted.
+#[derive(Debug, Default)]
+pub(crate) struct Memo(Mutex<Option<Noted>>);
+
+#[derive(Debug)]
+struct Noted {
+    record: Arc<Record>,
+    group: usize,
+    /// Of the group, when it was found.
+    changes: u64,
 }
 
 #[cfg(test)]
@@ -172,14 +207,18 @@ mod tests {
     use super::*;
     use crate::records::fake;
 
-    fn known(found: &Found) -> bool {
-        found.is_some()
+    /// Whether somebody has the address; `None`: that is not known. Also with a memo of each time before.
+    fn known(cache: &Cache, address: &Address, memo: &Memo) -> Option<bool> {
+        let vouched = cache.vouched()?;
+        let found = vouched.find(address, &Memo::default()).map(|found| found.is_some());
+        assert_eq!(vouched.find(address, memo).map(|found| found.is_some()), found);
+        found
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_used_without_a_lease_or_after_it() {
         let cache = Cache::new(100);
-        let ada: Address = "ada@birdy.example".parse().unwrap();
+        let (ada, memo): (Address, _) = ("ada@birdy.example".parse().unwrap(), Memo::default());
         let record: Found = Some(Arc::new(Record::parse(fake::record("ada@birdy.example", 1, &[1]), &ada).unwrap()));
         cache.begin();
         let early = cache.start(&ada);
@@ -187,15 +226,15 @@ mod tests {
         assert_eq!(cache.finish(&ada, &early, &record), Filed::NotNow, "it was fetched before the lease");
         let ticket = cache.start(&ada);
         assert_eq!(cache.finish(&ada, &ticket, &record), Filed::Cached);
-        assert!(cache.decide(&ada, &ada, |found, _| known(found)).is_ok_and(|known| known));
+        assert_eq!(known(&cache, &ada, &memo), Some(true));
         tokio::time::advance(Duration::from_secs(4)).await;
-        assert!(cache.decide(&ada, &ada, |found, _| known(found)).is_err());
+        assert_eq!(known(&cache, &ada, &memo), None);
         assert_eq!(cache.finish(&ada, &cache.start(&ada), &record), Filed::NotNow);
         cache.trust_until(Instant::now() + Duration::from_secs(3));
-        assert!(cache.decide(&ada, &ada, |found, _| known(found)).is_ok(), "the same stream goes on");
+        assert_eq!(known(&cache, &ada, &memo), Some(true), "the same stream goes on");
         cache.begin();
         cache.trust_until(Instant::now() + Duration::from_secs(3));
-        assert!(cache.decide(&ada, &ada, |found, _| known(found)).is_err(), "a new stream knows nothing");
+        assert_eq!(known(&cache, &ada, &memo), None, "a new stream knows nothing");
     }
 
     #[tokio::test]
@@ -212,7 +251,28 @@ mod tests {
         assert_eq!(cache.finish(&ada, &ticket, &None), Filed::Changed);
         let ticket = cache.start(&ada);
         assert_eq!(cache.finish(&ada, &ticket, &None), Filed::Cached);
-        assert!(cache.decide(&ada, &ada, |found, _| known(found)).is_ok_and(|known| !known));
+        assert_eq!(known(&cache, &ada, &Memo::default()), Some(false));
+    }
+
+    #[tokio::test]
+    async fn what_was_noted_is_not_used_when_it_has_changed() {
+        let cache = Cache::new(100);
+        let (ada, memo): (Address, _) = ("ada@birdy.example".parse().unwrap(), Memo::default());
+        let record = |account| Some(Arc::new(Record::parse(fake::record(ada.as_str(), account, &[1]), &ada).unwrap()));
+        cache.begin();
+        cache.trust_until(Instant::now() + Duration::from_secs(30));
+        for account in 1..4 {
+            let found: Found = record(account);
+            assert_eq!(cache.finish(&ada, &cache.start(&ada), &found), Filed::Cached);
+            assert_eq!(cache.vouched().unwrap().find(&ada, &memo), Some(found));
+            match account {
+                1 => cache.forget(&ada),
+                2 => cache.forget_provider(&"birdy.example".parse().unwrap()),
+                _ => cache.begin(),
+            }
+            cache.trust_until(Instant::now() + Duration::from_secs(30));
+            assert_eq!(cache.vouched().unwrap().find(&ada, &memo), None);
+        }
     }
 
     #[tokio::test]
@@ -227,12 +287,10 @@ mod tests {
         let (decider, forgetter) = (Arc::clone(&cache), Arc::clone(&cache));
         let (ada_one, ada_two) = (ada.clone(), ada.clone());
         let deciding = std::thread::spawn(move || {
-            decider
-                .decide(&ada_one, &ada_one, |_, _| {
-                    inside.send(()).unwrap();
-                    released.recv().unwrap();
-                })
-                .is_ok()
+            let vouched = decider.vouched().unwrap();
+            inside.send(()).unwrap();
+            released.recv().unwrap();
+            vouched.find(&ada_one, &Memo::default()).is_some()
         });
         entered.recv().unwrap();
         let forgetting = std::thread::spawn(move || forgetter.forget(&ada_two));
@@ -240,6 +298,6 @@ mod tests {
         release.send(()).unwrap();
         assert!(deciding.join().unwrap());
         forgetting.join().unwrap();
-        assert!(cache.decide(&ada, &ada, |_, _| ()).is_err());
+        assert_eq!(known(&cache, &ada, &Memo::default()), None);
     }
 }

@@ -13,10 +13,10 @@ use causeway_proto::directory::v1::{
     RecordChange, RecordChanged, RecordDevice, RecordResponse, Webhook, WebhookResponse,
 };
 use causeway_proto::wire::v1::{ConsentSettings, InboxSetting, ProviderKind, ProviderRule, Reach};
+use causeway_runtime::grpc::Channel;
 use futures::{Stream, StreamExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use causeway_runtime::grpc::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 /// An open account: `home.example` is home, everything else a third party; device n has registration 100 + n.

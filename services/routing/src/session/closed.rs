@@ -63,7 +63,14 @@ impl Closed {
     }
 
     /// How a message of this generation is refused, if it is. Asked in the order of the session's messages to the recipient.
-    pub(super) fn refusal(&mut self, to: &Address, generation: u32, now: Instant) -> Option<Rejection> {
+    pub(super) fn refusal(&mut self, to: &Address, generation: u32) -> Option<Rejection> {
+        if self.all.is_none() && self.to.is_empty() {
+            return None;
+        }
+        self.refusal_at(to, generation, Instant::now())
+    }
+
+    fn refusal_at(&mut self, to: &Address, generation: u32, now: Instant) -> Option<Rejection> {
         if let Some(refused) = self.all.and_then(|refusal| refusal.of(generation, now)) {
             return Some(refused);
         }
@@ -96,16 +103,16 @@ mod tests {
         let now = Instant::now();
         let (until, much_later) = (now + Duration::from_millis(10), now + Duration::from_secs(60));
         let mut closed = Closed::default();
-        assert_eq!(closed.refusal(&to(1), 1, now), None);
+        assert_eq!(closed.refusal_at(&to(1), 1, now), None);
         closed.close(&to(1), 1, until);
-        assert_eq!(closed.refusal(&to(1), 1, now), Some(Rejection::RateLimited { retry_after_ms: 11 }));
-        assert_eq!(closed.refusal(&to(1), 1, much_later), Some(Rejection::RateLimited { retry_after_ms: 1 }));
+        assert_eq!(closed.refusal_at(&to(1), 1, now), Some(Rejection::RateLimited { retry_after_ms: 11 }));
+        assert_eq!(closed.refusal_at(&to(1), 1, much_later), Some(Rejection::RateLimited { retry_after_ms: 1 }));
         // Others are none the worse for it.
-        assert_eq!(closed.refusal(&to(2), 1, now), None);
+        assert_eq!(closed.refusal_at(&to(2), 1, now), None);
         // What was sent after it is let in, at once.
-        assert_eq!(closed.refusal(&to(1), 2, now), None);
+        assert_eq!(closed.refusal_at(&to(1), 2, now), None);
         closed.close(&to(1), 2, until);
-        assert_eq!(closed.refusal(&to(1), 2, much_later), Some(Rejection::RateLimited { retry_after_ms: 1 }));
+        assert_eq!(closed.refusal_at(&to(1), 2, much_later), Some(Rejection::RateLimited { retry_after_ms: 1 }));
     }
 
     #[test]
@@ -114,8 +121,8 @@ mod tests {
         let until = now + Duration::from_millis(10);
         let mut closed = Closed::default();
         closed.close(&to(1), 0, until);
-        assert!(closed.refusal(&to(1), 0, now).is_some());
-        assert_eq!(closed.refusal(&to(1), 0, until), None);
+        assert!(closed.refusal_at(&to(1), 0, now).is_some());
+        assert_eq!(closed.refusal_at(&to(1), 0, until), None);
     }
 
     #[test]
@@ -125,9 +132,9 @@ mod tests {
         for number in 0..MAX_RECIPIENTS {
             closed.close(&to(number), 3, now);
         }
-        assert_eq!(closed.refusal(&to(99), 3, now), None);
+        assert_eq!(closed.refusal_at(&to(99), 3, now), None);
         closed.close(&to(MAX_RECIPIENTS), 3, now);
-        assert!(closed.refusal(&to(99), 3, now).is_some());
-        assert_eq!(closed.refusal(&to(99), 4, now), None);
+        assert!(closed.refusal_at(&to(99), 3, now).is_some());
+        assert_eq!(closed.refusal_at(&to(99), 4, now), None);
     }
 }

@@ -26,12 +26,18 @@ struct Flight {
 
 impl Flights {
     /// A delivery leaves; tags rise. Gives what goes with it to the edge.
-    pub(super) fn begin(&self, tag: u64, from_mailbox: bool, trace: Option<TraceContext>) -> Option<TraceContext> {
+    pub(super) fn begin(
+        &self,
+        tag: u64,
+        from_mailbox: bool,
+        trace: Option<TraceContext>,
+        now: Instant,
+    ) -> Option<TraceContext> {
         let step = Step::under(Hop::DELIVER, trace);
         let context = step.as_ref().map(Step::context);
         let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if flights.len() < MOST {
-            flights.push_back(Flight { tag, since: Instant::now(), from_mailbox, step });
+            flights.push_back(Flight { tag, since: now, from_mailbox, step });
         }
         context
     }
@@ -39,12 +45,17 @@ impl Flights {
     /// The device has everything up to this tag.
     pub(super) fn landed(&self, upto: u64, metrics: &Metrics) {
         let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
         while flights.front().is_some_and(|flight| flight.tag <= upto) {
             let Some(flight) = flights.pop_front() else { return };
-            metrics.acknowledged(flight.from_mailbox, flight.since.elapsed());
+            metrics.acknowledged(flight.from_mailbox, now.saturating_duration_since(flight.since));
             if let Some(step) = flight.step {
                 step.outcome("acknowledged");
             }
+        }
+        // It may be long until the next one.
+        if flights.is_empty() {
+            flights.shrink_to_fit();
         }
     }
 }

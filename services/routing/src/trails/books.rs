@@ -1,11 +1,11 @@
 //! What has been accepted and is not settled: the books in which each message is to be closed.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use causeway_identity::AccountId;
 use tokio::time::Instant;
 
+use crate::keyed::KeyedMap;
 use crate::message::Seq;
 
 /// Nothing is under way for longer: a window of acknowledgement, a commit and a claim take far less, and when one of them
@@ -19,7 +19,7 @@ const MAX_OPEN: usize = if cfg!(test) { 8 } else { 1 << 20 };
 pub(super) struct Books {
     /// When each was accepted, by a clock that nobody sets: were it the time of day, a jump would hide what is lost, or raise
     /// an alarm for nothing.
-    open: HashMap<(AccountId, Seq), Instant>,
+    open: KeyedMap<(AccountId, Seq), Instant>,
 }
 
 impl Books {

@@ -6,9 +6,11 @@
 //! share its part.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 
 use causeway_identity::{AccountId, Domain};
+
+use crate::keyed::Keyed;
 
 /// Lanes of providers.
 const PROVIDERS: usize = 16;
@@ -22,7 +24,7 @@ const SMALL: usize = 64;
 pub(super) struct Owner(usize);
 
 impl Owner {
-    pub(super) fn of(hasher: &RandomState, provider: &Domain, account: AccountId) -> Self {
+    pub(super) fn of(hasher: &Keyed, provider: &Domain, account: AccountId) -> Self {
         let lane = |hash: u64, lanes: usize| usize::try_from(hash % lanes as u64).unwrap_or(0);
         Self::at(lane(hasher.hash_one(provider), PROVIDERS), lane(hasher.hash_one(account), ACCOUNTS))
     }

@@ -164,7 +164,7 @@ impl Shard {
 
     fn show(&self, query: &Query, (id, seq): (AccountId, Seq), since_ms: u64) -> Option<Found> {
         let account = self.accounts.get(&id)?;
-        let trail = account.trails.get(&seq).filter(|trail| trail.began_ms() >= since_ms)?;
+        let trail = account.trails.get(seq).filter(|trail| trail.began_ms() >= since_ms)?;
         if query.wants(account, trail) { query.show(id, account, trail) } else { None }
     }
 }

@@ -1,7 +1,7 @@
 use std::pin::pin;
 use std::task::{Context, Poll};
 
-use causeway_runtime::clock::ManualClock;
+use causeway_runtime::clock::{Clock as _, ManualClock};
 use futures::task::noop_waker_ref;
 use proptest::prelude::*;
 
@@ -53,16 +53,33 @@ impl Rig {
         Self { clock, trails, from: sender(1, "birdy.example"), to: sender(2, "home.example") }
     }
 
+    fn now(&self) -> Now {
+        Now { instant: Instant::now(), unix_us: self.clock.now_ms() * 1_000 }
+    }
+
+    fn acknowledge(&self, seq: u64, number: u32) {
+        self.trails.acknowledged(self.to.account, Seq(seq), device(number), self.now());
+    }
+
+    fn queue(&self, seq: u64, devices: &[u32]) {
+        let devices: Vec<_> = devices.iter().map(|number| device(*number)).collect();
+        self.trails.queued(self.to.account, Seq(seq), &devices, self.now());
+    }
+
+    fn settle(&self, seq: u64, how: Settled) {
+        self.trails.settled(self.to.account, Seq(seq), how, self.now());
+    }
+
     fn accept(&self, header: &Header, devices: &[u32]) {
         let devices: Vec<_> = devices.iter().map(|number| device(*number)).collect();
         let to = Recipient { account: self.to.account, address: &self.to.address, provider: &self.to.provider };
-        self.trails.accepted(to, &self.from, header, &devices, false);
+        self.trails.accepted(to, &self.from, header, &devices, false, self.now());
     }
 
     fn hand(&self, header: Header, number: u32, from_mailbox: bool) {
         let enc = Enc { device: device(number), registration: 1, kind: EncType::Whisper, ciphertext: "x".into() };
         let to = Sender { device: device(number), ..(*self.to).clone() };
-        self.trails.handed(&to, &Envelope { header: Arc::new(header), enc }, from_mailbox);
+        self.trails.handed(&to, &Envelope { header: Arc::new(header), enc }, from_mailbox, self.now());
     }
 
     /// Does something in each pause of it.
@@ -100,20 +117,20 @@ fn with_pauses<T>(work: impl Future<Output = T>, mut meanwhile: impl FnMut()) ->
 
 /// A message for two devices: one is here, the other is woken and comes later.
 fn one_way(rig: &Rig) {
-    let (to, seq) = (rig.to.account, Seq(7));
+    let to = rig.to.account;
     rig.accept(&header(1, 7, u64::MAX), &[1, 2]);
     rig.hand(header(1, 7, u64::MAX), 1, false);
-    rig.trails.acknowledged(to, seq, device(1));
+    rig.acknowledge(7, 1);
     rig.clock.advance(Duration::from_millis(25));
-    rig.trails.queued(to, seq, &[device(2)]);
-    rig.trails.settled(to, seq, Settled::Waiting);
+    rig.queue(7, &[2]);
+    rig.settle(7, Settled::Waiting);
     rig.trails.push_sent(to, device(2));
     rig.trails.push_answered(to, device(2), "taken");
     rig.trails.push_sent(to, device(1));
     rig.clock.advance(Duration::from_secs(3));
     rig.hand(header(1, 7, u64::MAX), 2, true);
-    rig.trails.acknowledged(to, seq, device(2));
-    rig.trails.acknowledged(to, seq, device(2));
+    rig.acknowledge(7, 2);
+    rig.acknowledge(7, 2);
 }
 
 #[test]
@@ -174,11 +191,11 @@ async fn the_books_are_closed_by_settling_and_by_nothing_else() {
         (5, Settled::Withdrawn),
     ] {
         rig.accept(&header(1, seq, u64::MAX), &[1]);
-        rig.trails.settled(rig.to.account, Seq(seq), how);
+        rig.settle(seq, how);
     }
     assert_eq!((rig.trails.under_way(), rig.names(1, None).len()), (0, 0));
     rig.accept(&header(1, 6, u64::MAX), &[1]);
-    rig.trails.acknowledged(rig.to.account, Seq(6), device(1));
+    rig.acknowledge(6, 1);
     assert_eq!((rig.trails.under_way(), rig.trails.unaccounted()), (1, 0));
     rig.clock.advance(Duration::from_secs(100_000));
     rig.tidy(|| ());
@@ -186,7 +203,7 @@ async fn the_books_are_closed_by_settling_and_by_nothing_else() {
     tokio::time::advance(Duration::from_secs(61)).await;
     rig.tidy(|| ());
     assert_eq!(rig.trails.unaccounted(), 1);
-    rig.trails.settled(rig.to.account, Seq(6), Settled::Acknowledged);
+    rig.settle(6, Settled::Acknowledged);
     assert_eq!(rig.trails.unaccounted(), 0);
 }
 
@@ -196,12 +213,12 @@ fn they_end_as_messages_do() {
     let to = rig.to.account;
     let waits = |n: u8, expires_ms| {
         rig.accept(&header(n, n.into(), expires_ms), &[1, 2]);
-        rig.trails.queued(to, Seq(n.into()), &[device(1), device(2)]);
-        rig.trails.settled(to, Seq(n.into()), Settled::Waiting);
+        rig.queue(n.into(), &[1, 2]);
+        rig.settle(n.into(), Settled::Waiting);
     };
     let ends = |n: u8| rig.names(n, None)[4..].to_vec();
     waits(1, 1_000_500);
-    rig.trails.acknowledged(to, Seq(1), device(2));
+    rig.acknowledge(1, 2);
     rig.clock.advance(Duration::from_secs(1));
     rig.tidy(|| ());
     rig.tidy(|| ());
@@ -215,7 +232,7 @@ fn they_end_as_messages_do() {
     rig.trails.left_to_others(to);
     assert_eq!(ends(3), ["elsewhere 0"]);
     rig.accept(&header(4, 4, 0), &[1, 2]);
-    rig.trails.settled(to, Seq(4), Settled::Dropped);
+    rig.settle(4, Settled::Dropped);
     assert_eq!(rig.names(4, None), ["accepted 0 for 2", "dropped 1", "dropped 2", "told 0 dropped"]);
     rig.trails.refused(&rig.from, MessageId::from_bytes([5; 16]), &Rejection::NotAvailable);
     assert_eq!(rig.names(5, Some("birdy.example")), ["refused 0 rejected-not-available"]);
@@ -226,7 +243,7 @@ fn they_end_as_messages_do() {
 fn what_another_replica_has_accepted_goes_on_here_for_its_recipient_alone() {
     let rig = Rig::new(1_000);
     rig.hand(header(1, 7, u64::MAX), 1, true);
-    rig.trails.acknowledged(rig.to.account, Seq(7), device(1));
+    rig.acknowledge(7, 1);
     assert_eq!(rig.names(1, None), ["handed 1 mailbox", "acknowledged 1"]);
     assert!(!rig.ask(Wanted::Address(rig.to.address.clone()), None)[0].begun_here);
     assert_eq!(rig.names(1, Some("home.example")).len(), 2);
@@ -242,7 +259,7 @@ fn they_are_bounded_in_number_and_time_and_so_are_their_checkpoints() {
     }
     let known = |n| rig.names(n, None).len();
     assert_eq!((known(6), known(7), known(9), known(10)), (0, 1, 1, 2));
-    rig.trails.queued(rig.to.account, Seq(10), &[device(1)]);
+    rig.queue(10, &[1]);
     for _ in 0..100 {
         rig.trails.push_sent(rig.to.account, device(1));
         rig.hand(header(10, 10, u64::MAX), 1, true);
@@ -268,8 +285,16 @@ fn send(trails: &Trails, from: &Arc<Sender>, number: u32, to: u32) {
     id[..4].copy_from_slice(&number.to_be_bytes());
     header.key = MessageKey { account: from.account, device: from.device, id: MessageId::from_bytes(id) };
     header.origin.provider = from.provider.clone();
+    let now = Now { instant: Instant::now(), unix_us: trails.clock.now_ms() * 1_000 };
     let (address, provider) = ("bo@home.example".parse().unwrap(), "home.example".parse().unwrap());
-    trails.accepted(Recipient { account, address: &address, provider: &provider }, from, &header, &[device(1)], false);
+    trails.accepted(
+        Recipient { account, address: &address, provider: &provider },
+        from,
+        &header,
+        &[device(1)],
+        false,
+        now,
+    );
 }
 
 /// How many of the messages of `from` are known.
@@ -389,17 +414,17 @@ fn what_a_trail_costs() {
     let clock = Arc::new(causeway_runtime::clock::SystemClock);
     let trails = Trails::new(KEEP, 20_000, clock);
     let rounds = 200_000;
-    let since = Instant::now();
+    let (since, now) = (Instant::now(), rig.now());
     for n in 0..rounds {
         let mut to = (*rig.to).clone();
         to.account = AccountId::from_bytes([u8::try_from(n % 256).unwrap(); 16]);
         let header = Arc::new(header(1, n, u64::MAX));
         let recipient = Recipient { account: to.account, address: &to.address, provider: &to.provider };
-        trails.accepted(recipient, &rig.from, &header, &[device(1)], false);
+        trails.accepted(recipient, &rig.from, &header, &[device(1)], false, now);
         let enc = Enc { device: device(1), registration: 1, kind: EncType::Whisper, ciphertext: Default::default() };
-        trails.handed(&to, &Envelope { header, enc }, false);
-        trails.acknowledged(to.account, Seq(n), device(1));
-        trails.settled(to.account, Seq(n), Settled::Acknowledged);
+        trails.handed(&to, &Envelope { header, enc }, false, now);
+        trails.acknowledged(to.account, Seq(n), device(1), now);
+        trails.settled(to.account, Seq(n), Settled::Acknowledged, now);
     }
     let each = since.elapsed().as_nanos() / u128::from(rounds);
     println!("{each} ns a message with three checkpoints, {} bytes a trail", size_of::<Trail>());

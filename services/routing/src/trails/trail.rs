@@ -1,4 +1,4 @@
-//! One message's way: a record of fixed size.
+//! One message's way: a small record, which grows with its checkpoints up to a bound.
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,6 +43,10 @@ pub(crate) enum Settled {
 }
 
 impl Settled {
+    /// In the order of their numbers.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Acknowledged, Self::Waiting, Self::Dropped, Self::Unanswered, Self::Withdrawn];
+
     /// For metrics and for people.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -74,7 +78,7 @@ pub(super) enum What {
     RetryAsked,
     Queued(u8),
     PushSent(u8),
-    PushAnswered(u8, &'static str),
+    PushAnswered(u8, PushResult),
     /// From the mailbox, or as it came.
     Handed(u8, bool),
     Acknowledged(u8),
@@ -112,7 +116,7 @@ impl What {
             Self::RetryAsked => ("retry-asked", 0, String::new()),
             Self::Queued(id) => device("queued", id),
             Self::PushSent(id) => device("push-sent", id),
-            Self::PushAnswered(id, result) => ("push-answered", u32::from(id), result.to_owned()),
+            Self::PushAnswered(id, result) => ("push-answered", u32::from(id), result.name().to_owned()),
             Self::Handed(id, waited) => {
                 let path = if waited { "mailbox" } else { "live" };
                 ("handed", u32::from(id), path.to_owned())
@@ -128,6 +132,24 @@ impl What {
     }
 }
 
+/// How a provider has answered a webhook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PushResult(u8);
+
+impl PushResult {
+    /// Those that there are; the last stands for any other.
+    const NAMES: [&'static str; 5] = ["taken", "refused", "gone", "nowhere", "failed"];
+
+    pub(super) fn of(name: &str) -> Self {
+        let known = Self::NAMES.iter().position(|known| *known == name);
+        Self(known.and_then(|at| u8::try_from(at).ok()).unwrap_or(4))
+    }
+
+    fn name(self) -> &'static str {
+        Self::NAMES.get(usize::from(self.0)).copied().unwrap_or_default()
+    }
+}
+
 /// A checkpoint and its time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mark {
@@ -140,6 +162,8 @@ pub(super) struct Mark {
 const MARKS: usize = 56;
 /// Of these for webhooks, which may come again and again.
 const PUSH_MARKS: u8 = 8;
+/// As many as most messages have: accepted, handed to one device, acknowledged, told.
+const FIRST_MARKS: usize = 4;
 
 /// One message's way.
 pub(super) struct Trail {
@@ -158,9 +182,11 @@ pub(super) struct Trail {
     /// Those for which the mailbox has it.
     queued: u128,
     settled: Option<Settled>,
-    marks: [Mark; MARKS],
-    count: u8,
     pushes: u8,
+    count: u8,
+    first: [Mark; FIRST_MARKS],
+    /// Those behind the first.
+    more: Vec<Mark>,
     /// There was no room for so many more.
     pub(super) left_out: u32,
 }
@@ -179,9 +205,10 @@ impl Trail {
             ended: 0,
             queued: 0,
             settled: None,
-            marks: [Mark { after_ms: 0, what: What::Withdrawn }; MARKS],
-            count: 0,
             pushes: 0,
+            count: 0,
+            first: [Mark { after_ms: 0, what: What::Withdrawn }; FIRST_MARKS],
+            more: Vec::new(),
             left_out: 0,
         }
     }
@@ -193,10 +220,8 @@ impl Trail {
 
     /// The checkpoints with their times in Unix milliseconds.
     pub(super) fn marks(&self) -> impl Iterator<Item = (u64, What)> + '_ {
-        self.marks
-            .iter()
-            .take(usize::from(self.count))
-            .map(|mark| (self.began_ms + u64::from(mark.after_ms), mark.what))
+        let marks = self.first.iter().take(usize::from(self.count)).chain(&self.more);
+        marks.map(|mark| (self.began_ms + u64::from(mark.after_ms), mark.what))
     }
 
     pub(super) fn accepted(&mut self, devices: &[DeviceId], asks_again: bool) {
@@ -281,13 +306,16 @@ impl Trail {
     }
 
     fn mark(&mut self, what: What, now_ms: u64) {
-        let Some(free) = self.marks.get_mut(usize::from(self.count)) else {
-            self.left_out = self.left_out.saturating_add(1);
-            return;
-        };
         let after_ms = u32::try_from(now_ms.saturating_sub(self.began_ms)).unwrap_or(u32::MAX);
-        *free = Mark { after_ms, what };
-        self.count += 1;
+        let mark = Mark { after_ms, what };
+        if let Some(free) = self.first.get_mut(usize::from(self.count)) {
+            *free = mark;
+            self.count += 1;
+        } else if self.more.len() < MARKS - FIRST_MARKS {
+            self.more.push(mark);
+        } else {
+            self.left_out = self.left_out.saturating_add(1);
+        }
     }
 }
 

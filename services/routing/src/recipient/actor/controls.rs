@@ -50,7 +50,7 @@ impl Actor {
     fn signalled(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.get(&key).cloned() else { return };
         let (processed, detached) = session.take_signal();
-        let now = self.now();
+        let now = self.now;
         let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused: None };
         if processed > 0 {
             self.machine.processed(key, processed, now, &mut world, &mut self.out);

@@ -117,7 +117,7 @@ impl Actor {
             account,
             address: self.address.clone(),
             have,
-            attaches: matches!(step, Step::Attach(_)).then(|| self.now().unix_us),
+            attaches: matches!(step, Step::Attach(_)).then(|| self.now.unix_us),
             ask,
             not_before: self.owning.not_before.take(),
             until: (since + self.shared.claim_timeout).max(Instant::now() + LAST_CHANCE),

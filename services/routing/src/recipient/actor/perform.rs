@@ -17,8 +17,16 @@ use crate::trails::Recipient;
 
 impl Actor {
     pub(super) fn perform(&mut self) {
-        for output in out_of_order(std::mem::take(&mut self.out)) {
+        if self.out.is_empty() {
+            return;
+        }
+        let mut outputs = out_of_order(std::mem::take(&mut self.out));
+        for output in outputs.drain(..) {
             self.perform_one(output);
+        }
+        // What carrying it out has led to comes behind it; mostly there is nothing, and the room is used again.
+        if self.out.is_empty() {
+            self.out = outputs;
         }
     }
 
@@ -40,8 +48,8 @@ impl Actor {
                         let Sender { account, device, .. } = *session.device;
                         drop(mailbox.forget(replica, account, device, envelope.header.seq));
                     }
-                    self.shared.trails.handed(&session.device, &envelope, from_mailbox);
-                    session.deliver(tag, envelope, from_mailbox);
+                    self.shared.trails.handed(&session.device, &envelope, from_mailbox, self.now);
+                    session.deliver(tag, envelope, from_mailbox, self.now.instant);
                 }
             }
             Output::Moved { session } => {
@@ -100,20 +108,22 @@ impl Actor {
                 let unknown = &from.provider;
                 let provider = self.machine.record().map_or(unknown, |record| &record.provider);
                 let to = Recipient { account, address: &self.address, provider };
-                self.shared.trails.accepted(to, &from, &header, &devices, asks_again);
+                self.shared.trails.accepted(to, &from, &header, &devices, asks_again, self.now);
             }
-            Output::Kept { account, seq, devices } => self.shared.trails.queued(account, seq, &devices),
-            Output::Acknowledged { account, seq, device } => self.shared.trails.acknowledged(account, seq, device),
+            Output::Kept { account, seq, devices } => self.shared.trails.queued(account, seq, &devices, self.now),
+            Output::Acknowledged { account, seq, device } => {
+                self.shared.trails.acknowledged(account, seq, device, self.now);
+            }
             Output::Settled { account, seq, class, how } => {
                 self.shared.metrics.settled(class, how);
-                self.shared.trails.settled(account, seq, how);
+                self.shared.trails.settled(account, seq, how, self.now);
             }
             Output::Wake { device, urgent, trace } => self.wake(device, urgent, trace),
         }
     }
 
     fn in_order(&mut self, done: impl Future<Output = (u64, Finished)> + Send + 'static) {
-        self.results.push_back(Box::pin(done));
+        self.results.push(Box::pin(done));
     }
 
     /// A result whose place among the others does not matter.
@@ -163,7 +173,7 @@ impl Actor {
             self.finished_late(finished);
             return;
         }
-        let now = self.now();
+        let now = self.now;
         let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused: None };
         match finished {
             Finished::Put(ticket, Ok(outcome)) => {

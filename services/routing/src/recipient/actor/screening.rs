@@ -4,6 +4,8 @@
 //! account to wait for. So what the records do not permit is refused at once, whoever owns the account; the others wait
 //! in their order.
 
+use std::sync::Arc;
+
 use futures::FutureExt as _;
 
 use super::{Actor, Finished, Step};
@@ -55,24 +57,19 @@ impl Actor {
 
     fn screen(&mut self, job: Box<Job>) -> Screened {
         let Some(job) = self.answer_early(job) else { return Screened::Answered };
-        let (address, sender) = (self.address.clone(), job.submission.from.address.clone());
-        let records = self.shared.records.clone();
-        let mut job = Some(job);
-        let screened = records.decide(&address, &sender, |recipient, sender| {
-            let job = job.take()?;
-            let permitted = match (recipient, sender) {
-                (Some(recipient), Some(sender)) => rules::permits(recipient, sender, &job.submission.from),
-                _ => false,
-            };
-            if permitted {
-                return Some(Screened::Permitted(job));
-            }
-            self.decide(job, recipient, sender);
-            None
-        });
-        match (screened.ok(), job) {
-            (Some(screened), _) => screened.unwrap_or(Screened::Answered),
-            (None, job) => job.map_or(Screened::Answered, Screened::Unknown),
+        let shared = Arc::clone(&self.shared);
+        let vouched = shared.records.vouched();
+        let Some((recipient, sender)) = vouched.as_ref().and_then(|vouched| self.find_both(vouched, &job)) else {
+            return Screened::Unknown(job);
+        };
+        let permitted = match (&recipient, &sender) {
+            (Some(recipient), Some(sender)) => rules::permits(recipient, sender, &job.submission.from),
+            _ => false,
+        };
+        if permitted {
+            return Screened::Permitted(job);
         }
+        self.decide(job, &recipient, &sender);
+        Screened::Answered
     }
 }

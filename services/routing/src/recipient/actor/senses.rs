@@ -1,16 +1,16 @@
 //! What the machine may ask while it decides.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Shared;
 use crate::message::{Rejection, Sender};
+use crate::recipient::few::Few;
 use crate::recipient::machine::World;
 use crate::session::{Session, SessionKey};
 
 /// What the machine may ask while it decides.
 pub(super) struct Senses<'a> {
-    pub(super) sessions: &'a HashMap<SessionKey, Arc<Session>>,
+    pub(super) sessions: &'a Few<SessionKey, Arc<Session>>,
     pub(super) shared: &'a Shared,
     /// The message that is being decided came behind one that was refused for a while.
     pub(super) refused: Option<Rejection>,

@@ -4,51 +4,48 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{ATTEMPTS, Actor, LOOK_AGAIN, Needed, Senses, Step, Tried};
+use super::{ATTEMPTS, Actor, LOOK_AGAIN, Needed, Senses, Shared, Step, Tried};
 use crate::message::{Ending, Outcome, Rejection};
 use crate::recipient::machine::Attaching;
 use crate::recipient::{Job, ReplyTo};
-use crate::records::{Fetched, Found, Record};
+use crate::records::{Fetched, Found, Record, Vouched};
 use crate::rules;
 use crate::session::Session;
 
 impl Actor {
-    pub(super) fn attempt(&mut self, step: Step) -> Tried {
+    /// `shared` is what all actors share, and so this one.
+    pub(super) fn attempt(&mut self, step: Step, shared: &Shared) -> Tried {
         match step {
-            Step::Message(job) => self.attempt_message(job),
+            Step::Message(job) => self.attempt_message(job, shared),
             Step::Own => self.own_again(),
             Step::Attach(session) if !session.is_here() => {
                 self.forget(&session);
                 Tried::Done
             }
             step => {
-                let address = self.address.clone();
-                let records = self.shared.records.clone();
-                let mut step = Some(step);
-                let tried = records.decide(&address, &address, |found, _| {
-                    step.take().map_or(Tried::Done, |step| self.look(step, found))
-                });
-                match (tried.ok(), step) {
-                    (Some(tried), _) => tried,
-                    (None, step) => step.map_or(Tried::Done, Tried::Records),
+                let vouched = shared.records.vouched();
+                match vouched.as_ref().and_then(|vouched| vouched.find(&self.address, &self.record)) {
+                    Some(found) => self.look(step, &found),
+                    None => Tried::Records(step),
                 }
             }
         }
     }
 
     /// A message: its sender may have left, it may be a repeat, else it is decided on the two records.
-    fn attempt_message(&mut self, job: Box<Job>) -> Tried {
+    fn attempt_message(&mut self, job: Box<Job>, shared: &Shared) -> Tried {
         let Some(job) = self.answer_early(job) else { return Tried::Done };
-        let (address, sender) = (self.address.clone(), job.submission.from.address.clone());
-        let records = self.shared.records.clone();
-        let mut job = Some(job);
-        let tried = records.decide(&address, &sender, |recipient, sender| {
-            job.take().map_or(Tried::Done, |job| self.decide(job, recipient, sender))
-        });
-        match (tried.ok(), job) {
-            (Some(tried), _) => tried,
-            (None, job) => job.map_or(Tried::Done, |job| Tried::Records(Step::Message(job))),
+        let vouched = shared.records.vouched();
+        match vouched.as_ref().and_then(|vouched| self.find_both(vouched, &job)) {
+            Some((recipient, sender)) => self.decide(job, &recipient, &sender),
+            None => Tried::Records(Step::Message(job)),
         }
+    }
+
+    /// The records of the recipient and of the sender of a message, if both are known.
+    pub(super) fn find_both(&self, vouched: &Vouched<'_>, job: &Job) -> Option<(Found, Found)> {
+        let recipient = vouched.find(&self.address, &self.record)?;
+        Some((recipient, vouched.find(&job.submission.from.address, job.reply.session.record())?))
     }
 
     /// What needs no record; gives a message back that does.
@@ -56,16 +53,20 @@ impl Actor {
         if job.reply.session.is_over() {
             return None;
         }
-        let Job { submission, reply } = *job;
-        let reply = self.machine.repeat(&submission.key(), reply, &mut self.out).err()?;
+        let key = job.submission.key();
+        if self.machine.is_repeat(&key) {
+            let _answered = self.machine.repeat(&key, job.reply, &mut self.out);
+            return None;
+        }
         // Also after a look-up, for what others of this sender were refused meanwhile.
-        if let Err(retry_after_ms) = self.shared.strangers.may_ask(&submission.from, &self.address) {
+        if let Err(retry_after_ms) = self.shared.strangers.may_ask(&job.submission.from, &self.address) {
+            let Job { submission, reply } = *job;
             reply.session.close(&self.address, reply.generation, retry_after_ms);
             let outcome = Outcome::Rejected(Rejection::RateLimited { retry_after_ms });
             reply.session.answer(outcome, submission.id, reply.to);
             return None;
         }
-        Some(Box::new(Job { submission, reply }))
+        Some(job)
     }
 
     /// Decides a message on records that are true now.
@@ -85,7 +86,7 @@ impl Actor {
                 return Tried::Stale(Step::Message(job));
             }
         }
-        let now = self.now();
+        let now = self.now;
         let Job { submission, reply } = *job;
         let (session, generation) = (Arc::clone(&reply.session), reply.generation);
         let refused = session.refuses(&self.address, generation).filter(|_| !crate::planted::is("overtaking"));
@@ -136,7 +137,7 @@ impl Actor {
     }
 
     fn attach(&mut self, session: &Arc<Session>, record: &Arc<Record>) {
-        let now = self.now();
+        let now = self.now;
         let mut world = Senses { sessions: &self.sessions, shared: &self.shared, refused: None };
         let device = session.device.device;
         self.shared.pusher.is_here(&session.device.provider, record.account, device);
@@ -147,7 +148,7 @@ impl Actor {
 
     /// True at most once in a while, so that wrong lists do not become the directory's load.
     fn may_look_again(&mut self) -> bool {
-        let now = Instant::now();
+        let now = self.now.instant;
         let may = self.looked_again_at.is_none_or(|before| now.duration_since(before) >= LOOK_AGAIN);
         if may {
             self.looked_again_at = Some(now);

@@ -18,6 +18,11 @@ const MAX_REPLIES: usize = 8;
 const NOBODY: AccountId = AccountId::from_bytes([0; 16]);
 
 impl<R> Machine<R> {
+    /// True for a message whose outcome is known, or will be.
+    pub(crate) fn is_repeat(&self, key: &MessageKey) -> bool {
+        self.pending.contains_key(key) || self.outcomes.get(key).is_some()
+    }
+
     /// Answers a message whose outcome is known, or will be; gives `reply` back otherwise.
     pub(crate) fn repeat(&mut self, key: &MessageKey, reply: R, out: &mut Vec<Output<R>>) -> Result<(), R> {
         if let Some(pending) = self.pending.get_mut(key) {
@@ -29,7 +34,7 @@ impl<R> Machine<R> {
         }
         match self.outcomes.get(key) {
             Some(outcome) => {
-                out.push(Output::Answer { reply, id: key.id, outcome: outcome.clone() });
+                out.push(Output::Answer { reply, id: key.id, outcome });
                 Ok(())
             }
             None => Err(reply),
@@ -108,7 +113,7 @@ impl<R> Machine<R> {
 
     pub(super) fn remember(&mut self, key: MessageKey, outcome: &Outcome) {
         if let Some(now) = self.last_submission {
-            self.forgetful |= self.outcomes.remember(key, outcome.clone(), now);
+            self.forgetful |= self.outcomes.remember(key, outcome, now);
         }
     }
 
@@ -126,7 +131,7 @@ impl<R> Machine<R> {
         }
         let mismatch: Mismatch = rules::mismatch(submission, recipient);
         if !mismatch.is_empty() {
-            return Err(Rejection::Devices(mismatch));
+            return Err(Rejection::Devices(Box::new(mismatch)));
         }
         let full = submission.class != Class::Ephemeral
             && submission.enc.iter().any(|enc| {
@@ -188,7 +193,7 @@ impl<R> Machine<R> {
             self.deadlines.push_back((now.instant + self.policy.ack_window, key, seq));
         }
         if pending.header.class != Class::Ephemeral {
-            self.unwritten.insert(seq, Unwritten { key, waits: pending.any(State::Waiting) });
+            self.unwritten.push_back(Unwritten { seq, key, waits: pending.any(State::Waiting) });
         }
         self.pending.insert(key, pending);
         self.settle(&key, out);

@@ -38,7 +38,7 @@ impl<R> Machine<R> {
 
     /// Writes everything that is to be written sooner or later.
     pub(super) fn write_all_waiting(&mut self, out: &mut Vec<Output<R>>) {
-        let last = self.unwritten.iter().rev().find(|(_, unwritten)| unwritten.waits).map(|(seq, _)| *seq);
+        let last = self.unwritten.iter().rev().find(|unwritten| unwritten.waits).map(|unwritten| unwritten.seq);
         if let Some(last) = last {
             self.write_upto(last, out);
         }
@@ -52,9 +52,17 @@ impl<R> Machine<R> {
     /// put that fails, then its sender would repeat it, and devices would get it last. Written before, it breaks the
     /// [`Chain`](crate::mailbox::Chain) of the later one if it fails.
     fn write_upto(&mut self, upto: Seq, out: &mut Vec<Output<R>>) {
+        if let Some(first) = self.unwritten.front()
+            && first.seq == upto
+        {
+            let key = first.key;
+            self.write_one(&key, out);
+            return;
+        }
         let mut senders: BTreeSet<(AccountId, DeviceId)> = BTreeSet::new();
         let mut in_reverse: Vec<MessageKey> = Vec::new();
-        for (seq, Unwritten { key, waits }) in self.unwritten.range(..=upto).rev() {
+        let known = self.unwritten.partition_point(|unwritten| unwritten.seq <= upto);
+        for Unwritten { seq, key, waits } in self.unwritten.range(..known).rev() {
             let sender = (key.account, key.device);
             if *seq == upto || *waits {
                 senders.insert(sender);
@@ -72,7 +80,9 @@ impl<R> Machine<R> {
         let Some(account) = self.account else { return };
         let Some(pending) = self.pending.get_mut(key).filter(|pending| pending.put.is_none()) else { return };
         let seq = pending.header.seq;
-        self.unwritten.remove(&seq);
+        if let Ok(at) = self.unwritten.binary_search_by_key(&seq, |unwritten| unwritten.seq) {
+            self.unwritten.remove(at);
+        }
         let mut parts: Vec<Enc> = Vec::with_capacity(pending.parts.len());
         for part in &mut pending.parts {
             if matches!(part.state, State::Live | State::Waiting) {
@@ -89,8 +99,8 @@ impl<R> Machine<R> {
         let header = Arc::clone(&pending.header);
         let weights: Vec<(DeviceId, usize)> = parts.iter().map(|enc| (enc.device, weight(enc))).collect();
         for (id, weight) in &weights {
-            let device = self.devices.entry(*id).or_default();
-            device.puts.insert(ticket);
+            let device = self.devices.or_default(*id);
+            device.puts.push_back(ticket);
             device.reserved.sub(Usage::one(*weight));
             device.kept.add(Usage::one(*weight));
             if let Some(since) = &mut device.recount {
@@ -101,7 +111,7 @@ impl<R> Machine<R> {
             }
         }
         let (urgent, trace) = (header.class == Class::Call, header.trace);
-        self.puts.insert(ticket, UnderWay { key: *key, seq, urgent, trace, parts: weights });
+        self.puts.push_back((ticket, UnderWay { key: *key, seq, urgent, trace, parts: weights }));
         out.push(Output::Put { ticket, put: Put { account, chain: self.chain.clone(), header, parts } });
         if crate::planted::is("ack-before-durable") {
             self.stored(key, out);
@@ -117,17 +127,17 @@ impl<R> Machine<R> {
         world: &mut impl World,
         out: &mut Vec<Output<R>>,
     ) {
-        let Some(UnderWay { key, seq, urgent, trace, parts }) = self.puts.remove(&ticket) else { return };
+        let Ok(at) = self.puts.binary_search_by_key(&ticket, |(ticket, _)| *ticket) else { return };
+        let Some((_, UnderWay { key, seq, urgent, trace, parts })) = self.puts.remove(at) else { return };
         // That it was full cannot be, since there was room when the message was accepted; were it so, nothing was kept.
         let repeats = match outcome {
             PutOutcome::Stored { repeats } => Some(repeats),
             PutOutcome::Full => None,
         };
         for (id, weight) in &parts {
-            let Some(device) = self.devices.get_mut(id).filter(|device| device.puts.contains(&ticket)) else {
-                continue;
-            };
-            device.puts.remove(&ticket);
+            let Some(device) = self.devices.get_mut(id) else { continue };
+            let Ok(at) = device.puts.binary_search(&ticket) else { continue };
+            device.puts.remove(at);
             if repeats.is_none_or(|repeats| repeats.contains(id)) {
                 device.kept.sub(Usage::one(*weight));
             }
@@ -233,7 +243,7 @@ impl<R> Machine<R> {
             let keep = record.device(id).map(|device| device.registration);
             out.push(Output::DropDevice { account, device: id, keep });
         }
-        for (id, device) in &mut self.devices {
+        for (id, device) in self.devices.iter_mut() {
             if let Some(upto) = device.unforgotten.take() {
                 device.forgets += 1;
                 out.push(Output::Forget { account, device: *id, upto });
@@ -291,7 +301,8 @@ impl<R> Machine<R> {
             return;
         };
         let Some(pending) = self.pending.remove(key) else { return };
-        self.unwritten.remove(&pending.header.seq);
+        self.forget_unwritten(pending.header.seq);
+        self.forget_windows();
         self.remember(*key, &outcome);
         let how = match outcome {
             Outcome::Delivered => Settled::Acknowledged,
@@ -299,9 +310,8 @@ impl<R> Machine<R> {
             Outcome::Stored | Outcome::Rejected(_) => Settled::Waiting,
         };
         self.settled(&pending, how, out);
-        for reply in pending.replies {
-            out.push(Output::Answer { reply, id: key.id, outcome: outcome.clone() });
-        }
+        let answer = |reply| Output::Answer { reply, id: key.id, outcome: outcome.clone() };
+        out.extend(pending.replies.into_iter().map(answer));
     }
 
     /// Tells that a message which has just been taken out of what is pending is settled.
@@ -318,7 +328,8 @@ impl<R> Machine<R> {
         let Some(pending) = self.pending.remove(key) else { return };
         self.settled(&pending, Settled::Unanswered, out);
         let seq = pending.header.seq;
-        self.unwritten.remove(&seq);
+        self.forget_unwritten(seq);
+        self.forget_windows();
         for part in pending.parts.iter().filter(|part| part.state == State::Waiting) {
             let Some(Device { served, reserved, .. }) = self.devices.get_mut(&part.enc.device) else { continue };
             reserved.sub(Usage::one(weight(&part.enc)));

@@ -66,7 +66,7 @@ impl<R> Machine<R> {
         let number = self.number(attaching, place, now);
         // What it could not be given so far goes to the mailbox first, to be read from there in order.
         self.write_all_waiting(out);
-        let device = self.devices.entry(id).or_default();
+        let device = self.devices.or_default(id);
         let behind = Behind::joining(self.last_ticket);
         device.served = Some(Served {
             session,
@@ -139,7 +139,7 @@ impl<R> Machine<R> {
     /// What is told of the devices' sessions at other owners: a session that attaches for the first time gets a greater
     /// number, whatever the clocks say.
     pub(crate) fn hint(&mut self, newest: &BTreeMap<DeviceId, u64>) {
-        self.hints.clone_from(newest);
+        self.hints = newest.iter().map(|(id, number)| (*id, *number)).collect();
     }
 
     /// Begins with a session once the mailbox has everything that came before it, then goes on with it.
@@ -148,7 +148,7 @@ impl<R> Machine<R> {
         if let Mode::Behind(behind) = &mut served.mode
             && behind.is_joining()
         {
-            behind.join(puts.first().copied(), *forgets);
+            behind.join(puts.front().copied(), *forgets);
         }
         self.advance(id, now, world, out);
     }
@@ -176,7 +176,7 @@ impl<R> Machine<R> {
             return;
         }
         let mut in_mailbox = None;
-        let mut acknowledged: Vec<MessageKey> = Vec::new();
+        let mut acknowledged = std::mem::take(&mut self.acknowledging);
         while let Some(delivery) = served.window.pop_upto(tag) {
             match delivery.kept {
                 Kept::Writing | Kept::Yes => in_mailbox = Some(delivery.seq),
@@ -190,10 +190,11 @@ impl<R> Machine<R> {
             *forgets += 1;
             out.push(Output::Forget { account, device: id, upto });
         }
-        for key in acknowledged {
+        for key in acknowledged.drain(..) {
             self.acknowledged(&key, id);
             self.settle(&key, out);
         }
+        self.acknowledging = acknowledged;
         self.advance(id, now, world, out);
     }
 
@@ -224,7 +225,7 @@ impl<R> Machine<R> {
         if ephemeral && !self.devices.contains_key(&envelope.enc.device) {
             return State::Missed;
         }
-        let device = self.devices.entry(envelope.enc.device).or_default();
+        let device = self.devices.or_default(envelope.enc.device);
         let kept_and_given = device.served.as_ref().is_some_and(|served| served.window.has_kept(&envelope.header.key));
         if kept_and_given && !ephemeral {
             // A repeat of what is not remembered any more: the device has been given it and the mailbox has it.

@@ -1,0 +1,124 @@
+//! What an actor has been sent and has not taken: messages, a bounded number of them, and what it is told beside them.
+//!
+//! There is one for each recipient in memory, so that an empty one is small; and whoever sends under load wakes the actor
+//! once for all that it takes then.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::{Control, Job};
+
+/// The queue of one actor.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    /// Messages that may wait.
+    limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    jobs: VecDeque<Box<Job>>,
+    controls: VecDeque<Control>,
+    /// Of the actor, if it waits.
+    waker: Option<Waker>,
+    /// The actor has ended.
+    closed: bool,
+}
+
+/// Something that an actor has been sent.
+#[derive(Debug)]
+pub(super) enum Sent {
+    Told(Control),
+    Message(Box<Job>),
+}
+
+impl Inbox {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), limit })
+    }
+
+    /// Adds a message; gives it back if too many wait, or if the actor has ended.
+    pub(crate) fn submit(&self, job: Box<Job>) -> Result<(), Box<Job>> {
+        let mut state = self.state();
+        if state.closed || state.jobs.len() >= self.limit {
+            return Err(job);
+        }
+        state.jobs.push_back(job);
+        wake(state);
+        Ok(())
+    }
+
+    /// Tells the actor something, before the messages that wait; false if it has ended.
+    pub(crate) fn tell(&self, control: Control) -> bool {
+        let mut state = self.state();
+        if state.closed {
+            return false;
+        }
+        state.controls.push_back(control);
+        wake(state);
+        true
+    }
+
+    /// The actor has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
+    /// Nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        let state = self.state();
+        state.jobs.is_empty() && state.controls.is_empty()
+    }
+
+    /// The next that has been sent, messages only if those are wanted now; else the actor is woken when something comes.
+    pub(super) fn poll_next(&self, messages_too: bool, context: &Context<'_>) -> Poll<Sent> {
+        let mut state = self.state();
+        if let Some(control) = state.controls.pop_front() {
+            return Poll::Ready(Sent::Told(control));
+        }
+        if messages_too && let Some(job) = state.jobs.pop_front() {
+            return Poll::Ready(Sent::Message(job));
+        }
+        // It may be long until something comes.
+        if state.controls.capacity() > 0 {
+            state.controls = VecDeque::new();
+        }
+        if state.jobs.is_empty() && state.jobs.capacity() > 0 {
+            state.jobs = VecDeque::new();
+        }
+        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            state.waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Takes all messages that wait.
+    pub(super) fn take_messages(&self) -> VecDeque<Box<Job>> {
+        std::mem::take(&mut self.state().jobs)
+    }
+
+    /// Nothing is taken any more; what has been sent and was not taken.
+    pub(super) fn close(&self) -> impl Iterator<Item = Sent> + use<> {
+        let mut state = self.state();
+        state.closed = true;
+        let State { jobs, controls, .. } = std::mem::take(&mut *state);
+        state.closed = true;
+        drop(state);
+        controls.into_iter().map(Sent::Told).chain(jobs.into_iter().map(Sent::Message))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Outside the lock, so that the actor finds it free.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let waker = state.waker.take();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
