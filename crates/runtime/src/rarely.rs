@@ -38,6 +38,11 @@ impl<F: Future + Unpin> Rarely<F> {
         Self { future, bell: None }
     }
 
+    /// What it waits for.
+    pub const fn future(&self) -> &F {
+        &self.future
+    }
+
     /// What the future is, to be changed: it is polled the next time in any case.
     pub fn change(&mut self) -> &mut F {
         if let Some(bell) = &self.bell {

@@ -96,8 +96,17 @@ struct Connection<T> {
     rare: Rarely<Rare>,
     /// The edge drains: when the session is told at the latest.
     leave_by: Option<Instant>,
-    /// In this turn something was left where it is until more has been written.
-    held_back: bool,
+}
+
+/// What a turn has left where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// Nothing: what comes next wakes the task.
+    Nothing,
+    /// There may be more, for which there is no time in this turn.
+    More,
+    /// It is not wanted now, and was not asked for.
+    Unwanted,
 }
 
 /// How the loop ended, other than by the session's own will.
@@ -126,7 +135,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
             rare: Rarely::new(Rare::new(&shared.drain, since)),
             effects: Effects::new(id, shared, permit, since),
             leave_by: None,
-            held_back: false,
         }
     }
 
@@ -149,12 +157,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
     /// In an order: what is rare first, since it must not wait for what never pauses. The client comes before routing
     /// because it cannot keep the socket ready for long: it has a pace.
     fn turn(&mut self, now: Now, cx: &mut Context<'_>) -> Result<bool, Left> {
-        self.held_back = false;
         self.take_what_is_rare(now, cx);
         self.take_verdict(now, cx);
-        let mut more = self.take_bytes(now, cx)?;
-        more |= self.take_events(now, cx);
-        more |= self.take_answers(now, cx);
+        let bytes = self.take_bytes(now, cx)?;
+        let events = self.take_events(now, cx);
+        let answers = self.take_answers(now, cx);
         self.perform(now);
         if self.leave_by.is_some_and(|by| by <= now.at || self.effects.is_idle()) {
             self.step(Input::Drain, now);
@@ -163,10 +170,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
         if let Some(why) = self.session.as_ref().and_then(Session::ended) {
             return Err(Left::Session(why));
         }
-        more |= self.write(now, cx)?;
-        // What has been begun must be asked for the first time, before it can wake anybody.
-        more |= std::mem::take(&mut self.effects.began);
-        if more { Ok(true) } else { Ok(self.wait(now)) }
+        self.write(now, cx)?;
+        // What has been begun must be asked for the first time before it can wake anybody, and so must be what is wanted
+        // by now.
+        let more = std::mem::take(&mut self.effects.began)
+            || [bytes, events, answers].contains(&Rest::More)
+            || (bytes == Rest::Unwanted && self.wants_bytes(now))
+            || ([events, answers].contains(&Rest::Unwanted) && self.has_room());
+        Ok(more || self.wait(now))
     }
 
     fn take_what_is_rare(&mut self, now: Now, cx: &mut Context<'_>) {
@@ -202,20 +213,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
         }
     }
 
-    /// True if there may be more.
-    fn take_bytes(&mut self, now: Now, cx: &mut Context<'_>) -> Result<bool, Left> {
+    fn take_bytes(&mut self, now: Now, cx: &mut Context<'_>) -> Result<Rest, Left> {
         for _ in 0..READS_AT_ONCE {
-            let may_read = self.has_room() && self.leave_by.is_none() && !self.effects.is_full();
-            let Some(session) = &mut self.session else { return Err(Left::Gone) };
-            if !may_read || !session.wants_bytes(now) {
-                session.not_reading(self.socket.went_on());
-                self.held_back = true;
-                return Ok(false);
+            if !self.wants_bytes(now) {
+                if let Some(session) = &mut self.session {
+                    session.not_reading(self.socket.went_on());
+                }
+                return Ok(Rest::Unwanted);
             }
             let mut buffer = [MaybeUninit::uninit(); READ_AT_ONCE];
             let mut buffer = ReadBuf::uninit(&mut buffer);
             match self.socket.poll_read(cx, &mut buffer) {
-                Poll::Pending => return Ok(false),
+                Poll::Pending => return Ok(Rest::Nothing),
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     self.step(Input::Bytes(buffer.filled()), now);
                     self.perform(now);
@@ -223,16 +232,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
                 Poll::Ready(_) => return Err(Left::Gone),
             }
         }
-        Ok(true)
+        Ok(Rest::More)
     }
 
-    /// True if there may be more.
-    fn take_events(&mut self, now: Now, cx: &mut Context<'_>) -> bool {
+    fn take_events(&mut self, now: Now, cx: &mut Context<'_>) -> Rest {
         for _ in 0..EVENTS_AT_ONCE {
             let room = self.has_room();
-            self.held_back |= !room;
-            let Some(routes) = &mut self.effects.routes else { return false };
-            let Poll::Ready(turn) = routes.poll_turn(cx, room) else { return false };
+            let Some(routes) = &mut self.effects.routes else { return Rest::Nothing };
+            let Poll::Ready(turn) = routes.poll_turn(cx, room) else {
+                return if room { Rest::Nothing } else { Rest::Unwanted };
+            };
             match turn {
                 Turn::Lost => {
                     self.effects.routes = None;
@@ -242,37 +251,41 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
                 Turn::Event(routed) => self.routed(routed, now),
                 Turn::Urgent(place, event) => {
                     // What came before it goes first, but it does not wait for a client that does not read.
-                    while let Some(routed) = self.effects.routes.as_mut().and_then(|routes| routes.try_next()) {
+                    while self.has_room()
+                        && let Some(routed) = self.effects.routes.as_mut().and_then(|routes| routes.try_next())
+                    {
                         self.routed(routed, now);
-                        if !self.has_room() {
-                            break;
-                        }
                     }
                     self.urgent(place, event, now);
                 }
             }
         }
-        true
+        Rest::More
     }
 
-    /// True if there may be more.
-    fn take_answers(&mut self, now: Now, cx: &mut Context<'_>) -> bool {
+    fn take_answers(&mut self, now: Now, cx: &mut Context<'_>) -> Rest {
         for _ in 0..EVENTS_AT_ONCE {
             if !self.has_room() {
-                self.held_back = true;
-                return false;
+                return Rest::Unwanted;
             }
-            let Poll::Ready((id, answer)) = self.effects.poll_answer(cx) else { return false };
+            let Poll::Ready((id, answer)) = self.effects.poll_answer(cx) else { return Rest::Nothing };
             self.step(Input::Answer(id, answer), now);
             self.effects.start_requests();
         }
-        true
+        Rest::More
     }
 
     /// More may be queued for the client.
     fn has_room(&self) -> bool {
         let outbox = self.effects.shared.rules.config.outbox_bytes;
         self.session.as_ref().is_some_and(|session| session.queued() < outbox)
+    }
+
+    fn wants_bytes(&self, now: Now) -> bool {
+        self.has_room()
+            && self.leave_by.is_none()
+            && !self.effects.is_full()
+            && self.session.as_ref().is_some_and(|session| session.wants_bytes(now))
     }
 
     fn routed(&mut self, routed: Routed, now: Now) {
@@ -329,32 +342,31 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
         }
     }
 
-    /// Writes what is queued, as far as the network takes it. True if that makes room for what was held back.
-    fn write(&mut self, now: Now, cx: &mut Context<'_>) -> Result<bool, Left> {
-        let mut wrote = false;
+    /// Writes what is queued, as far as the network takes it.
+    fn write(&mut self, now: Now, cx: &mut Context<'_>) -> Result<(), Left> {
         loop {
             if self.socket.is_flushed() {
                 self.effects.written.clear();
+                let Some(session) = self.session.as_mut().filter(|session| session.queued() > 0) else {
+                    self.effects.queued.clear();
+                    break;
+                };
                 std::mem::swap(&mut self.effects.written, &mut self.effects.queued);
-                let Some(session) = self.session.as_mut().filter(|session| session.queued() > 0) else { break };
                 session.seal_into(self.socket.wire(now.at));
                 if self.socket.is_flushed() {
                     break;
                 }
             }
             match self.socket.poll_write(cx) {
-                Poll::Ready(Ok(())) => {
-                    self.effects.traced.written();
-                    wrote = true;
-                }
+                Poll::Ready(Ok(())) => self.effects.traced.written(),
                 Poll::Ready(Err(_)) => return Err(Left::Gone),
                 Poll::Pending => break,
             }
         }
-        if self.write_deadline().is_some_and(|deadline| deadline <= now.at) {
-            return Err(Left::Stalled);
+        match self.write_deadline() {
+            Some(deadline) if deadline <= now.at => Err(Left::Stalled),
+            _ => Ok(()),
         }
-        Ok(wrote && self.held_back)
     }
 
     fn write_deadline(&self) -> Option<Instant> {
@@ -371,10 +383,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
             self.tick(now);
             return true;
         }
-        self.rare.look(|rare| rare.wakes_by(wake)) || {
-            self.rare.change().wake_at(wake);
-            true
+        let set = self.rare.future().ticks_by(wake);
+        if !set {
+            self.rare.change().tick_at(wake);
         }
+        !set
     }
 
     /// Lets go of the room that a burst needed: most connections are idle.
@@ -394,7 +407,8 @@ mod tests {
         fn size<F: Future>(_: impl FnOnce(tokio::net::TcpStream, Arc<Shared>, Permit, Instant) -> F) -> usize {
             size_of::<F>()
         }
-        let bytes = size(serve::<tokio::net::TcpStream>);
-        assert!(bytes <= 8 * 1024, "{bytes}");
+        let task = size(serve::<tokio::net::TcpStream>);
+        let connection = size_of::<Connection<tokio::net::TcpStream>>();
+        assert!(task + connection <= 1024, "{task} {connection}");
     }
 }

@@ -201,6 +201,12 @@ impl Dispatch {
         self.messages == 0
     }
 
+    /// Lets go of the room that a burst needed.
+    pub(crate) fn rest(&mut self) {
+        self.acts.shrink_to_fit();
+        self.owing.rest();
+    }
+
     /// Everywhere that the session is known, to be detached in the end.
     pub(crate) fn places(&self) -> Vec<Place> {
         let mut places: Vec<Place> =

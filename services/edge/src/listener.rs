@@ -105,7 +105,7 @@ impl Acceptor {
                 Wrapping::Plain => connection::serve(stream, shared, permit, since).await,
                 Wrapping::WebSocket => {
                     let deadline = since + shared.rules.config.handshake_timeout();
-                    let upgrade = tokio::time::timeout_at(deadline, websocket::accept(stream));
+                    let upgrade = Box::pin(tokio::time::timeout_at(deadline, websocket::accept(stream)));
                     match shared.drain.run_until_cancelled(upgrade).await {
                         Some(Ok(Ok(socket))) => connection::serve(socket, shared, permit, since).await,
                         Some(Ok(Err(_))) | None => shared.metrics.dropped(Dropped::Gone),

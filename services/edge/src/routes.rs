@@ -1,13 +1,15 @@
 //! A session's ways to routing: does what its `dispatch` decides, over the links that there are.
 
-use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use causeway_identity::SessionId;
 use causeway_proto::routing::v1::edge_event::Event as ToRouting;
 use causeway_proto::routing::v1::routing_event::Event as FromRouting;
 use causeway_proto::routing::v1::{Attach, Detach};
 use causeway_proto::wire::v1 as pb;
+use causeway_runtime::rarely::Rarely;
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -16,14 +18,14 @@ use crate::inbox::{Inbox, Routed, Taken};
 use crate::links::{Links, Table};
 
 /// One session's ways. Dropping it detaches the session everywhere.
-#[derive(Debug)]
 pub(crate) struct Routes {
     id: SessionId,
     links: Links,
     dispatch: Dispatch,
     /// What `dispatch` knows of.
     current: Arc<Table>,
-    table: watch::Receiver<Arc<Table>>,
+    /// Resolves when there is another.
+    changes: Rarely<BoxFuture<'static, watch::Receiver<Arc<Table>>>>,
     inbox: Arc<Inbox>,
 }
 
@@ -49,21 +51,24 @@ impl Routes {
         table: watch::Receiver<Arc<Table>>,
         inbox: Arc<Inbox>,
     ) -> Self {
-        Self { id, links, dispatch, current, table, inbox }
+        Self { id, links, dispatch, current, changes: Rarely::new(changed(table)), inbox }
     }
 
-    /// Whatever comes first; ordinary events only if there is `room` for them. Cancel-safe.
-    pub(crate) async fn turn(&mut self, room: bool) -> Turn {
-        tokio::select! {
-            biased;
-            taken = poll_fn(|cx| self.inbox.poll_take(cx, room)) => match taken {
-                Taken::Urgent(place, urgent) => Turn::Urgent(place, urgent.into()),
+    /// Whatever is there; ordinary events only if there is `room` for them.
+    pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>, room: bool) -> Poll<Turn> {
+        if let Poll::Ready(taken) = self.inbox.poll_take(cx, room) {
+            return Poll::Ready(match taken {
                 Taken::Event(routed) => Turn::Event(routed),
+                Taken::Urgent(place, urgent) => Turn::Urgent(place, urgent.into()),
                 Taken::Lost => Turn::Lost,
-            },
-            // The sender lives in the links, which live in self.
-            _ = self.table.changed() => Turn::Links,
+            });
         }
+        if let Poll::Ready(mut table) = self.changes.poll(cx) {
+            self.current = Arc::clone(&table.borrow_and_update());
+            *self.changes.change() = changed(table);
+            return Poll::Ready(Turn::Links);
+        }
+        Poll::Pending
     }
 
     /// The next ordinary event if there is one already.
@@ -96,7 +101,6 @@ impl Routes {
 
     /// Other links are up.
     pub(crate) fn see(&mut self, now: Instant) {
-        self.current = Arc::clone(&self.table.borrow_and_update());
         let again = self.dispatch.see(Arc::clone(&self.current.view), now);
         self.links.metrics().submitted_again(again);
     }
@@ -121,6 +125,11 @@ impl Routes {
         self.dispatch.is_idle()
     }
 
+    /// Lets go of the room that a burst needed.
+    pub(crate) fn rest(&mut self) {
+        self.dispatch.rest();
+    }
+
     /// Sends what is to be sent, up to the next thing that the session must know.
     pub(crate) fn told(&mut self) -> Option<Told> {
         loop {
@@ -136,6 +145,14 @@ impl Routes {
             outbound.send(self.id, place, event);
         }
     }
+}
+
+fn changed(mut table: watch::Receiver<Arc<Table>>) -> BoxFuture<'static, watch::Receiver<Arc<Table>>> {
+    Box::pin(async move {
+        // The sender lives in the links, which live in the routes.
+        let _gone = table.changed().await;
+        table
+    })
 }
 
 impl Drop for Routes {

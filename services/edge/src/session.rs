@@ -135,7 +135,7 @@ pub(crate) enum Why {
 
 /// A session, from the first byte on.
 pub(crate) enum Session {
-    Handshake(Handshake),
+    Handshake(Box<Handshake>),
     Proving(Box<Proving>),
     Checking(Box<Checking>),
     Attaching(Box<Attaching>),
@@ -159,7 +159,7 @@ impl Session {
     ) -> Self {
         let reading = server::Reading::new(&rules.keys.static_key, rules.limits(), rng);
         let deadline = since + rules.config.handshake_timeout();
-        Self::Handshake(Handshake { rules, id, reading, deadline })
+        Self::Handshake(Box::new(Handshake { rules, id, reading, deadline }))
     }
 
     /// One step; what must be done is appended to `out`.

@@ -1,5 +1,6 @@
 //! The end of a connection, whatever its reason: detached from routing, counted, last words written, closed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use causeway_stanza::EndReason;
@@ -15,14 +16,9 @@ const LAST_WRITE: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_millis(500);
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
-    pub(super) async fn finish(mut self, left: Left) {
+    pub(super) async fn finish(mut self: Box<Self>, left: Left) {
         self.count(left);
-        // Requests that are under way are given up with the session.
-        self.effects.requests.clear();
-        self.effects.waiting.clear();
-        self.effects.login = None;
-        // From here on routing knows the session no more, however long the client takes.
-        self.effects.routes = None;
+        self.effects.leave();
         let socket = &mut self.socket;
         let session = &mut self.session;
         match left {
@@ -38,8 +34,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
     }
 
     fn count(&mut self, left: Left) {
-        let Shared { metrics, report, .. } = &*self.effects.shared;
-        let (counted, whose) = (&mut self.effects.counted, self.effects.whose);
+        let shared = Arc::clone(&self.effects.shared);
+        let Shared { metrics, report, .. } = &*shared;
+        let whose = self.effects.whose;
         let end = match left {
             Left::Session(Why::Ended(reason)) => reason.as_str(),
             Left::Session(Why::Bye) => EndReason::Bye.as_str(),
@@ -47,8 +44,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
             Left::Stalled => "stalled",
             Left::Gone | Left::Session(Why::Refused(_) | Why::Failed(_) | Why::Silent) => "gone",
         };
-        counted.end = Some(end);
-        if counted.logged_in {
+        self.effects.end = Some(end);
+        if self.effects.is_logged_in() {
             report.session_ended(self.effects.id, end, whose, self.effects.fault.as_ref());
             return;
         }

@@ -2,15 +2,17 @@
 //! system calls as it can.
 
 use std::future::poll_fn;
+use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-const READ_AT_ONCE: usize = 16 * 1024;
+/// What is thrown away at once.
+const WASTE_AT_ONCE: usize = 4 * 1024;
 /// The deadline of a write is for so many bytes, or for all if they are fewer: slow networks are no offence.
 const PROGRESS: usize = 16 * 1024;
 
@@ -27,14 +29,6 @@ pub(super) struct Socket<T> {
     went_on: Option<Instant>,
     /// The stream below may hold bytes back until it is flushed.
     unflushed: bool,
-}
-
-pub(super) enum Event {
-    Read(Bytes),
-    /// Everything has been handed to the network.
-    Wrote,
-    /// The peer is gone.
-    Closed,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Socket<T> {
@@ -68,67 +62,55 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Socket<T> {
         self.went_on
     }
 
-    /// Writes on, and reads if `reading`. Cancel-safe.
-    pub(super) async fn turn(&mut self, reading: bool) -> Event {
-        poll_fn(|cx| {
-            while !self.wire.is_empty() {
-                match Pin::new(&mut self.io).poll_write(cx, &self.wire) {
-                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Event::Closed),
-                    Poll::Ready(Ok(written)) => {
-                        self.wire.advance(written);
-                        self.unflushed = true;
-                        if std::mem::take(&mut self.held_up) {
-                            self.went_on = Some(Instant::now());
-                        }
-                        self.progress += written;
-                        if self.progress >= PROGRESS {
-                            self.progress = 0;
-                            self.since = Some(Instant::now());
-                        }
-                    }
-                    Poll::Pending => {
-                        self.held_up = true;
-                        break;
-                    }
-                }
-            }
-            if self.wire.is_empty() && self.unflushed {
-                match Pin::new(&mut self.io).poll_flush(cx) {
-                    Poll::Ready(Err(_)) => return Poll::Ready(Event::Closed),
-                    Poll::Ready(Ok(())) => {
-                        if std::mem::take(&mut self.held_up) {
-                            self.went_on = Some(Instant::now());
-                        }
-                        self.unflushed = false;
-                        self.wire = BytesMut::new();
-                        return Poll::Ready(Event::Wrote);
-                    }
-                    Poll::Pending => self.held_up = true,
-                }
-            }
-            if !reading {
+    /// Writes on; ready when everything has been handed to the network.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.wire.is_empty() {
+            let Poll::Ready(written) = Pin::new(&mut self.io).poll_write(cx, &self.wire)? else {
+                self.held_up = true;
                 return Poll::Pending;
+            };
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            let mut buffer = [MaybeUninit::uninit(); READ_AT_ONCE];
-            let mut buffer = ReadBuf::uninit(&mut buffer);
-            match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Err(_)) => Poll::Ready(Event::Closed),
-                Poll::Ready(Ok(())) if buffer.filled().is_empty() => Poll::Ready(Event::Closed),
-                Poll::Ready(Ok(())) => Poll::Ready(Event::Read(Bytes::copy_from_slice(buffer.filled()))),
+            self.unflushed = true;
+            self.progress += written;
+            if self.progress >= PROGRESS {
+                self.progress = 0;
+                self.since = Some(Instant::now());
             }
-        })
-        .await
+            self.goes_on();
+            // The memory goes with the last of it.
+            if written == self.wire.len() {
+                self.wire = BytesMut::new();
+            } else {
+                self.wire.advance(written);
+            }
+        }
+        if self.unflushed {
+            let Poll::Ready(()) = Pin::new(&mut self.io).poll_flush(cx)? else {
+                self.held_up = true;
+                return Poll::Pending;
+            };
+            self.goes_on();
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn goes_on(&mut self) {
+        if std::mem::take(&mut self.held_up) {
+            self.went_on = Some(Instant::now());
+        }
+    }
+
+    /// Reads what is there; nothing at the end of the stream.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, into)
     }
 
     /// Writes everything.
-    pub(super) async fn flush(&mut self) -> std::io::Result<()> {
-        while !self.is_flushed() {
-            if matches!(self.turn(false).await, Event::Closed) {
-                return Err(std::io::ErrorKind::BrokenPipe.into());
-            }
-        }
-        Ok(())
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_write(cx)).await
     }
 
     /// Says that nothing more will come, then reads to the client's end, so that unread bytes of its do not make the
@@ -137,6 +119,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Socket<T> {
         if poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await.is_err() {
             return;
         }
-        while matches!(self.turn(true).await, Event::Read(_)) {}
+        while poll_fn(|cx| self.poll_waste(cx)).await.is_ok_and(|wasted| wasted > 0) {}
+    }
+
+    fn poll_waste(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut room = [MaybeUninit::uninit(); WASTE_AT_ONCE];
+        let mut wasted = ReadBuf::uninit(&mut room);
+        self.poll_read(cx, &mut wasted).map_ok(|()| wasted.filled().len())
     }
 }

@@ -59,6 +59,10 @@ struct Owed {
 }
 
 impl Owing {
+    pub(super) fn rest(&mut self) {
+        self.all.shrink_to_fit();
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.all.len()

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use causeway_noise::{ReceiveError, Received, RecordError, Sender};
 use causeway_proto::wire::v1 as pb;
 use causeway_stanza::{
-    Delivery, End, EndReason, Enlisted, ErrorCode, Fate, FromClient, FromServer, IqError, Notification, Outcome,
-    Rejected, Request, RequestBody, Response, ResponseBody, Submit, decode_client,
+    End, EndReason, Enlisted, ErrorCode, Fate, FromClient, FromServer, IqError, Notification, Outcome, Rejected,
+    Request, RequestBody, Response, ResponseBody, ServerRecord, StanzaError, Submit, decode_client_shared,
 };
 use tokio::time::Instant;
 
@@ -98,7 +98,7 @@ impl Open {
         }
         let mut step = Ok(());
         if let Some(record) = first {
-            step = open.record(&record, now, out);
+            step = open.record(record, now, out);
         }
         let step = step.and_then(|()| open.pull(now, out));
         open.finish(step, out)
@@ -183,7 +183,7 @@ impl Open {
                 return Ok(());
             }
             match self.transport.receiver.next() {
-                Ok(Some(Received::Record(record))) => self.record(&record, now, out)?,
+                Ok(Some(Received::Record(record))) => self.record(record, now, out)?,
                 Ok(Some(Received::KeepAlive)) => {
                     self.stanzas.take(1, now.at);
                     self.heard(now);
@@ -221,14 +221,15 @@ impl Open {
         self.record_since = None;
     }
 
-    fn record(&mut self, record: &[u8], now: Now, out: &mut Vec<Output>) -> Step {
+    fn record(&mut self, record: Bytes, now: Now, out: &mut Vec<Output>) -> Step {
         self.stanzas.take(1, now.at);
         self.heard(now);
-        let stanza = decode_client(self.transport.encoding, record);
+        let size = record.len();
+        let stanza = decode_client_shared(self.transport.encoding, record);
         match stanza.map_err(|error| fault(error, EndReason::BadStanza, out))? {
             FromClient::Message(submit) => self.submit(submit, out),
             FromClient::Ack(tag) => self.acked(tag, out),
-            FromClient::Iq(request) => self.request(request, record.len(), out),
+            FromClient::Iq(request) => self.request(request, size, out),
             FromClient::Ping(n) => self.say(FromServer::Pong(n)),
             FromClient::Pong(n) => {
                 out.push(Output::Ponged(n));
@@ -330,18 +331,22 @@ impl Open {
 
     fn deliver(&mut self, delivery: pb::Delivery) -> Step {
         let tag = delivery.tag;
-        let delivery = Delivery::try_from(delivery).map_err(|error| self.nonsense(&error))?;
+        let record = ServerRecord::delivery(self.transport.encoding, delivery);
         if tag != self.last_tag_sent + 1 {
             return Err(self.nonsense(&format_args!("tag {tag} came after {}", self.last_tag_sent)));
         }
-        self.say(FromServer::Message(delivery))?;
+        self.hand_on(record)?;
         self.last_tag_sent = tag;
         Ok(())
     }
 
     fn outcome(&mut self, outcome: pb::Outcome) -> Step {
-        let outcome = Outcome::try_from(outcome).map_err(|error| self.nonsense(&error))?;
-        self.say(FromServer::Ack(outcome))
+        self.hand_on(ServerRecord::outcome(self.transport.encoding, outcome))
+    }
+
+    fn hand_on(&mut self, record: Result<ServerRecord, StanzaError>) -> Step {
+        let record = record.map_err(|error| self.nonsense(&error))?;
+        if self.transport.queue(&record) { Ok(()) } else { Err(self.overloaded()) }
     }
 
     fn notify(&mut self, notification: pb::Notification) -> Step {

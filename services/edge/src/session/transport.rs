@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use causeway_identity::SessionId;
 use causeway_noise::{Receiver, Sender};
-use causeway_stanza::{Encoding, End, Enlisted, FailureReason, FromServer, Success, encode_server};
+use causeway_stanza::{Encoding, End, Enlisted, FailureReason, FromServer, ServerRecord, Success};
 
 use super::open::Open;
 use super::{Ended, Now, Output, Rules, Session, Why};
@@ -59,6 +59,11 @@ impl Transport {
 
     /// Queues a stanza; false if it does not fit, which ends a session.
     pub(super) fn send(&mut self, stanza: FromServer) -> bool {
-        self.sender.queue(&encode_server(self.encoding, stanza)).is_ok()
+        self.queue(&ServerRecord::new(self.encoding, stanza))
+    }
+
+    /// As [`Transport::send`].
+    pub(super) fn queue(&mut self, record: &ServerRecord) -> bool {
+        self.sender.queue_with(record.len(), |room| record.write(room)).is_ok()
     }
 }
