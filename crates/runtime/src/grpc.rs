@@ -1,6 +1,7 @@
 //! gRPC between services. In one process the same clients call the same services as functions, so that there is one interface.
 
 mod channel;
+mod ear;
 mod endpoints;
 mod guard;
 mod observe;
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 use tonic::transport::{Endpoint, Uri};
 
 pub use self::channel::{Channel, Here};
+pub use self::ear::Ear;
 pub use self::endpoints::{Endpoints, check_addresses, connect_any};
 pub use self::guard::{Guard, Guarded};
 pub use self::observe::{Observe, Observed};

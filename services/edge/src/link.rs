@@ -1,5 +1,8 @@
 //! One replica of routing: a stream to it that carries the events of all sessions, in batches, made anew whenever it ends.
 //! It is up from the replica's `Hello` on. A replica that stops without closing is noticed by the channel's keepalive.
+//!
+//! With a replica in this process, sessions and actors speak without the stream between them (`causeway_runtime::grpc::Ear`):
+//! what it carries then is the hello, that the replica drains, and the end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,15 +12,14 @@ use bytes::Bytes;
 use causeway_identity::SessionId;
 use causeway_proto::routing::v1::edge_event::Event as ToRouting;
 use causeway_proto::routing::v1::routing_client::RoutingClient;
-use causeway_proto::routing::v1::{EdgeEvent, FromEdge, Hello, ToEdge};
-use causeway_runtime::grpc::Channel;
-use causeway_runtime::grpc::MAX_MESSAGE_BYTES;
+use causeway_proto::routing::v1::{EdgeEvent, FromEdge, Hello, RoutingEvent, ToEdge};
+use causeway_runtime::grpc::{Channel, Ear, MAX_MESSAGE_BYTES};
 use futures::Stream;
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
+use tonic::{Request, Streaming};
 
 use crate::dispatch::{LinkId, Place};
 use crate::links::{Links, name_at};
@@ -39,8 +41,11 @@ const LAST_RETRY: Duration = Duration::from_secs(1);
 /// and by the deliveries that they may acknowledge; it is never waited for.
 #[derive(Debug, Clone)]
 pub(crate) struct Outbound {
+    /// Our half of the stream ends when the last of these goes.
     events: mpsc::UnboundedSender<EdgeEvent>,
     counts: Arc<Counts>,
+    /// Of a replica in this process, which hears everything at once.
+    ear: Option<Ear<EdgeEvent>>,
 }
 
 /// Events that were ever put in, and taken out.
@@ -54,7 +59,10 @@ impl Outbound {
     /// Sends an event. If the stream is gone, its session hears of it by other means.
     pub(crate) fn send(&self, session: SessionId, place: Place, event: ToRouting) {
         let session_id = Bytes::copy_from_slice(&name_at(session, place.number));
-        if self.events.send(EdgeEvent { session_id, event: Some(event) }).is_ok() {
+        let event = EdgeEvent { session_id, event: Some(event) };
+        if let Some(ear) = &self.ear {
+            ear.hear(event);
+        } else if self.events.send(event).is_ok() {
             self.counts.put.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -90,12 +98,15 @@ async fn one_stream(links: &Links, url: &str, channel: Channel, stop: &Cancellat
     let (events, waiting) = mpsc::unbounded_channel();
     let counts = Arc::new(Counts::default());
     let batches = batches(waiting, Arc::clone(&counts));
+    let id = links.next_id();
+    let hearing = links.clone();
+    let ear = Ear::new(move |event: RoutingEvent| hearing.hear(id, event));
     let opened = tokio::select! {
         biased;
         () = stop.cancelled() => return false,
-        opened = tokio::time::timeout(HELLO_TIMEOUT, open(channel, batches)) => opened,
+        opened = tokio::time::timeout(HELLO_TIMEOUT, open(channel, batches, ear)) => opened,
     };
-    let (hello, first, mut inbound) = match opened {
+    let Opened { hello, first, mut inbound, ear } = match opened {
         Ok(Ok(opened)) => opened,
         Ok(Err(code)) => {
             tracing::debug!(replica = url, ?code, "routing is not there");
@@ -104,8 +115,10 @@ async fn one_stream(links: &Links, url: &str, channel: Channel, stop: &Cancellat
         Err(_elapsed) => return false,
     };
     let name = if hello.name.is_empty() { url } else { &hello.name };
-    let id = links.up(name, Outbound { events, counts: Arc::clone(&counts) });
-    tracing::info!(replica = name, "linked to routing");
+    let in_process = ear.is_some();
+    let up = Up { links, id };
+    links.up(id, name, Outbound { events, counts: Arc::clone(&counts), ear });
+    tracing::info!(replica = name, in_process, "linked to routing");
     take(links, id, first);
 
     let mut stall = Stall { counts, taken: 0, since: Instant::now() };
@@ -129,7 +142,7 @@ async fn one_stream(links: &Links, url: &str, channel: Channel, stop: &Cancellat
     }
 
     // Drops the last sender but those of sessions, so that our half of the stream ends when they are gone.
-    links.down(id);
+    drop(up);
     if stop.is_cancelled() {
         let farewell = async { while let Ok(Some(_late)) = inbound.message().await {} };
         let _cut_off = tokio::time::timeout(FAREWELL_TIMEOUT, farewell).await;
@@ -140,17 +153,42 @@ async fn one_stream(links: &Links, url: &str, channel: Channel, stop: &Cancellat
     true
 }
 
-/// The stream, the replica's name, and the message that the name came with.
+/// A link that is up; down, however its task ends.
+struct Up<'a> {
+    links: &'a Links,
+    id: LinkId,
+}
+
+impl Drop for Up<'_> {
+    fn drop(&mut self) {
+        self.links.down(self.id);
+    }
+}
+
+/// A stream that a replica has answered.
+struct Opened {
+    hello: Hello,
+    /// The message that the name came with.
+    first: ToEdge,
+    inbound: Streaming<ToEdge>,
+    /// If the replica is in this process.
+    ear: Option<Ear<EdgeEvent>>,
+}
+
 async fn open(
     channel: Channel,
     batches: impl Stream<Item = FromEdge> + Send + 'static,
-) -> Result<(Hello, ToEdge, Streaming<ToEdge>), tonic::Code> {
+    ear: Ear<RoutingEvent>,
+) -> Result<Opened, tonic::Code> {
     let mut client = RoutingClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let response = client.link(batches).await.map_err(|status| status.code())?;
+    let mut request = Request::new(batches);
+    request.extensions_mut().insert(ear);
+    let response = client.link(request).await.map_err(|status| status.code())?;
+    let ear = Ear::of(response.extensions());
     let mut inbound = response.into_inner();
     let mut first = inbound.message().await.map_err(|status| status.code())?.ok_or(tonic::Code::Unavailable)?;
     let hello = first.hello.take().ok_or(tonic::Code::FailedPrecondition)?;
-    Ok((hello, first, inbound))
+    Ok(Opened { hello, first, inbound, ear })
 }
 
 fn take(links: &Links, id: LinkId, batch: ToEdge) {

@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::EdgeConfig;
 use crate::dispatch::{Bounds, Dispatch, LinkId, Place, Seen, View};
-use crate::inbox::{Inbox, Routed, Urgent};
+pub(crate) use crate::inbox::Routed;
+use crate::inbox::{Inbox, Urgent};
 use crate::limits::Budget;
 use crate::link::{self, Outbound};
 use crate::metrics::Metrics;
@@ -183,14 +184,17 @@ impl Links {
         &self.0.random
     }
 
+    /// For a stream that is about to begin.
+    pub(crate) fn next_id(&self) -> LinkId {
+        LinkId(self.0.last.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// A stream to the replica of this name has begun.
-    pub(crate) fn up(&self, name: &str, outbound: Outbound) -> LinkId {
-        let id = LinkId(self.0.last.fetch_add(1, Ordering::Relaxed));
+    pub(crate) fn up(&self, id: LinkId, name: &str, outbound: Outbound) {
         self.change(|table, view| {
             view.links.insert(id, Seen { name: name.into(), draining: false });
             table.outbound.insert(id, outbound);
         });
-        id
     }
 
     /// The replica takes nothing new.
@@ -220,12 +224,16 @@ impl Links {
         });
     }
 
-    /// Queues an event for its session. A session that has no room is forgotten, which ends it.
+    /// Queues an event that came in a batch, of which it keeps nothing.
     pub(crate) fn hand_over(&self, link: LinkId, event: RoutingEvent) {
+        self.hear(link, RoutingEvent { event: event.event.map(on_its_own), ..event });
+    }
+
+    /// Queues an event for its session. A session that has no room is forgotten, which ends it.
+    pub(crate) fn hear(&self, link: LinkId, event: RoutingEvent) {
         let size = event.encoded_len();
         let step = Step::under(Hop::HAND_OVER, TraceContext::read(&event.traceparent)).map(Box::new);
         let (Some((id, number)), Some(event)) = (split(&event.session_id), event.event) else { return };
-        let event = on_its_own(event);
         let place = Place { link, number };
         // Events of sessions that have just left are normal.
         let Some(inbox) = self.0.sessions(&id).get(&id).cloned() else { return };

@@ -1,13 +1,16 @@
-//! What waits for an edge to read it: bounded, in order, packed into batches when there is much.
+//! What an edge is told. One in another process reads it as a stream: what waits for that is bounded, in order, and packed into
+//! batches when there is much. One in this process hears it at once.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use causeway_identity::{MessageId, SessionId};
 use causeway_proto::routing::v1::{Hello, RoutingEvent, ToEdge};
+use causeway_runtime::grpc::Ear;
 use causeway_runtime::telemetry::trace::{self, TraceContext};
 use futures::Stream;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +52,10 @@ pub(crate) struct Outbox {
     state: Mutex<State>,
     /// Deliveries stop at half of it, so that there is room for everything else.
     limit: usize,
+    /// Of an edge in this process. The stream has no events then.
+    ear: Option<Ear<RoutingEvent>>,
+    /// No more events: the stream ends when those that wait have been read. Written under the lock.
+    finished: AtomicBool,
     closed: CancellationToken,
 }
 
@@ -63,15 +70,14 @@ struct State {
     draining: bool,
     /// The edge has not been told so yet.
     tell_draining: bool,
-    /// No more events: the stream ends when those that wait have been read.
-    finished: bool,
 }
 
 impl Outbox {
     /// For a link of the replica with this name.
-    pub(crate) fn new(limit: usize, name: String) -> Arc<Self> {
+    pub(crate) fn new(limit: usize, name: String, ear: Option<Ear<RoutingEvent>>) -> Arc<Self> {
         let state = State { hello: Some(Hello { name }), ..State::default() };
-        Arc::new(Self { state: Mutex::new(state), limit, closed: CancellationToken::new() })
+        let (finished, closed) = (AtomicBool::new(false), CancellationToken::new());
+        Arc::new(Self { state: Mutex::new(state), limit, ear, finished, closed })
     }
 
     /// Says that nothing more is taken.
@@ -84,14 +90,17 @@ impl Outbox {
 
     /// True if there is room for deliveries.
     pub(crate) fn has_room(&self) -> bool {
-        let state = self.state();
-        !state.finished && state.bytes < self.limit / 2
+        !self.is_finished() && (self.ear.is_some() || self.state().bytes < self.limit / 2)
     }
 
     /// Takes room for a delivery that weighs `weight`.
     pub(crate) fn reserve(&self, weight: usize) -> bool {
+        // What is heard at once never waits here; the edge has its own bounds.
+        if self.ear.is_some() {
+            return !self.is_finished();
+        }
         let mut state = self.state();
-        if state.finished || state.bytes + weight > self.limit / 2 {
+        if self.is_finished() || state.bytes + weight > self.limit / 2 {
             return false;
         }
         state.bytes += weight;
@@ -100,8 +109,11 @@ impl Outbox {
 
     /// Queues an event for which room of this weight has been taken.
     pub(crate) fn push_reserved(&self, session: SessionId, event: Event, weight: usize) {
+        if let Some(ear) = &self.ear {
+            return self.say(ear, session, event);
+        }
         let mut state = self.state();
-        if state.finished {
+        if self.is_finished() {
             return;
         }
         state.events.push_back((session, event, weight));
@@ -110,8 +122,11 @@ impl Outbox {
 
     /// Queues any other event. An edge that has let everything fill up loses its link: it would miss this.
     pub(crate) fn push(&self, session: SessionId, event: Event) {
+        if let Some(ear) = &self.ear {
+            return self.say(ear, session, event);
+        }
         let mut state = self.state();
-        if state.finished {
+        if self.is_finished() {
             return;
         }
         if state.bytes + EVENT_WEIGHT > self.limit {
@@ -127,15 +142,15 @@ impl Outbox {
 
     /// Ends the stream after what waits.
     pub(crate) fn finish(&self) {
-        let mut state = self.state();
-        state.finished = true;
+        let state = self.state();
+        self.finished.store(true, Ordering::Release);
         wake(state);
     }
 
     /// Ends the stream at once.
     pub(crate) fn close(&self) {
         let mut state = self.state();
-        state.finished = true;
+        self.finished.store(true, Ordering::Release);
         state.events.clear();
         state.bytes = 0;
         wake(state);
@@ -152,6 +167,16 @@ impl Outbox {
         OutboxStream(Arc::clone(self))
     }
 
+    fn say(&self, ear: &Ear<RoutingEvent>, session: SessionId, event: Event) {
+        if !self.is_finished() {
+            ear.hear(to_edge(session, event));
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,7 +185,7 @@ impl Outbox {
         let mut state = self.state();
         let news = state.hello.is_some() || state.tell_draining;
         if state.events.is_empty() && !news {
-            if state.finished {
+            if self.is_finished() {
                 return Poll::Ready(None);
             }
             state.waker = Some(context.waker().clone());
@@ -177,12 +202,16 @@ impl Outbox {
         let (hello, draining) = (state.hello.take(), state.draining);
         state.tell_draining = false;
         drop(state);
-        let events = taken.into_iter().map(|(session, event)| RoutingEvent {
-            session_id: Bytes::copy_from_slice(session.as_bytes()),
-            traceparent: trace::to_text(event.trace()),
-            event: Some(encode::event(event)),
-        });
+        let events = taken.into_iter().map(|(session, event)| to_edge(session, event));
         Poll::Ready(Some(ToEdge { events: events.collect(), hello, draining }))
+    }
+}
+
+fn to_edge(session: SessionId, event: Event) -> RoutingEvent {
+    RoutingEvent {
+        session_id: Bytes::copy_from_slice(session.as_bytes()),
+        traceparent: trace::to_text(event.trace()),
+        event: Some(encode::event(event)),
     }
 }
 
@@ -220,7 +249,7 @@ mod tests {
     use super::*;
 
     fn outbox(limit: usize) -> Arc<Outbox> {
-        Outbox::new(limit, "here".to_owned())
+        Outbox::new(limit, "here".to_owned(), None)
     }
 
     fn ended() -> Event {
@@ -278,5 +307,25 @@ mod tests {
         drop(outbox.stream());
         outbox.closed().await;
         assert!(!outbox.reserve(1));
+    }
+
+    #[tokio::test]
+    async fn an_edge_that_listens_hears_everything_at_once_until_the_end() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let hearing = Arc::clone(&heard);
+        let ear = Ear::new(move |event: RoutingEvent| hearing.lock().unwrap().push(event.session_id[0]));
+        let outbox = Outbox::new(0, "here".to_owned(), Some(ear));
+        let mut stream = outbox.stream();
+        outbox.push(SessionId::from_bytes([1; 16]), ended());
+        assert!(outbox.has_room() && outbox.reserve(1_000));
+        outbox.push_reserved(SessionId::from_bytes([2; 16]), ended(), 1_000);
+        assert_eq!(*heard.lock().unwrap(), [1, 2]);
+        let first = stream.next().await.unwrap().unwrap();
+        assert!(first.hello.is_some() && first.events.is_empty());
+        outbox.finish();
+        outbox.push(SessionId::from_bytes([3; 16]), ended());
+        assert!(!outbox.has_room() && !outbox.reserve(1));
+        assert_eq!(*heard.lock().unwrap(), [1, 2]);
+        assert!(stream.next().await.is_none());
     }
 }

@@ -140,7 +140,7 @@ mod tests {
     use crate::session::{Session, SessionKey, Voice};
 
     fn session() -> (Arc<Session>, OutboxStream) {
-        let outbox = Outbox::new(1 << 20, String::new());
+        let outbox = Outbox::new(1 << 20, String::new(), None);
         let device = Sender {
             account: AccountId::from_bytes([1; 16]),
             device: DeviceId::new(1).unwrap(),

@@ -11,6 +11,7 @@ use causeway_proto::routing::v1::traces_server::TracesServer;
 use causeway_redis::{Health, Holds, Redis};
 use causeway_runtime::clock::SharedClock;
 use causeway_runtime::config::Check as _;
+use causeway_runtime::grpc::Channel;
 use causeway_runtime::grpc::{self, Router};
 use causeway_runtime::health::Tables;
 use causeway_runtime::lifecycle::Lifecycle;
@@ -19,7 +20,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use causeway_runtime::grpc::Channel;
 
 use crate::config::{RoutingConfig, StoreKind};
 use crate::error::RoutingError;

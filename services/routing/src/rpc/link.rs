@@ -1,15 +1,17 @@
 //! `Routing.Link`: the stream of an edge. Its events are taken in order and handed to actors without waiting for any of
-//! them; when it ends, so do all its sessions.
+//! them; when it ends, so do all its sessions. An edge in this process speaks without the stream, each session in its own
+//! order.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use causeway_identity::{MessageId, SessionId};
 use causeway_proto::routing::v1::edge_event::Event;
 use causeway_proto::routing::v1::routing_server::Routing;
 use causeway_proto::routing::v1::{Attach, EdgeEvent, FromEdge, Submitted};
+use causeway_runtime::grpc::Ear;
 use causeway_runtime::telemetry::trace::{Hop, Step, TraceContext};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -71,16 +73,23 @@ impl Routing for Links {
         if self.0.is_out() {
             return Err(Status::unavailable("this routing does not get through to its store"));
         }
-        let outbox = Outbox::new(self.0.link_bytes, self.0.name.clone());
-        let link = Link {
+        let ear = Ear::of(request.extensions());
+        let is_here = ear.is_some();
+        let outbox = Outbox::new(self.0.link_bytes, self.0.name.clone(), ear);
+        let mut response = Response::new(outbox.stream());
+        let link = Arc::new(Link {
             shared: Arc::clone(&self.0),
-            outbox: Arc::clone(&outbox),
-            sessions: HashMap::new(),
-            next_sweep: FIRST_SWEEP,
-        };
-        let stream = outbox.stream();
-        self.0.tasks.spawn(link.run(request.into_inner()));
-        Ok(Response::new(stream))
+            outbox,
+            taking: AtomicBool::new(true),
+            count: AtomicUsize::new(0),
+            sessions: std::array::from_fn(|_| Mutex::default()),
+        });
+        if is_here {
+            let heard = Arc::clone(&link);
+            response.extensions_mut().insert(Ear::new(move |event| heard.take(event)));
+        }
+        self.0.tasks.spawn(Open(link).run(request.into_inner()));
+        Ok(response)
     }
 }
 
@@ -88,34 +97,51 @@ impl Routing for Links {
 struct Link {
     shared: Arc<LinksInner>,
     outbox: Arc<Outbox>,
-    sessions: HashMap<SessionId, Arc<Session>>,
-    /// At so many sessions, those that have ended are looked for.
-    next_sweep: usize,
+    /// What the edge says counts.
+    taking: AtomicBool,
+    count: AtomicUsize,
+    /// Spread, since the sessions of an edge in this process speak all at once. No lock is held while anybody is told anything.
+    sessions: [Mutex<Sessions>; MAPS],
 }
 
-const FIRST_SWEEP: usize = 256;
+#[derive(Default)]
+struct Sessions {
+    known: HashMap<SessionId, Arc<Session>>,
+    /// At so many, those that have ended are looked for.
+    next_sweep: usize,
+    /// No more are taken in.
+    closed: bool,
+}
 
-impl Link {
-    async fn run(mut self, mut incoming: Streaming<FromEdge>) {
-        self.shared.metrics.link_opened();
+const MAPS: usize = 16;
+const FIRST_SWEEP: usize = 32;
+
+/// A link that is served. However that ends, nobody on it is attached any more.
+struct Open(Arc<Link>);
+
+impl Open {
+    async fn run(self, mut incoming: Streaming<FromEdge>) {
+        let link = &*self.0;
+        link.shared.metrics.link_opened();
         let mut looks = tokio::time::interval(LOOK);
         loop {
             let batch = tokio::select! {
                 biased;
-                () = self.shared.draining.cancelled() => {
-                    self.outbox.drain();
+                () = link.shared.draining.cancelled() => {
                     // What edges still send is not taken: their clients repeat it elsewhere. Answers still go out.
+                    link.taking.store(false, Ordering::Release);
+                    link.outbox.drain();
                     tokio::select! {
-                        () = self.shared.finished.cancelled() => self.outbox.finish(),
-                        () = self.outbox.closed() => {}
+                        () = link.shared.finished.cancelled() => link.outbox.finish(),
+                        () = link.outbox.closed() => {}
                     }
                     break;
                 }
-                () = self.outbox.closed() => break,
+                () = link.outbox.closed() => break,
                 _ = looks.tick() => {
-                    if self.shared.is_out() {
+                    if link.shared.is_out() {
                         tracing::warn!("the store is out of reach; edges are to try another replica");
-                        self.outbox.close();
+                        link.outbox.close();
                         break;
                     }
                     continue;
@@ -124,12 +150,36 @@ impl Link {
             };
             let Ok(Some(batch)) = batch else { break };
             for event in batch.events {
-                self.take(event);
+                link.take(event);
             }
         }
     }
+}
 
-    fn take(&mut self, event: EdgeEvent) {
+impl Drop for Open {
+    fn drop(&mut self) {
+        let link = &self.0;
+        link.taking.store(false, Ordering::Release);
+        for sessions in &link.sessions {
+            let known = {
+                let mut sessions = sessions.lock().unwrap_or_else(PoisonError::into_inner);
+                sessions.closed = true;
+                std::mem::take(&mut sessions.known)
+            };
+            for session in known.values() {
+                session.detach();
+            }
+        }
+        link.outbox.finish();
+        link.shared.metrics.link_closed();
+    }
+}
+
+impl Link {
+    fn take(&self, event: EdgeEvent) {
+        if !self.taking.load(Ordering::Acquire) {
+            return;
+        }
         let Ok(id) = SessionId::try_from(&event.session_id[..]) else {
             tracing::error!("an edge named a session by something that is no session id");
             return;
@@ -137,18 +187,18 @@ impl Link {
         match event.event {
             Some(Event::Attach(attach)) => self.attach(id, &attach),
             Some(Event::Detach(_)) => {
-                if let Some(session) = self.sessions.remove(&id) {
+                if let Some(session) = self.forget(&id) {
                     session.detach();
                 }
             }
             // What sessions say that have been ended counts for nothing.
             Some(Event::Submit(submitted)) => {
-                if let Some(session) = self.sessions.get(&id).filter(|session| !session.is_over()) {
-                    self.submit(Arc::clone(session), submitted);
+                if let Some(session) = self.find(&id) {
+                    self.submit(session, submitted);
                 }
             }
             Some(Event::Processed(tag)) => {
-                if let Some(session) = self.sessions.get(&id).filter(|session| !session.is_over()) {
+                if let Some(session) = self.find(&id) {
                     session.acknowledge(tag);
                 }
             }
@@ -156,7 +206,7 @@ impl Link {
         }
     }
 
-    fn attach(&mut self, id: SessionId, attach: &Attach) {
+    fn attach(&self, id: SessionId, attach: &Attach) {
         let sender = match decode::attach(attach) {
             Ok(sender) => sender,
             Err(error) => {
@@ -165,25 +215,21 @@ impl Link {
                 return;
             }
         };
-        let voice = match self.sessions.get(&id).filter(|before| !before.is_over() && *before.device == sender) {
+        let before = self.find(&id).filter(|before| *before.device == sender);
+        if before.is_some() && attach.submits_only {
             // It is known already.
-            Some(_) if attach.submits_only => return,
-            Some(before) => Some(Arc::clone(before.voice())),
-            None => None,
-        };
-        if let Some(before) = self.sessions.remove(&id) {
+            return;
+        }
+        let voice = before.map(|before| Arc::clone(before.voice()));
+        if let Some(before) = self.forget(&id) {
             match voice {
                 Some(_) => before.supersede(),
                 // A session id that comes twice is a new session; the older one has ended.
                 None => before.detach(),
             }
         }
-        if self.sessions.len() >= self.next_sweep {
-            // Those that were ended from this side; an edge need not detach them.
-            self.sessions.retain(|_, session| !session.is_over());
-            self.next_sweep = (2 * self.sessions.len()).max(FIRST_SWEEP);
-        }
-        if self.sessions.len() >= self.shared.max_sessions {
+        self.sweep(&id);
+        if !self.count_in() {
             self.refuse(id, Ending::Overloaded);
             return;
         }
@@ -192,10 +238,57 @@ impl Link {
         let key = SessionKey(self.shared.last_session.fetch_add(1, Ordering::Relaxed));
         let session = Session::new(key, voice, attach.registration_id, attach.number, decode::login(attach));
         if attach.submits_only || self.shared.recipients.attach(&session) {
-            self.sessions.insert(id, session);
+            self.keep(id, session);
         } else {
+            self.count.fetch_sub(1, Ordering::Relaxed);
             session.end(Ending::Overloaded, self.shared.retry_ms);
         }
+    }
+
+    /// A session that has not been ended.
+    fn find(&self, id: &SessionId) -> Option<Arc<Session>> {
+        self.sessions(id).known.get(id).filter(|session| !session.is_over()).cloned()
+    }
+
+    fn forget(&self, id: &SessionId) -> Option<Arc<Session>> {
+        let known = self.sessions(id).known.remove(id)?;
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        Some(known)
+    }
+
+    /// One more; false if there are too many.
+    fn count_in(&self) -> bool {
+        let one_more = |count| Some(count + 1).filter(|count| *count <= self.shared.max_sessions);
+        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    fn keep(&self, id: SessionId, session: Arc<Session>) {
+        let mut sessions = self.sessions(&id);
+        if !sessions.closed {
+            sessions.known.insert(id, session);
+            return;
+        }
+        drop(sessions);
+        // The link has ended meanwhile.
+        session.detach();
+    }
+
+    /// Forgets, now and then, sessions that were ended from this side; an edge need not detach them.
+    fn sweep(&self, id: &SessionId) {
+        let mut sessions = self.sessions(id);
+        if sessions.known.len() < sessions.next_sweep.max(FIRST_SWEEP) {
+            return;
+        }
+        let before = sessions.known.len();
+        sessions.known.retain(|_, session| !session.is_over());
+        sessions.next_sweep = 2 * sessions.known.len();
+        self.count.fetch_sub(before - sessions.known.len(), Ordering::Relaxed);
+    }
+
+    fn sessions(&self, id: &SessionId) -> MutexGuard<'_, Sessions> {
+        // Edges draw them at random, the first byte too.
+        let map = usize::from(id.as_bytes()[0]) % MAPS;
+        self.sessions[map].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn refuse(&self, id: SessionId, reason: Ending) {
@@ -243,16 +336,5 @@ impl Link {
             // It gets no answer from here; its session ends with the link.
             Err(Refused::Draining) => {}
         }
-    }
-}
-
-/// However the link ends, nobody on it is attached any more.
-impl Drop for Link {
-    fn drop(&mut self) {
-        for session in self.sessions.values() {
-            session.detach();
-        }
-        self.outbox.finish();
-        self.shared.metrics.link_closed();
     }
 }

@@ -16,9 +16,9 @@ use std::time::Duration;
 use causeway_proto::routing::v1::routing_client::RoutingClient;
 use causeway_runtime::clock::{ManualClock, SharedClock};
 use causeway_runtime::grpc;
+use causeway_runtime::grpc::Channel;
 use causeway_runtime::lifecycle::Lifecycle;
 use tempfile::TempDir;
-use causeway_runtime::grpc::Channel;
 
 use super::*;
 use crate::mailbox::DeviceUsage;

@@ -11,17 +11,24 @@ use causeway_proto::routing::v1::{Attach, Attached, Detach, EdgeEvent, FromEdge,
 use causeway_proto::wire::v1::{
     Delivery, Enc, EncType, End, EndReason, MessageClass, Notification, Outcome, Rejection, Status, Submit,
 };
+use causeway_runtime::grpc::{Channel, Ear};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use causeway_runtime::grpc::Channel;
 
 use crate::records::fake::PATIENCE;
 
 type Sessions = Arc<Mutex<HashMap<Bytes, mpsc::UnboundedSender<Event>>>>;
 
+/// How a link is spoken on: by the stream, or at once, as an edge in routing's process does.
+#[derive(Clone)]
+struct Outgoing {
+    stream: mpsc::Sender<FromEdge>,
+    ear: Arc<Mutex<Option<Ear<EdgeEvent>>>>,
+}
+
 /// One link.
 pub(super) struct Edge {
-    outgoing: mpsc::Sender<FromEdge>,
+    outgoing: Outgoing,
     sessions: Sessions,
     reader: tokio::task::JoinHandle<()>,
     /// Who answered.
@@ -32,33 +39,49 @@ pub(super) struct Edge {
 /// A session on it.
 pub(super) struct Phone {
     pub(super) id: Bytes,
-    outgoing: mpsc::Sender<FromEdge>,
+    outgoing: Outgoing,
     events: mpsc::UnboundedReceiver<Event>,
 }
 
 static NEXT_SESSION: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
 
 impl Edge {
-    pub(super) async fn link(mut client: RoutingClient<Channel>) -> Self {
-        let (outgoing, stream) = mpsc::channel(1_024);
-        let mut incoming = client.link(ReceiverStream::new(stream)).await.unwrap().into_inner();
+    /// An edge in the process of the routing.
+    pub(super) async fn link(client: RoutingClient<Channel>) -> Self {
+        Self::start_link(client, true).await
+    }
+
+    /// An edge in another process.
+    pub(super) async fn link_from_afar(client: RoutingClient<Channel>) -> Self {
+        Self::start_link(client, false).await
+    }
+
+    async fn start_link(mut client: RoutingClient<Channel>, is_here: bool) -> Self {
+        let (stream, batches) = mpsc::channel(1_024);
+        let sessions = Sessions::default();
+        let mut request = tonic::Request::new(ReceiverStream::new(batches));
+        if is_here {
+            let hearing = Arc::clone(&sessions);
+            request.extensions_mut().insert(Ear::new(move |event| hear(&hearing, event)));
+        }
+        let response = client.link(request).await.unwrap();
+        let ear = Ear::of(response.extensions());
+        assert_eq!(ear.is_some(), is_here);
+        let outgoing = Outgoing { stream, ear: Arc::new(Mutex::new(ear)) };
+        let ended = Ended(Arc::clone(&outgoing.ear), Arc::clone(&sessions));
+        let mut incoming = response.into_inner();
         let first = incoming.message().await.unwrap().unwrap();
         let name = first.hello.expect("a stream begins with who answers").name;
         let (drained, draining) = tokio::sync::watch::channel(false);
-        let sessions = Sessions::default();
         let known = Arc::clone(&sessions);
         let reader = tokio::spawn(async move {
             while let Ok(Some(batch)) = incoming.message().await {
                 if batch.draining {
                     drained.send_replace(true);
                 }
-                for RoutingEvent { session_id, event, .. } in batch.events {
-                    if let (Some(to), Some(event)) = (known.lock().unwrap().get(&session_id), event) {
-                        let _left = to.send(event);
-                    }
-                }
+                batch.events.into_iter().for_each(|event| hear(&known, event));
             }
-            known.lock().unwrap().clear();
+            drop(ended);
         });
         Self { outgoing, sessions, reader, name, draining }
     }
@@ -112,10 +135,32 @@ impl Edge {
     }
 }
 
+/// The link is over: nobody speaks on it or is told anything.
+struct Ended(Arc<Mutex<Option<Ear<EdgeEvent>>>>, Sessions);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().take();
+        self.1.lock().unwrap().clear();
+    }
+}
+
+fn hear(sessions: &Sessions, event: RoutingEvent) {
+    if let (Some(to), Some(event)) = (sessions.lock().unwrap().get(&event.session_id), event.event) {
+        let _left = to.send(event);
+    }
+}
+
 impl Phone {
     pub(super) async fn send(&self, event: ToRouting) {
         let event = EdgeEvent { session_id: self.id.clone(), event: Some(event) };
-        let _link_lost = self.outgoing.send(FromEdge { events: vec![event] }).await;
+        let ear = self.outgoing.ear.lock().unwrap().clone();
+        match ear {
+            Some(ear) => ear.hear(event),
+            None => {
+                let _link_lost = self.outgoing.stream.send(FromEdge { events: vec![event] }).await;
+            }
+        }
     }
 
     pub(super) async fn introduce(&self, address: &str, account: u8) {

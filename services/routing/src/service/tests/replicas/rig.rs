@@ -99,7 +99,7 @@ impl Replicas {
     }
 
     pub(in crate::service::tests) async fn edge(&self, index: usize) -> Edge {
-        Edge::link(RoutingClient::new(self.process(index).channel.clone())).await
+        Edge::link_from_afar(RoutingClient::new(self.process(index).channel.clone())).await
     }
 
     /// True if it takes no edges.
