@@ -14,7 +14,7 @@ mod traced;
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use causeway_identity::SessionId;
@@ -34,6 +34,7 @@ use crate::links::{Links, Routed};
 use crate::login::Login;
 use crate::logins::Logins;
 use crate::metrics::Metrics;
+use crate::pacing::{Slot, Waiting};
 use crate::random::Random;
 use crate::report::Report;
 use crate::requests::Requests;
@@ -94,6 +95,8 @@ struct Connection<T> {
     effects: Effects,
     outputs: Vec<Output>,
     rare: Rarely<Rare>,
+    /// For a slot, to go on with the handshake.
+    waiting: Option<Box<Waiting>>,
     /// The edge drains: when the session is told at the latest.
     leave_by: Option<Instant>,
 }
@@ -133,6 +136,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
             session: Some(session),
             outputs: Vec::new(),
             rare: Rarely::new(Rare::new(&shared.drain, since)),
+            waiting: None,
             effects: Effects::new(id, shared, permit, since),
             leave_by: None,
         }
@@ -144,7 +148,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
             match self.turn(now, cx) {
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
-                Err(left) => return Poll::Ready(left),
+                Err(left) => {
+                    self.waiting = None;
+                    return Poll::Ready(left);
+                }
             }
         }
         cx.waker().wake_by_ref();
@@ -219,20 +226,41 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
                 if let Some(session) = &mut self.session {
                     session.not_reading(self.socket.went_on());
                 }
+                self.waiting = None;
                 return Ok(Rest::Unwanted);
             }
+            let Poll::Ready(slot) = self.poll_slot(cx) else { return Ok(Rest::Nothing) };
             let mut buffer = [MaybeUninit::uninit(); READ_AT_ONCE];
             let mut buffer = ReadBuf::uninit(&mut buffer);
             match self.socket.poll_read(cx, &mut buffer) {
                 Poll::Pending => return Ok(Rest::Nothing),
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     self.step(Input::Bytes(buffer.filled()), now);
+                    if let Some(slot) = slot {
+                        slot.used();
+                    }
                     self.perform(now);
                 }
                 Poll::Ready(_) => return Err(Left::Gone),
             }
         }
         Ok(Rest::More)
+    }
+
+    /// The slot that it takes to read what is costly. One that is not used is given back, so a silent client holds none.
+    fn poll_slot(&mut self, cx: &mut Context<'_>) -> Poll<Option<Slot>> {
+        if !self.session.as_ref().is_some_and(Session::is_costly) {
+            return Poll::Ready(None);
+        }
+        let pacing = self.effects.shared.login.pacing();
+        if self.waiting.is_none()
+            && let Some(slot) = pacing.free_slot()
+        {
+            return Poll::Ready(Some(slot));
+        }
+        let slot = ready!(self.waiting.get_or_insert_with(|| Box::new(pacing.wait())).poll(cx));
+        self.waiting = None;
+        Poll::Ready(slot)
     }
 
     fn take_events(&mut self, now: Now, cx: &mut Context<'_>) -> Rest {

@@ -28,6 +28,7 @@ mod log_gate;
 mod login;
 mod logins;
 mod metrics;
+mod pacing;
 mod providers;
 mod random;
 pub mod rendezvous;
@@ -70,6 +71,7 @@ use self::links::Links;
 use self::listener::{Acceptor, Wrapping};
 use self::login::Login;
 use self::metrics::Metrics;
+use self::pacing::Pacing;
 use self::providers::Providers;
 use self::replay::SpentTokens;
 use self::report::Report;
@@ -221,7 +223,8 @@ impl UnboundEdge {
     fn start(self, life: Lifecycle) -> Running {
         let config = &self.rules.config;
         let (providers, directory) = (self.providers.clone(), self.deps.directory.clone());
-        let login = Arc::new(Login::new(config, self.spent, providers, directory, Arc::clone(&self.clock)));
+        let clock = Arc::clone(&self.clock);
+        let login = Arc::new(Login::new(config, self.spent, providers, directory, Pacing::new(), clock));
         let requests = Arc::new(Requests::new(
             config,
             self.deps.directory,

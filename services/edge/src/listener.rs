@@ -22,6 +22,8 @@ use crate::metrics::Dropped;
 
 /// After an error that is not one connection's, such as too many open files.
 const BACK_OFF: Duration = Duration::from_millis(50);
+/// So many connections are accepted before it is others' turn: a crowd that comes at once holds no messages up.
+const ACCEPTED_AT_ONCE: u32 = 8;
 /// A surplus connection is told why, but only so many at a time; the others are just closed.
 const REFUSALS_AT_ONCE: usize = 192;
 /// What refuses the upgrade to a WebSocket must have left within this time.
@@ -68,7 +70,10 @@ impl Acceptor {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut incoming = pin!(incoming);
-        loop {
+        for turn in (0..ACCEPTED_AT_ONCE).cycle() {
+            if turn == 0 {
+                tokio::task::yield_now().await;
+            }
             let accepted = tokio::select! {
                 biased;
                 () = self.shared.drain.cancelled() => return,

@@ -17,6 +17,7 @@ use causeway_stanza::{ClientHello, FailureReason};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::EdgeConfig;
+use crate::pacing::Pacing;
 use crate::providers::{Issuer, Provider, Providers};
 use crate::replay::{SpendError, Spending, SpentTokens};
 
@@ -88,6 +89,7 @@ pub(crate) struct Login {
     spent: Arc<dyn SpentTokens>,
     accounts: AccountsClient<Channel>,
     audience: String,
+    pacing: Pacing,
     clock: SharedClock,
 }
 
@@ -97,9 +99,16 @@ impl Login {
         spent: Arc<dyn SpentTokens>,
         providers: Providers,
         directory: Channel,
+        pacing: Pacing,
         clock: SharedClock,
     ) -> Self {
-        Self { providers, spent, accounts: AccountsClient::new(directory), audience: config.deployment.clone(), clock }
+        let accounts = AccountsClient::new(directory);
+        Self { providers, spent, accounts, audience: config.deployment.clone(), pacing, clock }
+    }
+
+    /// For what else of a login is costly.
+    pub(crate) const fn pacing(&self) -> &Pacing {
+        &self.pacing
     }
 
     /// Resolves once providers are known.
@@ -203,7 +212,12 @@ impl Login {
             noise_key,
             now: self.clock.now(),
         };
-        let verified = token::verify(text, keys, &expected).map_err(reason)?;
+        let slot = self.pacing.slot().await;
+        let verified = token::verify(text, keys, &expected).map_err(reason);
+        if let Some(slot) = slot {
+            slot.used();
+        }
+        let verified = verified?;
         let expires = verified.expires_at().duration_since(UNIX_EPOCH).unwrap_or_default();
         let token = Token {
             jti: verified.jti().to_owned(),

@@ -215,6 +215,11 @@ impl Session {
         }
     }
 
+    /// True if bytes of the client may mean a key agreement.
+    pub(crate) const fn is_costly(&self) -> bool {
+        matches!(self, Self::Handshake(_))
+    }
+
     /// The connection reads nothing now. This need not be the client's doing, so it may be silent for longer, but not for
     /// ever: by the time that a write may take. `took` is when it was last seen to take something that was written.
     pub(crate) fn not_reading(&mut self, took: Option<Instant>) {

@@ -74,6 +74,27 @@ async fn whoever_keeps_to_its_time_gets_in() {
     rig.stop().await;
 }
 
+/// There are few slots for costly work; who is silent, or leaves, has none.
+#[tokio::test]
+async fn those_who_say_nothing_or_leave_hold_nobody_up() {
+    let rig = Rig::with(|config| config.handshake_timeout_ms = 60_000).await;
+    let key = key(5);
+    rig.directory.script().devices.insert(1, *key.public());
+    let opening = Opening::new(token(&key), 1);
+    let clients = (0..40).map(async |_| {
+        let silent = soon(TcpStream::connect(rig.addr)).await.unwrap();
+        drop(soon(TcpStream::connect(rig.addr)).await.unwrap());
+        let mut left_half_way = soon(TcpStream::connect(rig.addr)).await.unwrap();
+        left_half_way.write_all(b"C").await.unwrap();
+        drop(left_half_way);
+        drop(Client::shake(&rig, &key, &opening).await);
+        silent
+    });
+    let silent = soon(futures::future::join_all(clients)).await;
+    drop(silent);
+    rig.stop().await;
+}
+
 #[tokio::test]
 async fn a_browser_that_comes_too_early_is_told_by_http() {
     let rig = Rig::with(|config| {
