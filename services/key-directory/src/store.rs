@@ -184,6 +184,21 @@ pub struct KeyCounts {
     pub kyber: u32,
 }
 
+/// What a login needs to know of an enlisted device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownDevice {
+    /// Of the account.
+    pub account: AccountId,
+    /// The one key that may log in as this device.
+    pub noise_key: NoiseKey,
+    /// As the device chose it.
+    pub registration_id: RegistrationId,
+    /// Devices that the account has.
+    pub devices: u32,
+    /// It has fewer one-time keys of a kind than it should.
+    pub is_low: bool,
+}
+
 /// Outcome of [`Store::publish`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Published {
@@ -301,6 +316,31 @@ pub trait Store: Send + Sync + 'static {
 
     /// The account's record. By address: the account that has it now.
     async fn record(&self, who: &Who) -> Result<Option<Record>, StoreError>;
+
+    /// Two records, each as [`Self::record`] gives it.
+    async fn two_records(&self, one: &Who, other: &Who) -> Result<[Option<Record>; 2], StoreError> {
+        Ok([self.record(one).await?, self.record(other).await?])
+    }
+
+    /// The device with this id of the account that has this address now; `low` is how many one-time keys of each kind it
+    /// should have at least.
+    async fn known_device(
+        &self,
+        address: &Address,
+        device: DeviceId,
+        low: u32,
+    ) -> Result<Option<KnownDevice>, StoreError> {
+        let Some(record) = self.record(&Who::Address(address.clone())).await? else { return Ok(None) };
+        let Some(known) = record.device(device) else { return Ok(None) };
+        let Some(counts) = self.key_counts(record.account, device).await? else { return Ok(None) };
+        Ok(Some(KnownDevice {
+            account: record.account,
+            noise_key: known.noise_key,
+            registration_id: known.registration_id,
+            devices: u32::try_from(record.devices.len()).unwrap_or(u32::MAX),
+            is_low: counts.ec < low || counts.kyber < low,
+        }))
+    }
 
     /// Adds a device and, if the address has none, its account, with default consent. The same Noise key with the same
     /// identity and registration id again changes nothing and gives the same ids; followers are told again, as whoever

@@ -19,9 +19,9 @@ use causeway_proto::directory::v1::find_traces::Wanted;
 use causeway_proto::routing::v1 as routing;
 use causeway_proto::routing::v1::find_traces_request::Wanted as Asked;
 use causeway_proto::routing::v1::traces_client::TracesClient;
+use causeway_runtime::grpc::Channel;
 use causeway_runtime::grpc::{self, Endpoints};
 use futures::future::join_all;
-use causeway_runtime::grpc::Channel;
 use tonic::{Request, Response, Status, async_trait};
 
 use self::callers::{Callers, NotLetIn};

@@ -15,13 +15,13 @@ use causeway_proto::directory::v1::records_client::RecordsClient;
 use causeway_proto::directory::v1::token_keys_client::TokenKeysClient;
 use causeway_proto::wire::v1 as wire;
 use causeway_runtime::clock::{ManualClock, SharedClock};
+use causeway_runtime::grpc::Channel;
 use causeway_runtime::grpc::{self, Endpoints};
 use causeway_runtime::lifecycle::{Ended, Lifecycle};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
-use causeway_runtime::grpc::Channel;
 use tonic::{Request, Status, Streaming};
 
 use super::{Phone, TestProvider};
