@@ -9,7 +9,7 @@
 //! only names that have come since are weighed, and all of them again when the chosen one has gone. What is chosen is the
 //! same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::{Mutex, PoisonError};
@@ -19,8 +19,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 const DOMAIN: &[u8] = b"causeway rendezvous v1\0";
 /// Parts of what is remembered, each with a lock of its own,
 const SHARDS: usize = 64;
-/// and the addresses in each: 131,072 in all, 32 bytes each.
-const SLOTS: usize = 2_048;
+/// and the addresses in each half of one: 131,072 in all, some 60 bytes each.
+const HALF: usize = 1_024;
 
 /// The weight of `name` for `address`.
 fn weight(name: &str, address: &str) -> u64 {
@@ -43,13 +43,44 @@ pub fn choose<'a, I: Ord + Copy>(candidates: impl IntoIterator<Item = (&'a str, 
 pub struct Chosen<I> {
     /// Random, so that nobody can make addresses fall together.
     hasher: RandomState,
-    shards: Vec<Mutex<Vec<Option<Found<I>>>>>,
+    shards: Vec<Mutex<Shard<I>>>,
+}
+
+/// What was looked up last is in `young`. When that is full it becomes `old`, and what nobody has looked up since is
+/// forgotten.
+#[derive(Debug)]
+struct Shard<I> {
+    young: HashMap<u64, Found<I>>,
+    old: HashMap<u64, Found<I>>,
+}
+
+impl<I> Default for Shard<I> {
+    fn default() -> Self {
+        Self { young: HashMap::new(), old: HashMap::new() }
+    }
+}
+
+impl<I: Copy> Shard<I> {
+    fn get(&mut self, digest: u64) -> Option<Found<I>> {
+        if let Some(found) = self.young.get(&digest) {
+            return Some(*found);
+        }
+        let found = *self.old.get(&digest)?;
+        self.put(digest, found);
+        Some(found)
+    }
+
+    fn put(&mut self, digest: u64, found: Found<I>) {
+        if self.young.len() >= HALF {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(digest, found);
+    }
 }
 
 /// For one address.
 #[derive(Debug, Clone, Copy)]
 struct Found<I> {
-    digest: u64,
     best: I,
     /// The greatest id that was there: all candidates with this or a smaller one were weighed.
     newest: I,
@@ -80,8 +111,10 @@ impl<I: Ord + Copy> Chosen<I> {
         }
         let named = |(id, candidate): (&I, &'a C)| name(candidate).map(|name| (name, *id));
         let digest = self.hasher.hash_one(address);
-        let best = match self.found(digest) {
-            Some(Found { best, newest: until, .. }) if candidates.get(&best).and_then(&name).is_some() => {
+        let shard = self.shards.get(digest as usize % SHARDS)?;
+        let known = shard.lock().unwrap_or_else(PoisonError::into_inner).get(digest);
+        let best = match known {
+            Some(Found { best, newest: until }) if candidates.get(&best).and_then(&name).is_some() => {
                 if newest <= until {
                     return Some(best);
                 }
@@ -91,28 +124,8 @@ impl<I: Ord + Copy> Chosen<I> {
             }
             _ => choose(candidates.iter().filter_map(named), address)?,
         };
-        self.remember(Found { digest, best, newest });
+        shard.lock().unwrap_or_else(PoisonError::into_inner).put(digest, Found { best, newest });
         Some(best)
-    }
-
-    fn found(&self, digest: u64) -> Option<Found<I>> {
-        let (shard, slot) = self.place(digest)?;
-        let slots = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.get(slot).copied().flatten().filter(|found| found.digest == digest)
-    }
-
-    fn remember(&self, found: Found<I>) {
-        let Some((shard, slot)) = self.place(found.digest) else { return };
-        let mut slots = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.resize(SLOTS, None);
-        if let Some(place) = slots.get_mut(slot) {
-            *place = Some(found);
-        }
-    }
-
-    fn place(&self, digest: u64) -> Option<(&Mutex<Vec<Option<Found<I>>>>, usize)> {
-        let (shard, slot) = (digest as usize % SHARDS, digest as usize / SHARDS % SLOTS);
-        Some((self.shards.get(shard)?, slot))
     }
 }
 
@@ -176,6 +189,31 @@ mod tests {
         assert_eq!(weighed, 3, "that it is there, it, and who came");
         let (_, weighed) = look(&|to| to.retain(|id, _| *id != best && *id != 8));
         assert!(weighed >= 6, "it has gone: all are weighed");
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_what_is_looked_up_stays() {
+        let chosen = Chosen::default();
+        let candidates = BTreeMap::from([(1, "a"), (2, "b")]);
+        let asked = std::cell::Cell::new(0_u32);
+        let look = |address: &str| {
+            asked.set(0);
+            let name = |name: &&'static str| {
+                asked.set(asked.get() + 1);
+                Some(*name)
+            };
+            chosen.choose(&candidates, name, address);
+            asked.get()
+        };
+        for n in 0..SHARDS * HALF * 4 {
+            look(&format!("user{n}@birdy.example"));
+            assert!(n == 0 || n % 1_000 > 0 || look("ada@birdy.example") == 1 || n == 1_000, "{n}");
+        }
+        let kept = |shard: &Mutex<Shard<i32>>| {
+            let shard = shard.lock().unwrap();
+            shard.young.len().max(shard.old.len())
+        };
+        assert!(chosen.shards.iter().all(|shard| kept(shard) <= HALF));
     }
 
     proptest! {

@@ -80,23 +80,25 @@ figures! {
     Plan:
     load = 0.5, "share of the measured rate that is planned with", "headroom for bursts, for what is not measured, and for a storm of logins";
     zones = 3.0, "zones, of which one may fail", "machines: half as many again";
-    node_cpus = 8.0, "processors of a machine for a service", "m7g.2xlarge";
-    node_gib = 32.0, "its memory, GiB", "m7g.2xlarge";
+    node_cpus = 4.0, "processors of a machine for a service", "m7g.xlarge";
+    node_gib = 16.0, "its memory, GiB", "m7g.xlarge";
     node_memory = 0.6, "share of its memory that is planned with", "the rest is for the kernel's sockets and buffers";
-    edge_sessions = 250_000.0, "sessions an edge at most", "so that a failure sends no more of them elsewhere at once";
+    edge_sessions = 500_000.0, "sessions an edge at most", "so that a failure sends no more of them elsewhere at once";
     routing_accounts = 1_000_000.0, "recipients a routing at most", "`routing.max_recipients`, set up from 200,000";
     store_bytes = 4e12, "bytes a PostgreSQL at most", "what can be restored and vacuumed in some hours";
     store_scale = 2.0, "times the measured rate that a PostgreSQL of 16 processors carries", "not measured; raw rows: 45 to 106 thousand a second on 2 processors";
     cell_routings = 64.0, "routings of one deployment at most", "each edge has a stream to each, each follows all changes";
+    edge_logins_s = 2_000.0, "logins a second that an edge lets in at most", "`edge.handshakes_per_s`";
+    login_commands = 4.0, "commands to Redis for a login", "docs/redis.md: a token, a number, presence twice; those of one edge share the number's";
     redis_ops_per_s = 50_000.0, "commands a second of a Redis at most", "half of what one commonly carries; not measured";
-    redis_bytes = 16e9, "bytes of it at most", "half of its machine";
+    redis_bytes = 8e9, "bytes of it at most", "half of its machine";
     relay_bytes_per_s = 3e8, "media bytes a second of a media-relay, in and out", "not measured: a quarter of 10 Gbit/s";
 }
 
 figures! {
     /// AWS, us-east-1 (N. Virginia), on demand, in US dollars.
     Prices:
-    node_hour = 0.3264, "m7g.2xlarge, 8 processors, 32 GiB, an hour", "four times m7g.large at 0.0816: factualminds.com, EC2 on-demand pricing, 17 June 2026";
+    node_hour = 0.1632, "m7g.xlarge, 4 processors, 16 GiB, an hour; larger ones in proportion", "two times m7g.large at 0.0816: factualminds.com, EC2 on-demand pricing, 17 June 2026";
     egress_first = 0.09, "a GB to the internet, up to 10 TB a month", "usage.ai, data transfer costs, 2 June 2026";
     egress_second = 0.085, "up to 50 TB", "the same";
     egress_third = 0.07, "up to 150 TB", "the same";

@@ -84,6 +84,10 @@ pub(crate) struct Need {
     pub(crate) redis: Machines,
     /// Deployments, each with its own directory and mailbox.
     pub(crate) cells: Machines,
+    /// Primaries of Redis if all edges let in as many as they may, after a failure.
+    redis_in_storm: f64,
+    /// Processors, without headroom.
+    work: [f64; 4],
     waiting_bytes: f64,
     directory_bytes: f64,
     blob_bytes: f64,
@@ -171,8 +175,7 @@ impl Inputs {
         );
         let tokens_bytes = traffic.logins_s * 3_600.0 * of.token_hours * 250.0;
         let presence_bytes = users * of.in_memory * (200.0 + 60.0 * of.devices);
-        // A token, a number, presence when it comes and when it goes.
-        let redis_ops = traffic.logins_s * 4.0 + routings.count() * 4.0;
+        let redis_ops = traffic.logins_s * plan.login_commands + routings.count() * 4.0;
         let redis = machines(
             1.0,
             &[
@@ -190,10 +193,19 @@ impl Inputs {
         );
 
         let zones = plan.zones;
+        let edges = edges.over_zones(zones);
+        let let_in = edges.count() * plan.edge_logins_s;
         let mut need = Need {
+            redis_in_storm: let_in * plan.login_commands / plan.redis_ops_per_s,
+            work: [
+                traffic.messages_s * (costs.edge_us + costs.routing_us + costs.directory_us) / 1e6,
+                traffic.logins_s * costs.login_us / 1e6,
+                traffic.sessions * costs.idle_us / 1e6,
+                traffic.claims_s * costs.claim_us / 1e6,
+            ],
             users,
             traffic,
-            edges: edges.over_zones(zones),
+            edges,
             routings: routings.over_zones(zones),
             directories: directories.over_zones(zones),
             relays: relays.over_zones(zones),
@@ -218,7 +230,8 @@ impl Inputs {
         let services = [&need.edges, &need.routings, &need.directories, &need.relays];
         let services: f64 = services.iter().map(|machines| machines.count()).sum();
         // A primary and two standbys of 16 processors each; a Redis and its replica are a service's machine each.
-        let stores = (need.mailboxes.count() + need.directory_stores.count()) * 3.0 * 2.0 + need.redis.count() * 2.0;
+        let large = 16.0 / plan.node_cpus;
+        let stores = (need.mailboxes.count() + need.directory_stores.count()) * 3.0 * large + need.redis.count() * 2.0;
         let volumes = (need.waiting_bytes + need.directory_bytes) * 3.0 * 1.5 / GB;
         let month = |a_day: f64| a_day * MONTH_DAYS;
         let out = month(traffic.messages_day * of.devices * costs.out_bytes + traffic.logins_day * costs.login_bytes)
@@ -277,6 +290,16 @@ impl Inputs {
                 ("media uploaded a day, TB", &|need: &Need| number(need.blob_bytes / self.users.media_days / 1e12)),
             ],
         );
+        out += "\n### Processors that are busy, without headroom\n\n";
+        out += &columns(
+            &needs,
+            &[
+                ("messages, all services", &|need: &Need| number(need.work[0])),
+                ("logins", &|need: &Need| number(need.work[1])),
+                ("sessions that do nothing", &|need: &Need| number(need.work[2])),
+                ("prekey claims", &|need: &Need| number(need.work[3])),
+            ],
+        );
         out += "\n### Machines, and what says how many\n\n";
         out += &columns(
             &needs,
@@ -288,6 +311,9 @@ impl Inputs {
                 ("PostgreSQL of mailboxes, primaries", &|need: &Need| said(&need.mailboxes)),
                 ("PostgreSQL of directories, primaries", &|need: &Need| said(&need.directory_stores)),
                 ("Redis, primaries", &|need: &Need| said(&need.redis)),
+                ("Redis, if all edges let in as many logins as they may", &|need: &Need| {
+                    number(need.redis_in_storm.ceil())
+                }),
                 ("messages that wait, TB", &|need: &Need| number(need.waiting_bytes / 1e12)),
                 ("directory, TB", &|need: &Need| number(need.directory_bytes / 1e12)),
                 ("blobs, TB", &|need: &Need| number(need.blob_bytes / 1e12)),
@@ -332,6 +358,10 @@ impl Inputs {
         let rows = [
             change("as above", &|_| {}),
             change("6 KiB an idle session (the goal)", &|to| to.costs.session_kib = 6.0),
+            change("the same, and pings each minute", &|to| {
+                to.costs.session_kib = 6.0;
+                to.costs.idle_us /= 2.0;
+            }),
             change("12 us a message in all (the goal of one process)", &|to| {
                 to.costs.edge_us = 5.0;
                 to.costs.routing_us = 7.0;
@@ -415,9 +445,9 @@ mod tests {
         };
         let base = with(&|_| {});
         for more in [
-            with(&|to| to.costs.edge_us *= 10.0),
+            with(&|to| to.costs.edge_us *= 100.0),
             with(&|to| to.costs.session_kib *= 10.0),
-            with(&|to| to.costs.routing_us *= 10.0),
+            with(&|to| to.costs.routing_us *= 100.0),
             with(&|to| to.users.in_window = 0.0),
         ] {
             assert!(more.0 >= base.0 && more.1 >= base.1 && more.2 > base.2);

@@ -34,6 +34,8 @@ pub(crate) enum Policy {
     NoJitter,
     /// Edges tell everybody to come back after the same second, instead of each after its own time.
     SameTime,
+    /// Edges tell everybody a time, not only as many as they have under way.
+    TellsAll,
     /// Clients come back after a second, always.
     Eager,
 }
@@ -87,11 +89,11 @@ impl Edge {
     }
 
     /// True if it has time to say so.
-    fn refuses(&mut self, tick: u64) -> bool {
+    fn refuses(&mut self, tick: u64, at_once: usize) -> bool {
         while self.refusals.front().is_some_and(|until| *until <= tick) {
             self.refusals.pop_front();
         }
-        let told = self.refusals.len() < REFUSALS_AT_ONCE;
+        let told = self.refusals.len() < at_once;
         if told {
             self.refusals.push_back(tick + REFUSAL_TICKS);
         }
@@ -112,6 +114,7 @@ pub(crate) fn simulate(size: Size, seed: u64) -> Storm {
     let mut random = SmallRng::seed_from_u64(seed);
     let (config, timing, start) = (EdgeConfig::default(), Timing::default(), Instant::now());
     let per_tick = f64::from(size.accepts_per_s) / TICKS_PER_S as f64;
+    let at_once = if size.policy == Policy::TellsAll { usize::MAX } else { REFUSALS_AT_ONCE };
     let edge = || Edge { arrivals: Arrivals::new(&config, start), refusals: VecDeque::new(), room: BACKLOG, at: 0 };
     let mut edges: Vec<Edge> = std::iter::repeat_with(edge).take(size.edges as usize).collect();
     let mut clients = vec![Client::default(); size.sessions as usize];
@@ -150,7 +153,7 @@ pub(crate) fn simulate(size: Size, seed: u64) -> Storm {
                 logins[second] += 1;
                 continue;
             }
-            let told = edge.refuses(tick).then(|| match size.policy {
+            let told = edge.refuses(tick, at_once).then(|| match size.policy {
                 Policy::SameTime => Duration::from_millis(config.overload_retry_ms),
                 // Alerts have seconds.
                 _ => Duration::from_secs(edge.arrivals.book(now).as_secs_f64().ceil() as u64),
@@ -174,7 +177,9 @@ fn put(due: &mut Vec<Vec<u32>>, tick: u64, wait: Duration, client: u32) {
 
 fn pause(policy: Policy, timing: &Timing, failures: u8, told: Option<Duration>, random: &mut SmallRng) -> Duration {
     match policy {
-        Policy::Built | Policy::SameTime => reconnect_pause(timing, u32::from(failures), told, random),
+        Policy::Built | Policy::SameTime | Policy::TellsAll => {
+            reconnect_pause(timing, u32::from(failures), told, random)
+        }
         Policy::NoJitter => reconnect_pause(timing, u32::from(failures), told, &mut Greatest),
         Policy::Eager => Duration::from_secs(1),
     }
@@ -253,6 +258,12 @@ mod tests {
     fn without_pauses_there_are_many_more_attempts() {
         let (built, eager) = (storm(100_000, 2, Policy::Built), storm(100_000, 2, Policy::Eager));
         assert!(eager.attempts > 2.0 * built.attempts, "{built:?} {eager:?}");
+    }
+
+    #[test]
+    fn if_all_are_told_a_time_they_try_less_often() {
+        let (built, all) = (storm(100_000, 2, Policy::Built), storm(100_000, 2, Policy::TellsAll));
+        assert!(all.back == 100_000 && all.attempts < built.attempts, "{built:?} {all:?}");
     }
 
     #[test]
