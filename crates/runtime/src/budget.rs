@@ -78,6 +78,12 @@ impl Charge {
         grows
     }
 
+    /// Holds so much more also when there is no room for it: of what is there already.
+    pub fn grow_anyway(&mut self, by: usize) {
+        self.budget.held.fetch_add(by, Ordering::Relaxed);
+        self.amount += by;
+    }
+
     /// Gives so much of it back.
     pub fn shrink(&mut self, by: usize) {
         let by = by.min(self.amount);
@@ -110,7 +116,8 @@ mod tests {
         drop((second, beyond));
         let mut third = budget.charge(1).unwrap();
         assert!(third.grow(9) && !third.grow(1));
-        third.shrink(4);
+        third.grow_anyway(3);
+        third.shrink(7);
         assert_eq!((third.amount(), budget.held()), (6, 6));
         drop(third);
         assert_eq!((budget.held(), budget.free()), (0, 10));

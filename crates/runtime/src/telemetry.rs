@@ -10,6 +10,7 @@ mod exposition;
 pub mod instruments;
 mod logs;
 mod process;
+pub mod tally;
 pub mod trace;
 
 use std::sync::OnceLock;

@@ -32,7 +32,7 @@ use tokio::time::Instant;
 use self::attachment::Attachment;
 use self::closing::Owing;
 use self::lane::{Kept, Lane};
-use crate::limits::Budget;
+use crate::limits::{Budget, Charge};
 use crate::metrics::Metrics;
 use crate::rendezvous::Chosen;
 use crate::trip::Trip;
@@ -146,7 +146,8 @@ pub(crate) struct Dispatch {
     /// Messages that the client has sent.
     arrived: u64,
     messages: usize,
-    own: Arc<Budget>,
+    /// Of messages that have no outcome.
+    held: Charge,
     /// Links that have asked for a pause in submissions.
     pauses: BTreeMap<LinkId, Instant>,
     /// Since when some message has no replica to go to.
@@ -158,7 +159,7 @@ pub(crate) struct Dispatch {
 
 impl Dispatch {
     pub(crate) fn new(bounds: Bounds, view: Arc<View>) -> Self {
-        let own = Budget::new(usize::MAX);
+        let held = bounds.total.charge_anyway(0);
         Self {
             bounds,
             view,
@@ -176,7 +177,7 @@ impl Dispatch {
             owing: Owing::default(),
             arrived: 0,
             messages: 0,
-            own,
+            held,
             pauses: BTreeMap::new(),
             stuck: None,
             over: false,
@@ -193,7 +194,7 @@ impl Dispatch {
     pub(crate) fn is_full(&self) -> bool {
         let share = (self.bounds.total.free() / SHARES).min(self.bounds.bytes);
         // Whoever has nothing under way may always send something.
-        self.messages > 0 && (self.messages >= self.bounds.messages || self.own.held() >= share)
+        self.messages > 0 && (self.messages >= self.bounds.messages || self.held.amount() >= share)
     }
 
     /// Every message has its outcome.
@@ -225,23 +226,25 @@ impl Dispatch {
     /// The client has sent a message.
     pub(crate) fn submit(&mut self, message: pb::Submit, now: Instant) {
         self.arrived += 1;
-        let mut trip = Trip::begin(&message, &self.bounds.metrics, now);
+        let mut trip = Trip::begin(&message, now);
         let order = match self.admit(&message, now) {
             Ok(order) => order,
             Err(refused) => {
-                trip.ends(&refused, now);
+                trip.ends(&refused, now, &self.bounds.metrics);
                 self.tell(Told::Outcome(*refused));
                 return self.ping();
             }
         };
         let size = message.encoded_len() + OVERHEAD;
-        let charges = [self.own.charge_anyway(size), self.bounds.total.charge_anyway(size)];
-        let to = message.to.clone();
+        self.held.grow_anyway(size);
         self.messages += 1;
+        let to = message.to.clone();
         let newest = self.generation;
-        let lane = self.lanes.entry(to.clone()).or_insert_with(|| Lane { generation: newest, ..Lane::default() });
-        let kept = Kept { message, order, generation: lane.generation, tried: false, trip, _charges: charges };
-        lane.queue.push_back(kept);
+        let lane = match self.lanes.get_mut(&to) {
+            Some(lane) => lane,
+            None => self.lanes.entry(to.clone()).or_insert_with(|| Lane { generation: newest, ..Lane::default() }),
+        };
+        lane.queue.push_back(Kept { message, order, generation: lane.generation, tried: false, trip, size });
         self.pump(&to, now);
     }
 
@@ -291,7 +294,7 @@ impl Dispatch {
     pub(crate) fn event(&mut self, place: Place, event: FromRouting, now: Instant) {
         let attached = self.attached_at() == Some(place);
         match event {
-            FromRouting::Outcome(outcome) => self.outcome(place, &outcome, now),
+            FromRouting::Outcome(outcome) => self.outcome(place, outcome, now),
             FromRouting::End(end) => self.end(place, end, attached, now),
             // Of an attachment that is over.
             _ if !attached => {}
@@ -344,6 +347,12 @@ impl Dispatch {
         if self.pauses.len() < pauses {
             self.pump_all(now);
         }
+    }
+
+    /// A message is kept no more.
+    fn release(&mut self, kept: &Kept) {
+        self.messages -= 1;
+        self.held.shrink(kept.size);
     }
 
     fn tell(&mut self, told: Told) {

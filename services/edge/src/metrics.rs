@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use causeway_runtime::telemetry::instruments::WAITS;
+use causeway_runtime::telemetry::tally::Tally;
 use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 use opentelemetry::{KeyValue, global};
 
 use crate::limits::Budget;
+use crate::trip::{Class, Fate};
 
 /// Handle of the instruments; cheap to clone.
 #[derive(Debug, Clone)]
@@ -24,9 +26,7 @@ pub(crate) struct Metrics {
     ended: Counter<u64>,
     requests: Counter<u64>,
     request_duration: Histogram<f64>,
-    messages: Counter<u64>,
     message_duration: Histogram<f64>,
-    deliveries: Counter<u64>,
     link_losses: Counter<u64>,
     full_queues: Counter<u64>,
     moves: Counter<u64>,
@@ -74,13 +74,7 @@ impl Metrics {
             ended: counter("causeway.edge.sessions.ended", "{session}", "Sessions that are over"),
             requests: counter("causeway.edge.requests", "{request}", "Requests that were answered"),
             request_duration: waits("causeway.edge.request.duration", "From a request to its answer"),
-            messages: counter(
-                "causeway.edge.messages",
-                "{message}",
-                "Messages of clients by what their senders were told",
-            ),
             message_duration: waits("causeway.edge.message.duration", "From a message to its outcome"),
-            deliveries: counter("causeway.edge.deliveries", "{message}", "Messages handed to devices"),
             link_losses: counter("causeway.edge.link.losses", "{loss}", "Links to routing that broke"),
             full_queues: counter(
                 "causeway.edge.queues.full",
@@ -90,6 +84,7 @@ impl Metrics {
             moves: counter("causeway.edge.sessions.moved", "{session}", "Sessions told to attach elsewhere"),
             again: counter("causeway.edge.messages.again", "{message}", "Messages submitted again after a loss"),
         };
+        MESSAGES.tell(&meter);
         // So that they are there from the beginning.
         for level in [&metrics.connections, &metrics.sessions] {
             level.add(0, &[]);
@@ -97,7 +92,6 @@ impl Metrics {
         for counter in [
             &metrics.accept_errors,
             &metrics.logins,
-            &metrics.deliveries,
             &metrics.link_losses,
             &metrics.full_queues,
             &metrics.moves,
@@ -200,21 +194,16 @@ impl Metrics {
         self.request_duration.record(after.as_secs_f64(), &of[..1]);
     }
 
-    /// A client's message has its outcome; both names are words of closed lists.
-    pub(crate) fn message_answered(&self, class: &'static str, outcome: &'static str, after: Duration) {
-        let of = [KeyValue::new("class", class), KeyValue::new("outcome", outcome)];
-        self.messages.add(1, &of);
+    /// A client's message has its outcome.
+    pub(crate) fn message_answered(&self, class: Class, fate: Fate, after: Duration) {
+        MESSAGES.by_fate.count(class as usize * Fate::ALL.len() + fate as usize);
+        let of = [KeyValue::new("class", class.name()), KeyValue::new("outcome", fate.name())];
         self.message_duration.record(after.as_secs_f64(), &of);
-    }
-
-    /// A session ended before its message had an outcome.
-    pub(crate) fn message_unanswered(&self, class: &'static str) {
-        self.messages.add(1, &[KeyValue::new("class", class), KeyValue::new("outcome", "unanswered")]);
     }
 
     /// A message is on its way to a device.
     pub(crate) fn delivered(&self) {
-        self.deliveries.add(1, &[]);
+        MESSAGES.deliveries.count(0);
     }
 
     pub(crate) fn link_lost(&self) {
@@ -235,6 +224,31 @@ impl Metrics {
 
     pub(crate) fn session_queue_full(&self) {
         self.full_queues.add(1, &[]);
+    }
+}
+
+/// A session ended before its message had an outcome.
+pub(crate) fn message_unanswered(class: Class) {
+    MESSAGES.by_fate.count(class as usize * Fate::ALL.len() + Fate::Unanswered as usize);
+}
+
+/// What is counted of each message, by all edges of this process together.
+static MESSAGES: Messages = Messages { by_fate: Tally::new(), deliveries: Tally::new() };
+
+struct Messages {
+    /// By class, then by fate.
+    by_fate: Tally<{ Class::ALL.len() * Fate::ALL.len() }>,
+    deliveries: Tally<1>,
+}
+
+impl Messages {
+    fn tell(&'static self, meter: &Meter) {
+        let about = "Messages of clients by what their senders were told";
+        self.by_fate.tell(meter, "causeway.edge.messages", about, |number| {
+            let (class, fate) = (Class::ALL[number / Fate::ALL.len()], Fate::ALL[number % Fate::ALL.len()]);
+            vec![KeyValue::new("class", class.name()), KeyValue::new("outcome", fate.name())]
+        });
+        self.deliveries.tell(meter, "causeway.edge.deliveries", "Messages handed to devices", |_| Vec::new());
     }
 }
 

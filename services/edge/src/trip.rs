@@ -1,38 +1,109 @@
 //! A client's message from its arrival to its outcome: counted, timed, and traced if it is one of those that are.
 
-use std::sync::Arc;
-
 use causeway_proto::wire::v1 as pb;
 use causeway_runtime::telemetry::trace::{self, Hop, Step};
 use tokio::time::Instant;
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, message_unanswered};
 
 /// One message's. One that is dropped without an outcome counts as unanswered.
 #[derive(Debug)]
 pub(crate) struct Trip {
-    class: &'static str,
+    class: Class,
     since: Instant,
     /// Of a message that is traced. Here it is decided, and nobody else has a say in it.
     step: Option<Box<Step>>,
     over: bool,
-    metrics: Arc<Metrics>,
+}
+
+/// As the metrics tell messages apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    Chat,
+    Ephemeral,
+    Call,
+}
+
+/// What its sender is told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Delivered,
+    Stored,
+    Dropped,
+    NotAvailable,
+    Devices,
+    TooLarge,
+    RateLimited,
+    Other,
+    Unanswered,
+}
+
+impl Class {
+    /// By number.
+    pub(crate) const ALL: [Self; 3] = [Self::Chat, Self::Ephemeral, Self::Call];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Ephemeral => "ephemeral",
+            Self::Call => "call",
+        }
+    }
+
+    fn of(message: &pb::Submit) -> Self {
+        match pb::MessageClass::try_from(message.class) {
+            Ok(pb::MessageClass::Ephemeral) => Self::Ephemeral,
+            Ok(pb::MessageClass::Call) => Self::Call,
+            Ok(pb::MessageClass::Chat | pb::MessageClass::Unspecified) | Err(_) => Self::Chat,
+        }
+    }
+}
+
+impl Fate {
+    /// By number.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Delivered,
+        Self::Stored,
+        Self::Dropped,
+        Self::NotAvailable,
+        Self::Devices,
+        Self::TooLarge,
+        Self::RateLimited,
+        Self::Other,
+        Self::Unanswered,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Stored => "stored",
+            Self::Dropped => "dropped",
+            Self::NotAvailable => "not-available",
+            Self::Devices => "devices",
+            Self::TooLarge => "too-large",
+            Self::RateLimited => "rate-limited",
+            Self::Other => "other",
+            Self::Unanswered => "unanswered",
+        }
+    }
+
+    fn of(outcome: &pb::Outcome) -> Self {
+        match (pb::Status::try_from(outcome.status), pb::Rejection::try_from(outcome.reason)) {
+            (Ok(pb::Status::Delivered), _) => Self::Delivered,
+            (Ok(pb::Status::Stored), _) => Self::Stored,
+            (Ok(pb::Status::Dropped), _) => Self::Dropped,
+            (Ok(pb::Status::Rejected), Ok(pb::Rejection::NotAvailable)) => Self::NotAvailable,
+            (Ok(pb::Status::Rejected), Ok(pb::Rejection::Devices)) => Self::Devices,
+            (Ok(pb::Status::Rejected), Ok(pb::Rejection::TooLarge)) => Self::TooLarge,
+            (Ok(pb::Status::Rejected), Ok(pb::Rejection::RateLimited)) => Self::RateLimited,
+            _ => Self::Other,
+        }
+    }
 }
 
 impl Trip {
-    pub(crate) fn begin(message: &pb::Submit, metrics: &Arc<Metrics>, now: Instant) -> Self {
-        let class = match pb::MessageClass::try_from(message.class) {
-            Ok(pb::MessageClass::Ephemeral) => "ephemeral",
-            Ok(pb::MessageClass::Call) => "call",
-            Ok(pb::MessageClass::Chat | pb::MessageClass::Unspecified) | Err(_) => "chat",
-        };
-        Self {
-            class,
-            since: now,
-            step: Step::begin(Hop::ACCEPT).map(Box::new),
-            over: false,
-            metrics: Arc::clone(metrics),
-        }
+    pub(crate) fn begin(message: &pb::Submit, now: Instant) -> Self {
+        Self { class: Class::of(message), since: now, step: Step::begin(Hop::ACCEPT).map(Box::new), over: false }
     }
 
     /// What goes with the message to routing.
@@ -41,12 +112,12 @@ impl Trip {
     }
 
     /// Its sender is told what became of it.
-    pub(crate) fn ends(&mut self, outcome: &pb::Outcome, now: Instant) {
-        let name = name(outcome);
+    pub(crate) fn ends(&mut self, outcome: &pb::Outcome, now: Instant, metrics: &Metrics) {
+        let fate = Fate::of(outcome);
         self.over = true;
-        self.metrics.message_answered(self.class, name, now.saturating_duration_since(self.since));
+        metrics.message_answered(self.class, fate, now.saturating_duration_since(self.since));
         if let Some(step) = self.step.take() {
-            step.outcome(name);
+            step.outcome(fate.name());
         }
     }
 }
@@ -54,23 +125,21 @@ impl Trip {
 impl Drop for Trip {
     fn drop(&mut self) {
         if !self.over {
-            self.metrics.message_unanswered(self.class);
+            message_unanswered(self.class);
             if let Some(step) = &self.step {
-                step.outcome("unanswered");
+                step.outcome(Fate::Unanswered.name());
             }
         }
     }
 }
 
-fn name(outcome: &pb::Outcome) -> &'static str {
-    match (pb::Status::try_from(outcome.status), pb::Rejection::try_from(outcome.reason)) {
-        (Ok(pb::Status::Delivered), _) => "delivered",
-        (Ok(pb::Status::Stored), _) => "stored",
-        (Ok(pb::Status::Dropped), _) => "dropped",
-        (Ok(pb::Status::Rejected), Ok(pb::Rejection::NotAvailable)) => "not-available",
-        (Ok(pb::Status::Rejected), Ok(pb::Rejection::Devices)) => "devices",
-        (Ok(pb::Status::Rejected), Ok(pb::Rejection::TooLarge)) => "too-large",
-        (Ok(pb::Status::Rejected), Ok(pb::Rejection::RateLimited)) => "rate-limited",
-        _ => "other",
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_its_number() {
+        assert!(Class::ALL.iter().enumerate().all(|(number, class)| *class as usize == number));
+        assert!(Fate::ALL.iter().enumerate().all(|(number, fate)| *fate as usize == number));
     }
 }

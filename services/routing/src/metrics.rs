@@ -1,18 +1,16 @@
 //! All instruments of a routing (docs/metrics.md). Labels come from closed lists only.
 
-mod tally;
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use causeway_runtime::telemetry::instruments::WAITS;
+use causeway_runtime::telemetry::tally::Tally;
 use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 use opentelemetry::{KeyValue, global};
 
 use crate::mailbox::StoreError;
 use crate::message::{Class, Ending, Outcome, Rejection};
 use crate::trails::Settled;
-use tally::Tally;
 
 /// Instruments of a routing; cheap to clone.
 #[derive(Debug, Clone)]

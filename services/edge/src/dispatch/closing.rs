@@ -121,7 +121,7 @@ impl Dispatch {
             lane.generation = self.generation;
         }
         let unsent: Vec<Kept> = lane.queue.drain(lane.sent..).collect();
-        self.messages -= unsent.len();
+        unsent.iter().for_each(|kept| self.release(kept));
         for mut kept in unsent {
             if kept.tried {
                 self.tell(Told::Lost);
@@ -129,7 +129,7 @@ impl Dispatch {
             }
             self.owe(kept.order, &kept.message, retry_at, now);
             let refused = come_again(&kept.message, retry_at.saturating_duration_since(now));
-            kept.trip.ends(&refused, now);
+            kept.trip.ends(&refused, now, &self.bounds.metrics);
             self.tell(Told::Outcome(refused));
         }
     }

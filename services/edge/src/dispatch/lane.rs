@@ -8,7 +8,6 @@ use causeway_proto::wire::v1 as pb;
 use tokio::time::Instant;
 
 use super::{Act, Dispatch, Place, Told};
-use crate::limits::Charge;
 use crate::trip::Trip;
 
 /// The messages to one recipient that have no outcome, the oldest first.
@@ -33,7 +32,8 @@ pub(super) struct Kept {
     /// A replica that was lost may have accepted it.
     pub(super) tried: bool,
     pub(super) trip: Trip,
-    pub(super) _charges: [Charge; 2],
+    /// What it is charged for.
+    pub(super) size: usize,
 }
 
 impl Lane {
@@ -57,7 +57,7 @@ impl Lane {
 }
 
 impl Dispatch {
-    pub(super) fn outcome(&mut self, place: Place, outcome: &pb::Outcome, now: Instant) {
+    pub(super) fn outcome(&mut self, place: Place, outcome: pb::Outcome, now: Instant) {
         let accepted = matches!(pb::Status::try_from(outcome.status), Ok(pb::Status::Delivered | pb::Status::Stored));
         let Some(lane) = self.lanes.get_mut(&outcome.to) else { return };
         // Whoever accepted it, it is accepted. To refuse it is up to the one who was asked last.
@@ -74,29 +74,39 @@ impl Dispatch {
         if lane.sent == 0 {
             lane.place = None;
         }
-        self.messages -= 1 + repeats.len();
+        let (waits, empty) = (lane.sent < lane.queue.len(), lane.queue.is_empty());
+        self.release(&first);
         for mut repeat in repeats {
-            repeat.trip.ends(outcome, now);
+            self.release(&repeat);
+            repeat.trip.ends(&outcome, now, &self.bounds.metrics);
             self.tell(Told::Outcome(outcome.clone()));
         }
-        let to = outcome.to.clone();
-        let again = pb::Rejection::try_from(outcome.reason) == Ok(pb::Rejection::RateLimited);
         if !accepted && first.tried {
             // The one before may have delivered it: nobody can say any more that it was refused.
             self.tell(Told::Lost);
             return;
         }
-        first.trip.ends(outcome, now);
-        self.tell(Told::Outcome(outcome.clone()));
-        if accepted {
-            self.settle(outcome);
-        } else if again {
-            self.close(outcome, &first, now);
+        first.trip.ends(&outcome, now, &self.bounds.metrics);
+        if pb::Rejection::try_from(outcome.reason) == Ok(pb::Rejection::RateLimited) && !accepted {
+            self.tell(Told::Outcome(outcome.clone()));
+            self.close(&outcome, &first, now);
             self.ping();
+            if self.lanes.get(&outcome.to).is_some_and(|lane| lane.queue.is_empty()) {
+                self.lanes.remove(&outcome.to);
+            } else {
+                self.pump(&outcome.to, now);
+            }
+            return;
         }
-        if self.lanes.get(&to).is_some_and(|lane| lane.queue.is_empty()) {
-            self.lanes.remove(&to);
-        } else {
+        if accepted {
+            self.settle(&outcome);
+        }
+        if empty {
+            self.lanes.remove(&outcome.to);
+        }
+        let to = waits.then(|| outcome.to.clone());
+        self.tell(Told::Outcome(outcome));
+        if let Some(to) = to {
             self.pump(&to, now);
         }
     }

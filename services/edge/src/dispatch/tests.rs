@@ -133,7 +133,7 @@ async fn with_one_replica_it_is_one_place_for_everything() {
     rig.event((1, 0), outcome(2, ADA, pb::Status::Rejected));
     assert_eq!(rig.did(), ["outcome 2 Rejected"]);
     assert!(rig.dispatch.is_idle() && rig.dispatch.lanes.is_empty());
-    assert_eq!((rig.dispatch.own.held(), rig.dispatch.bounds.total.held()), (0, 0));
+    assert_eq!((rig.dispatch.held.amount(), rig.dispatch.bounds.total.held()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]

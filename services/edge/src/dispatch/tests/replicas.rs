@@ -264,7 +264,7 @@ fn play(chances: Vec<Chance>) -> Result<(), TestCaseError> {
     prop_assert!(player.dispatch.is_idle());
     prop_assert_eq!(player.answered.len(), usize::from(next));
     prop_assert!(player.dispatch.lanes.is_empty());
-    prop_assert_eq!(player.dispatch.own.held(), 0);
+    prop_assert_eq!(player.dispatch.held.amount(), 0);
     for (to, sent) in sent {
         // What a recipient sees: the first copy of each.
         let mut seen = Vec::new();

@@ -11,7 +11,7 @@ const PLACES: usize = 8;
 
 /// How much of each of `N` kinds has happened in this process.
 #[derive(Debug)]
-pub(super) struct Tally<const N: usize>([Place<N>; PLACES]);
+pub struct Tally<const N: usize>([Place<N>; PLACES]);
 
 /// One thread's part, which is on no cache line of another's.
 #[derive(Debug)]
@@ -25,12 +25,14 @@ thread_local! {
 }
 
 impl<const N: usize> Tally<N> {
-    pub(super) const fn new() -> Self {
+    /// Nothing has happened yet. For a `static`.
+    #[expect(clippy::new_without_default, reason = "it is for statics")]
+    pub const fn new() -> Self {
         Self([const { Place([const { AtomicU64::new(0) }; N]) }; PLACES])
     }
 
     /// Something of this kind has happened.
-    pub(super) fn count(&self, kind: usize) {
+    pub fn count(&self, kind: usize) {
         // While a thread ends it has no place of its own any more.
         let place = MINE.try_with(|mine| *mine).unwrap_or(0);
         if let Some(count) = self.0[place].0.get(kind) {
@@ -39,12 +41,12 @@ impl<const N: usize> Tally<N> {
     }
 
     /// So much of this kind has happened.
-    pub(super) fn of(&self, kind: usize) -> u64 {
+    pub fn of(&self, kind: usize) -> u64 {
         self.0.iter().filter_map(|place| place.0.get(kind)).map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
     /// Tells it under this name from now on, each kind by its labels.
-    pub(super) fn tell(
+    pub fn tell(
         &'static self,
         meter: &Meter,
         name: &'static str,
