@@ -91,6 +91,8 @@ fn crates_do_not_depend_on_services_and_services_not_on_each_other() -> anyhow::
             "causeway-sandbox" => &["causeway-media-relay"],
             // The deterministic simulation runs what the delivery of messages is, without sockets between.
             "causeway-simulation" => &["causeway-edge", "causeway-routing"],
+            // What they cost is counted in one process, too.
+            "causeway-costs" => &["causeway-edge", "causeway-key-directory", "causeway-routing"],
             // The model of scale simulates by the edges' own code who owns what and who may come in.
             "causeway-scale" => &["causeway-edge"],
             _ => &[],
