@@ -78,12 +78,18 @@ impl<K: Clone + Eq + Hash + Send + 'static> Rates<K> {
     pub fn take(&self, key: &K, count: u32) -> Result<(), Duration> {
         let (now, mut state) = (Instant::now(), self.state());
         let cost = self.interval.saturating_mul(count);
-        let full_at = state.full_at.get(key).map_or(now, |full_at| (*full_at).max(now)) + cost;
+        let known = state.full_at.get_mut(key);
+        let full_at = known.as_ref().map_or(now, |full_at| (**full_at).max(now)) + cost;
         let latest = now + self.burst.max(cost);
         if full_at > latest {
             return Err(full_at.duration_since(latest));
         }
-        state.full_at.insert(key.clone(), full_at);
+        match known {
+            Some(known) => *known = full_at,
+            None => {
+                state.full_at.insert(key.clone(), full_at);
+            }
+        }
         state.note(key, i64::from(count));
         Ok(())
     }
@@ -98,8 +104,15 @@ impl<K: Clone + Eq + Hash + Send + 'static> Rates<K> {
 
     /// How long until there is something left, if there is nothing. Takes nothing.
     pub fn closed(&self, key: &K) -> Option<Duration> {
+        let full_at = {
+            let state = self.state();
+            // Mostly nobody has used up anything.
+            if state.full_at.is_empty() {
+                return None;
+            }
+            state.full_at.get(key).copied()?
+        };
         let now = Instant::now();
-        let full_at = self.state().full_at.get(key).copied()?;
         let missing = full_at.saturating_duration_since(now) + self.interval;
         missing.checked_sub(self.burst).filter(|wait| !wait.is_zero())
     }

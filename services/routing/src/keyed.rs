@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn two_maps_do_not_hash_alike() {
         let (one, other) = (Keyed::default(), Keyed::default());
-        assert_eq!(one.hash_one(7_u8), one.clone().hash_one(7_u8));
+        assert_eq!(one.hash_one(7_u8), one.hash_one(7_u8));
         assert_ne!(one.hash_one(7_u8), other.hash_one(7_u8));
     }
 }

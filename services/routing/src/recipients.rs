@@ -33,7 +33,7 @@ pub(crate) struct Recipients {
     /// So many of them for messages; the rest is for addresses that attach, so that no stranger keeps anybody out.
     limit_for_messages: usize,
     queue: usize,
-    policy: DevicePolicy,
+    policy: Arc<DevicePolicy>,
     shared: OnceLock<Arc<Shared>>,
     draining: AtomicBool,
     tasks: TaskTracker,
@@ -57,7 +57,7 @@ impl Recipients {
             limit,
             limit_for_messages: limit - (limit / RESERVED_PART).max(1).min(limit),
             queue,
-            policy,
+            policy: Arc::new(policy),
             shared: OnceLock::new(),
             draining: AtomicBool::new(false),
             tasks: TaskTracker::new(),
@@ -69,7 +69,7 @@ impl Recipients {
         let _equipped_before = self.shared.set(shared);
     }
 
-    pub(crate) fn policy(&self) -> &DevicePolicy {
+    pub(crate) fn policy(&self) -> &Arc<DevicePolicy> {
         &self.policy
     }
 
@@ -216,7 +216,7 @@ impl Recipients {
         let shared = self.shared.get()?;
         let inbox = Inbox::new(self.queue);
         let actor = Actor::new(address.clone(), Arc::clone(&inbox), Arc::clone(shared), Arc::clone(self));
-        self.tasks.spawn(actor.run());
+        self.tasks.spawn(actor);
         if shard.insert(address.clone(), Arc::clone(&inbox)).is_none() {
             self.count.fetch_add(1, Ordering::AcqRel);
         }

@@ -24,6 +24,8 @@ const ATTEMPTS: u32 = 16;
 
 /// Whether this process may decide; shared by all actors.
 pub(crate) struct Lease {
+    /// The store is this process's alone, which never changes: the id.
+    always: Option<ReplicaId>,
     state: watch::Sender<State>,
     clock: SharedClock,
     /// Somebody has reason to believe that it has ended.
@@ -64,17 +66,22 @@ impl Lease {
     }
 
     fn new(holds: Holds, clock: SharedClock) -> Arc<Self> {
-        let state = watch::Sender::new(State { id: new_id(), holds, since: Instant::now() });
-        Arc::new(Self { state, clock, doubted: Notify::new() })
+        let id = new_id();
+        let state = watch::Sender::new(State { id, holds, since: Instant::now() });
+        let always = matches!(holds, Holds::Always).then_some(id);
+        Arc::new(Self { always, state, clock, doubted: Notify::new() })
     }
 
     /// The id of now, whether or not its lease holds.
     pub(crate) fn id(&self) -> ReplicaId {
-        self.state.borrow().id
+        self.always.unwrap_or_else(|| self.state.borrow().id)
     }
 
     /// The id if its lease holds at this instant.
     pub(crate) fn holds(&self) -> Option<ReplicaId> {
+        if self.always.is_some() {
+            return self.always;
+        }
         let State { id, holds, .. } = *self.state.borrow();
         match holds {
             Holds::Always => Some(id),

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::outbox::{Event, Outbox};
 use crate::recipient::{Control, Inbox};
 use crate::records::Memo;
+use crate::strangers::Last;
 
 /// A session, for this process: a session id may come twice, this does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,14 +47,17 @@ pub(crate) struct Voice {
     closed: Mutex<Closed>,
     /// The record of its own address.
     record: Memo,
+    /// Whom it has reached last.
+    reached: Last,
     metrics: Metrics,
 }
 
 impl Voice {
     pub(crate) fn new(id: SessionId, device: Sender, outbox: Arc<Outbox>, metrics: Metrics) -> Arc<Self> {
         let device = Arc::new(device);
-        let (over, closed, record) = (AtomicBool::new(false), Mutex::default(), Memo::default());
-        Arc::new(Self { id, device, outbox, over, closed, record, metrics })
+        let (over, closed) = (AtomicBool::new(false), Mutex::default());
+        let (record, reached) = (Memo::default(), Last::default());
+        Arc::new(Self { id, device, outbox, over, closed, record, reached, metrics })
     }
 }
 
@@ -114,6 +118,11 @@ impl Session {
     /// The record of its own address, if it has been looked up.
     pub(crate) fn record(&self) -> &Memo {
         &self.voice.record
+    }
+
+    /// Whom it has reached last, for [`Strangers`](crate::strangers::Strangers).
+    pub(crate) fn reached(&self) -> &Last {
+        &self.voice.reached
     }
 
     /// For what attaches next in its place.

@@ -1,13 +1,16 @@
 //! How many refusals a sender may collect: an account or a provider that asks for many addresses which are not
 //! available may ask for no more strangers for a while.
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use causeway_identity::{AccountId, Address};
 use moka::sync::Cache;
+use tokio::time::Instant;
 
 use crate::config::RoutingConfig;
+use crate::keyed::Keyed;
 use crate::message::Sender;
 use crate::shared_counters::{self, Rate, SenderRates};
 
@@ -19,8 +22,9 @@ const MAX_FAMILIAR: u64 = 200_000;
 pub(crate) struct Strangers {
     pub(crate) refused: SenderRates,
     /// The address is hashed with a secret: two of them are as good as never the same.
-    familiar: Cache<(AccountId, u64), ()>,
-    hasher: RandomState,
+    familiar: Cache<(AccountId, u64), (), Keyed>,
+    hasher: Keyed,
+    began: Instant,
 }
 
 impl Strangers {
@@ -29,13 +33,20 @@ impl Strangers {
         let provider = each_hour("refused-provider", config.provider_refusals_per_hour, config.provider_refusal_burst);
         Self {
             refused: SenderRates::new(&account, &provider),
-            familiar: Cache::new(MAX_FAMILIAR),
-            hasher: RandomState::new(),
+            familiar: Cache::builder().max_capacity(MAX_FAMILIAR).build_with_hasher(Keyed::default()),
+            hasher: Keyed::default(),
+            began: Instant::now(),
         }
     }
 
-    /// The sender has reached this address; later messages to it are always looked at.
-    pub(crate) fn reached(&self, sender: &Sender, address: &Address) {
+    /// The sender has reached this address; later messages to it are always looked at. What a session has reached last is
+    /// noted in `last`, and told again only after a while, so that it is not the least used of all.
+    pub(crate) fn reached(&self, sender: &Sender, address: &Address, last: &Last, now: Instant) {
+        let period = now.saturating_duration_since(self.began).as_secs() / TOLD_AGAIN_S;
+        let reached = self.hasher.hash_one((period, address));
+        if last.0.swap(reached, Ordering::Relaxed) == reached {
+            return;
+        }
         let pair = self.pair(sender, address);
         if self.familiar.get(&pair).is_none() {
             self.familiar.insert(pair, ());
@@ -65,6 +76,13 @@ impl Strangers {
     }
 }
 
+/// Whom a session has reached last: a number that stands for the address.
+#[derive(Debug, Default)]
+pub(crate) struct Last(AtomicU64);
+
+/// Seconds after which the same is told again.
+const TOLD_AGAIN_S: u64 = 16;
+
 const fn each_hour(kind: &'static str, count: u32, burst: u32) -> Rate {
     Rate { kind, count, time: HOUR, burst }
 }
@@ -88,7 +106,7 @@ mod tests {
         let strangers = Strangers::new(&config);
         let (ada, bo, eve) = (sender(1, "birdy.example"), sender(2, "birdy.example"), sender(3, "other.example"));
         let (friend, stranger) = ("friend@home.example".parse().unwrap(), "stranger@home.example".parse().unwrap());
-        strangers.reached(&ada, &friend);
+        strangers.reached(&ada, &friend, &Last::default(), Instant::now());
         strangers.refused(&ada);
         assert!(strangers.may_ask(&ada, &stranger).is_ok());
         strangers.refused(&ada);

@@ -173,7 +173,7 @@ impl Actor {
             inbox,
             now: shared.now(),
             record: Memo::default(),
-            machine: Machine::new(recipients.policy().clone()),
+            machine: Machine::new(Arc::clone(recipients.policy())),
             sessions: Few::new(),
             waiting: VecDeque::new(),
             need: None,

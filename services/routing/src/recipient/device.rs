@@ -52,7 +52,7 @@ pub(super) struct Served {
 #[derive(Debug)]
 pub(super) enum Mode {
     /// The mailbox has, or may have, messages for it: what comes goes there, and it reads from there.
-    Behind(Behind),
+    Behind(Box<Behind>),
     /// It has been given everything: what comes, it gets.
     Live,
 }
@@ -104,8 +104,8 @@ impl Device {
 
 impl Behind {
     /// A session that begins behind this put and those before it.
-    pub(super) fn joining(last: Ticket) -> Self {
-        Self { joining: Some(last), ..Self::default() }
+    pub(super) fn joining(last: Ticket) -> Box<Self> {
+        Box::new(Self { joining: Some(last), ..Self::default() })
     }
 
     pub(super) fn is_joining(&self) -> bool {
@@ -120,8 +120,8 @@ impl Behind {
     }
 
     /// A session that has been given everything so far.
-    pub(super) fn from_now_on() -> Self {
-        Self { synced: true, ..Self::default() }
+    pub(super) fn from_now_on() -> Box<Self> {
+        Box::new(Self { synced: true, ..Self::default() })
     }
 
     /// A message has come that is not given to the session now.

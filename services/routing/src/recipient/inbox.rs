@@ -72,8 +72,9 @@ impl Inbox {
         state.jobs.is_empty() && state.controls.is_empty()
     }
 
-    /// The next that has been sent, messages only if those are wanted now; else the actor is woken when something comes.
-    pub(super) fn poll_next(&self, messages_too: bool, context: &Context<'_>) -> Poll<Sent> {
+    /// The next that has been sent, messages only if those are wanted now; else the actor is woken when something comes,
+    /// which may be long if it is quiet.
+    pub(super) fn poll_next(&self, messages_too: bool, quiet: bool, context: &Context<'_>) -> Poll<Sent> {
         let mut state = self.state();
         if let Some(control) = state.controls.pop_front() {
             return Poll::Ready(Sent::Told(control));
@@ -81,12 +82,9 @@ impl Inbox {
         if messages_too && let Some(job) = state.jobs.pop_front() {
             return Poll::Ready(Sent::Message(job));
         }
-        // It may be long until something comes.
-        if state.controls.capacity() > 0 {
-            state.controls = VecDeque::new();
-        }
-        if state.jobs.is_empty() && state.jobs.capacity() > 0 {
-            state.jobs = VecDeque::new();
+        if quiet {
+            state.controls.shrink_to_fit();
+            state.jobs.shrink_to_fit();
         }
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             state.waker = Some(context.waker().clone());

@@ -181,7 +181,7 @@ pub(crate) enum Output<R> {
 
 /// The state of one recipient account.
 pub(crate) struct Machine<R> {
-    policy: DevicePolicy,
+    policy: Arc<DevicePolicy>,
     account: Option<AccountId>,
     /// The record that was acted on last.
     record: Option<Arc<Record>>,
@@ -196,7 +196,8 @@ pub(crate) struct Machine<R> {
     unwritten: VecDeque<Unwritten>,
     /// The mailbox may hold messages whose outcomes are not remembered.
     forgetful: bool,
-    outcomes: Outcomes,
+    /// Once there is one.
+    outcomes: Option<Box<Outcomes>>,
     /// When the window of each message ends, in order; the first is of a message without an outcome.
     deadlines: VecDeque<(Instant, MessageKey, Seq)>,
     /// In order.
@@ -297,8 +298,7 @@ struct UnderWay {
 const RETRY: Duration = Duration::from_millis(250);
 
 impl<R> Machine<R> {
-    pub(crate) fn new(policy: DevicePolicy) -> Self {
-        let outcomes = Outcomes::new(policy.remembered_outcomes, Arc::clone(&policy.remembered_total));
+    pub(crate) fn new(policy: Arc<DevicePolicy>) -> Self {
         Self {
             policy,
             account: None,
@@ -309,7 +309,7 @@ impl<R> Machine<R> {
             pending: KeyedMap::default(),
             unwritten: VecDeque::new(),
             forgetful: false,
-            outcomes,
+            outcomes: None,
             deadlines: VecDeque::new(),
             puts: VecDeque::new(),
             chain: Chain::default(),
@@ -377,15 +377,16 @@ impl<R> Machine<R> {
         self.pending.get(key).is_some_and(|pending| pending.header.seq == seq)
     }
 
-    /// Takes no more memory than what is under way needs: it may be long until more comes.
+    /// Takes no more memory than it needs: it may be long until something comes.
     pub(crate) fn rest(&mut self) {
-        if self.is_quiet() {
-            self.pending.shrink_to_fit();
-            self.unwritten.shrink_to_fit();
-            self.deadlines.shrink_to_fit();
-            self.puts.shrink_to_fit();
-            self.acknowledging = Vec::new();
-            for served in self.devices.values_mut().filter_map(|device| device.served.as_mut()) {
+        self.pending.shrink_to_fit();
+        self.unwritten.shrink_to_fit();
+        self.deadlines.shrink_to_fit();
+        self.puts.shrink_to_fit();
+        self.acknowledging = Vec::new();
+        for device in self.devices.values_mut() {
+            device.puts.shrink_to_fit();
+            if let Some(served) = &mut device.served {
                 served.window.rest();
             }
         }

@@ -152,13 +152,6 @@ impl Outcomes {
             numbers.shrink_to_fit(hash);
         }
     }
-
-    pub(super) fn clear(&mut self) {
-        self.order = VecDeque::new();
-        self.numbers = HashTable::new();
-        self.shares = None;
-        self.began = None;
-    }
 }
 
 /// So many outcomes are remembered for each recipient, however many there are.
@@ -197,7 +190,7 @@ mod tests {
         let later = now + REMEMBERED_FOR + Duration::from_secs(3);
         assert!(!outcomes.remember(key(5), &Outcome::Stored, later), "nobody asks for the old ones any more");
         assert_eq!((outcomes.get(&key(2)), outcomes.get(&key(4)), total.held()), (None, None, 1));
-        outcomes.clear();
+        drop(outcomes);
         assert_eq!(total.held(), 0);
     }
 

@@ -27,7 +27,7 @@ pub(super) struct Owning {
     claiming: Option<AccountId>,
     /// What is to be written while it is being claimed again: under which id is not known yet.
     held_back: Vec<Output<ReplyTo>>,
-    release: Option<Release>,
+    release: Option<Box<Release>>,
     /// It counts as owned.
     counted: bool,
     /// Another replica has just asked for it, and comes first.
@@ -260,7 +260,7 @@ impl Actor {
         }
         let owned = self.owning.owned.is_some_and(|owned| owned.account == account);
         if self.owning.release.is_none() && (owned || self.owning.claiming == Some(account)) {
-            self.owning.release = Some(Release { account, wanted: vec![done], until: None });
+            self.owning.release = Some(Box::new(Release { account, wanted: vec![done], until: None }));
         } else {
             // It is nothing of what is known here.
             self.release_row(self.shared.lease.id(), account, vec![done]);

@@ -148,7 +148,8 @@ impl Actor {
                 reply.session.answer(outcome, id, reply.to);
             }
             Outcome::Delivered | Outcome::Stored | Outcome::Dropped => {
-                self.shared.strangers.reached(&reply.session.device, &self.address);
+                let (from, last) = (&reply.session.device, reply.session.reached());
+                self.shared.strangers.reached(from, &self.address, last, self.now.instant);
                 reply.session.answer(outcome, id, reply.to);
             }
         }

@@ -1,6 +1,7 @@
 //! When an actor does what: each time that it is woken it takes what has come, some of it at a time, and carries it out.
 
-use std::future::poll_fn;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -15,15 +16,20 @@ const A_TURN: usize = 64;
 /// So much is taken before the clocks are read again.
 const ONE_TIME: usize = 16;
 
-impl Actor {
-    /// Runs until nobody has needed it for a while, or until drained.
-    pub(crate) async fn run(mut self) {
-        let shared = Arc::clone(&self.shared);
-        poll_fn(|context| self.poll(&shared, context)).await;
-    }
+/// Runs until nobody has needed it for a while, or until drained.
+impl Future for Actor {
+    type Output = ();
 
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let shared = Arc::clone(&this.shared);
+        this.turn(&shared, context)
+    }
+}
+
+impl Actor {
     /// Takes what has come; ready at the end.
-    fn poll(&mut self, shared: &Shared, context: &mut Context<'_>) -> Poll<()> {
+    fn turn(&mut self, shared: &Shared, context: &mut Context<'_>) -> Poll<()> {
         for taken in 0..A_TURN {
             if taken % ONE_TIME == 0 {
                 self.now = self.shared.now();
@@ -62,7 +68,7 @@ impl Actor {
             return true;
         }
         // What is not taken stays in its bounded queue.
-        match self.inbox.poll_next(self.takes_jobs(), context) {
+        match self.inbox.poll_next(self.takes_jobs(), self.machine.is_quiet(), context) {
             Poll::Ready(Sent::Told(control)) => self.told(control),
             Poll::Ready(Sent::Message(job)) => self.take(job),
             Poll::Pending => return false,
@@ -139,6 +145,9 @@ impl Actor {
 
     /// It may be long until something comes: it takes no more memory than it needs.
     fn rest(&mut self) {
+        if !self.machine.is_quiet() {
+            return;
+        }
         self.out = Vec::new();
         if self.waiting.is_empty() {
             self.waiting.shrink_to_fit();

@@ -9,6 +9,7 @@ use crate::mailbox::Usage;
 use crate::message::{
     Class, EncType, Envelope, Header, MessageKey, Mismatch, Outcome, Rejection, Seq, Submission, weight,
 };
+use crate::recipient::outcomes::Outcomes;
 use crate::records::{Found, Record};
 use crate::rules;
 
@@ -20,7 +21,11 @@ const NOBODY: AccountId = AccountId::from_bytes([0; 16]);
 impl<R> Machine<R> {
     /// True for a message whose outcome is known, or will be.
     pub(crate) fn is_repeat(&self, key: &MessageKey) -> bool {
-        self.pending.contains_key(key) || self.outcomes.get(key).is_some()
+        self.pending.contains_key(key) || self.outcome(key).is_some()
+    }
+
+    fn outcome(&self, key: &MessageKey) -> Option<Outcome> {
+        self.outcomes.as_ref()?.get(key)
     }
 
     /// Answers a message whose outcome is known, or will be; gives `reply` back otherwise.
@@ -32,7 +37,7 @@ impl<R> Machine<R> {
             }
             return Ok(());
         }
-        match self.outcomes.get(key) {
+        match self.outcome(key) {
             Some(outcome) => {
                 out.push(Output::Answer { reply, id: key.id, outcome });
                 Ok(())
@@ -112,9 +117,12 @@ impl<R> Machine<R> {
     }
 
     pub(super) fn remember(&mut self, key: MessageKey, outcome: &Outcome) {
-        if let Some(now) = self.last_submission {
-            self.forgetful |= self.outcomes.remember(key, outcome, now);
-        }
+        let Some(now) = self.last_submission.filter(|_| !matches!(outcome, Outcome::Rejected(_))) else { return };
+        let outcomes = self.outcomes.get_or_insert_with(|| {
+            let (limit, total) = (self.policy.remembered_outcomes, &self.policy.remembered_total);
+            Box::new(Outcomes::new(limit, Arc::clone(total)))
+        });
+        self.forgetful |= outcomes.remember(key, outcome, now);
     }
 
     /// The checks behind consent: limits, size, devices, room.

@@ -92,7 +92,7 @@ impl<R> Machine<R> {
         self.record = None;
         self.newest.clear();
         self.hints.clear();
-        self.outcomes.clear();
+        self.outcomes = None;
         self.deadlines.clear();
         self.unwritten.clear();
         self.undropped.clear();

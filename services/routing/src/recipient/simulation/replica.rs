@@ -82,7 +82,7 @@ pub(super) enum Goes {
 impl Replica {
     pub(super) fn new(id: u64, now: Instant, behind_us: u64) -> Self {
         Self {
-            machine: Machine::new(policy()),
+            machine: Machine::new(Arc::new(policy())),
             id,
             until: now,
             owned: None,
