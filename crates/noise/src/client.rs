@@ -8,7 +8,6 @@
 //! Every step consumes the state. Between `*Hello` and the session the caller checks the server's certificate against
 //! the key of the handshake; dropping the state instead aborts.
 
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use rand::CryptoRng;
@@ -219,8 +218,8 @@ impl Waiting {
 impl Hello {
     fn into_session(self) -> Result<Session, ClientError> {
         let keys = self.noise.into_keys()?;
-        let receiver = Receiver::new(Arc::clone(&keys), self.frames, self.limits, Peer::Live);
-        Ok(Session { sender: Sender::new(keys, self.limits), receiver })
+        let receiver = Receiver::new(keys.theirs, self.frames, self.limits, Peer::Live);
+        Ok(Session { sender: Sender::new(keys.ours, self.limits), receiver })
     }
 }
 

@@ -6,12 +6,14 @@ mod hash;
 mod resolver;
 
 pub(crate) use agreement::KeyPair;
+pub(crate) use cipher::Key;
 pub(crate) use resolver::{Ephemeral, Resolver};
 
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use snow::{Builder, HandshakeState, StatelessTransportState};
+use snow::{Builder, HandshakeState};
+use zeroize::Zeroizing;
 
 use crate::frame::{self, MAX_MESSAGE};
 use crate::key::{PublicKey, StaticKey};
@@ -34,11 +36,19 @@ pub(crate) enum NoiseError {
     Internal,
 }
 
-/// The keys of an established session, shared by its two directions.
-pub(crate) type TransportKeys = Arc<StatelessTransportState>;
+/// The keys of an established session.
+pub(crate) struct Keys {
+    /// For what we send.
+    pub(crate) ours: Key,
+    /// For what the peer sends.
+    pub(crate) theirs: Key,
+}
 
 /// A handshake under way.
-pub(crate) struct Noise(Box<HandshakeState>);
+pub(crate) struct Noise {
+    state: Box<HandshakeState>,
+    suite: Suite,
+}
 
 /// What both sides of a handshake agree on beforehand.
 pub(crate) struct Agreed<'a> {
@@ -58,18 +68,19 @@ impl Noise {
         if let Some(server_key) = server_key {
             builder = builder.remote_public_key(server_key).map_err(|_| NoiseError::Internal)?;
         }
-        builder.build_initiator().map(|state| Self(Box::new(state))).map_err(|_| NoiseError::Internal)
+        let state = builder.build_initiator().map_err(|_| NoiseError::Internal)?;
+        Ok(Self { state: Box::new(state), suite: agreed.suite })
     }
 
     pub(crate) fn responder(agreed: &Agreed<'_>, key: &StaticKey, ephemeral: Ephemeral) -> Result<Self, NoiseError> {
         let state = builder(agreed, key, ephemeral)?.build_responder().map_err(|_| NoiseError::Internal)?;
-        Ok(Self(Box::new(state)))
+        Ok(Self { state: Box::new(state), suite: agreed.suite })
     }
 
     /// The payload of the peer's next handshake message.
     pub(crate) fn read(&mut self, message: &[u8]) -> Result<Vec<u8>, NoiseError> {
         let mut payload = vec![0; message.len()];
-        let len = self.0.read_message(message, &mut payload).map_err(NoiseError::from)?;
+        let len = self.state.read_message(message, &mut payload).map_err(NoiseError::from)?;
         payload.truncate(len);
         Ok(payload)
     }
@@ -80,56 +91,30 @@ impl Noise {
             return Err(NoiseError::PayloadTooLong);
         }
         let mut message = vec![0; payload.len() + HANDSHAKE_OVERHEAD];
-        let len = self.0.write_message(payload, &mut message).map_err(NoiseError::from)?;
+        let len = self.state.write_message(payload, &mut message).map_err(NoiseError::from)?;
         frame::write(out, &message[..len]).map_err(|_| NoiseError::Internal)
     }
 
     /// The peer's static key, once a message has told it.
     pub(crate) fn remote_static(&self) -> Result<PublicKey, NoiseError> {
-        self.0.get_remote_static().and_then(|key| key.try_into().ok()).ok_or(NoiseError::Internal)
+        self.state.get_remote_static().and_then(|key| key.try_into().ok()).ok_or(NoiseError::Internal)
     }
 
-    /// The session's keys, after the last message.
-    pub(crate) fn into_keys(self) -> Result<TransportKeys, NoiseError> {
-        self.0.into_stateless_transport_mode().map(Arc::new).map_err(|_| NoiseError::Internal)
+    /// The session's keys, after the last message. They are taken out of the library, which would keep the schedules of both
+    /// for as long as the session is.
+    pub(crate) fn into_keys(mut self) -> Result<Keys, NoiseError> {
+        if !self.state.is_handshake_finished() {
+            return Err(NoiseError::Internal);
+        }
+        let (initiators, responders) = self.state.dangerously_get_raw_split();
+        let key = |bytes| Key::new(self.suite, Zeroizing::new(bytes));
+        let (initiators, responders) = (key(initiators), key(responders));
+        Ok(if self.state.is_initiator() {
+            Keys { ours: initiators, theirs: responders }
+        } else {
+            Keys { ours: responders, theirs: initiators }
+        })
     }
-}
-
-/// Appends one transport message with this plaintext to `out` as a frame.
-pub(crate) fn seal(
-    keys: &StatelessTransportState,
-    nonce: u64,
-    plaintext: &[u8],
-    out: &mut BytesMut,
-) -> Result<(), NoiseError> {
-    let message_len = plaintext.len() + TAG;
-    let header = frame::header(message_len).ok_or(NoiseError::PayloadTooLong)?;
-    let start = out.len();
-    out.reserve(header.len() + message_len);
-    out.extend_from_slice(&header);
-    out.resize(start + header.len() + message_len, 0);
-    let sealed = keys.write_message(nonce, plaintext, &mut out[start + header.len()..]).map_err(NoiseError::from);
-    if sealed.is_err() {
-        out.truncate(start);
-    }
-    sealed.map(|_| ())
-}
-
-/// Appends the plaintext of one transport message to `out`; on failure `out` is as it was.
-pub(crate) fn open(
-    keys: &StatelessTransportState,
-    nonce: u64,
-    message: &[u8],
-    out: &mut BytesMut,
-) -> Result<(), NoiseError> {
-    let plaintext_len = message.len().checked_sub(TAG).ok_or(NoiseError::Malformed)?;
-    let start = out.len();
-    out.resize(start + plaintext_len, 0);
-    let opened = keys.read_message(nonce, message, &mut out[start..]).map_err(NoiseError::from);
-    if opened.is_err() {
-        out.truncate(start);
-    }
-    opened.map(|_| ())
 }
 
 /// Bytes that authentication adds to a Noise message.

@@ -110,7 +110,8 @@ pub(crate) fn header(message_len: usize) -> Option<[u8; HEADER]> {
     u16::try_from(message_len).ok().filter(|len| *len != 0).map(u16::to_be_bytes)
 }
 
-const HEADER: usize = 2;
+/// Bytes of a frame before its message.
+pub(crate) const HEADER: usize = 2;
 
 #[cfg(test)]
 mod tests {

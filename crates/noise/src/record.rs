@@ -94,8 +94,7 @@ pub(crate) fn write(out: &mut BytesMut, record: &[u8]) {
 
 /// Appends a record of `len` bytes, which `write` appends.
 pub(crate) fn write_with(out: &mut BytesMut, len: usize, write: impl FnOnce(&mut BytesMut)) {
-    // Those that share a message are more than one as a rule.
-    out.reserve(if out.is_empty() { (MAX_HEADER + len).max(FIRST_ROOM) } else { MAX_HEADER + len });
+    out.reserve(MAX_HEADER + len);
     let mut rest = len;
     while rest >= 0x80 {
         out.extend_from_slice(&[(rest & 0x7f) as u8 | 0x80]);
@@ -135,10 +134,7 @@ fn read_length(bytes: &[u8], limit: usize) -> Result<Option<(usize, usize)>, Rec
 const LARGEST_LIMIT: usize = 1 << 30;
 
 /// Bytes of the largest length.
-const MAX_HEADER: usize = 10;
-
-/// Room for records that wait to be encrypted, at first.
-const FIRST_ROOM: usize = 1024;
+pub(crate) const MAX_HEADER: usize = 10;
 
 /// Memory that a record may have beyond its bytes.
 const SPARE: usize = 64;

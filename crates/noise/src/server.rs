@@ -163,8 +163,8 @@ impl Answering {
             Asked::Xx => third(self.frames, self.limits, self.noise),
             Asked::Ik { client_key, client_hello } => {
                 let keys = self.noise.into_keys()?;
-                let receiver = Receiver::new(Arc::clone(&keys), self.frames, self.limits, Peer::Replayable);
-                let session = Session { sender: Sender::new(keys, self.limits), receiver };
+                let receiver = Receiver::new(keys.theirs, self.frames, self.limits, Peer::Replayable);
+                let session = Session { sender: Sender::new(keys.ours, self.limits), receiver };
                 let accepted = Accepted { pattern: Pattern::Ik, client_key, client_hello, session };
                 Ok(Handshake::Accepted(Box::new(accepted)))
             }
@@ -224,8 +224,8 @@ fn third(mut frames: FrameReader, limits: Limits, mut noise: Noise) -> Result<Ha
     let client_hello = noise.read(&message)?.into();
     let client_key = noise.remote_static()?;
     let keys = noise.into_keys()?;
-    let receiver = Receiver::new(Arc::clone(&keys), frames, limits, Peer::Live);
-    let session = Session { sender: Sender::new(keys, limits), receiver };
+    let receiver = Receiver::new(keys.theirs, frames, limits, Peer::Live);
+    let session = Session { sender: Sender::new(keys.ours, limits), receiver };
     Ok(Handshake::Accepted(Box::new(Accepted { pattern: Pattern::Xx, client_key, client_hello, session })))
 }
 

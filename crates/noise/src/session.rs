@@ -3,8 +3,8 @@
 use bytes::{Buf, BytesMut};
 
 use crate::alert::Alert;
-use crate::crypto::{self, NoiseError, TAG, TransportKeys};
-use crate::frame::{FrameReader, Front, MAX_MESSAGE};
+use crate::crypto::{Key, NoiseError, TAG};
+use crate::frame::{self, FrameReader, Front, MAX_MESSAGE};
 use crate::record::{self, Received, RecordError, RecordReader};
 
 /// What a session may take, in bytes.
@@ -81,18 +81,19 @@ pub enum SendError {
 /// Turns records into frames. Records queued between two calls of [`Sender::seal`] share as few Noise messages as
 /// they fit into.
 pub struct Sender {
-    keys: TransportKeys,
+    key: Key,
     nonce: u64,
     limits: Limits,
-    /// Records that are not encrypted yet, less than a whole message.
+    /// Records that are not encrypted yet, less than a whole message, behind the room for a frame's header. Empty if there
+    /// are none.
     plain: BytesMut,
     /// Frames that are not written yet.
     sealed: BytesMut,
 }
 
 impl Sender {
-    pub(crate) fn new(keys: TransportKeys, limits: Limits) -> Self {
-        Self { keys, nonce: 0, limits, plain: BytesMut::new(), sealed: BytesMut::new() }
+    pub(crate) fn new(key: Key, limits: Limits) -> Self {
+        Self { key, nonce: 0, limits, plain: BytesMut::new(), sealed: BytesMut::new() }
     }
 
     /// Queues a record; an empty one is a keep-alive.
@@ -116,8 +117,15 @@ impl Sender {
         if waiting > 0 && waiting + len > self.limits.send_queue {
             return Err(SendError::QueueFull);
         }
+        if self.plain.is_empty() {
+            // Records that share a message are more than one as a rule.
+            self.plain.reserve((len + ROOM_AROUND).max(FIRST_ROOM));
+            self.plain.extend_from_slice(&[0; frame::HEADER]);
+        } else {
+            self.plain.reserve(len + ROOM_AROUND);
+        }
         record::write_with(&mut self.plain, len, write);
-        while self.plain.len() >= MAX_PLAINTEXT {
+        while self.unsealed() >= MAX_PLAINTEXT {
             self.seal_first(MAX_PLAINTEXT)?;
         }
         Ok(())
@@ -128,10 +136,20 @@ impl Sender {
     /// # Errors
     /// [`SendError::Exhausted`].
     pub fn seal(&mut self) -> Result<(), SendError> {
-        if self.plain.is_empty() {
-            return Ok(());
+        match self.unsealed() {
+            0 => Ok(()),
+            len if !self.sealed.is_empty() => self.seal_first(len),
+            len => {
+                // Where it lies.
+                let header = header(len);
+                self.plain.reserve(TAG);
+                self.key.seal(self.nonce, &mut self.plain, frame::HEADER).map_err(|_| SendError::Exhausted)?;
+                self.plain[..frame::HEADER].copy_from_slice(&header);
+                self.nonce += 1;
+                self.sealed = std::mem::take(&mut self.plain);
+                Ok(())
+            }
         }
-        self.seal_first(self.plain.len())
     }
 
     /// The bytes for the wire. Take from the front what was written.
@@ -141,7 +159,17 @@ impl Sender {
 
     /// Bytes that wait to be written.
     pub fn queued(&self) -> usize {
-        self.plain.len() + self.sealed.len()
+        self.unsealed() + self.sealed.len()
+    }
+
+    fn unsealed(&self) -> usize {
+        self.plain.len().saturating_sub(frame::HEADER)
+    }
+
+    /// Gives memory back that an idle session does not need, and that it costs little to have again.
+    pub fn rest(&mut self) {
+        self.key.rest();
+        self.shrink();
     }
 
     /// Sets the largest record that the peer accepts, in bytes, once it has said so.
@@ -163,17 +191,36 @@ impl Sender {
     }
 
     fn seal_first(&mut self, bytes: usize) -> Result<(), SendError> {
-        // A limit on plaintext keeps every message within a frame, so only the nonce can be the reason.
-        crypto::seal(&self.keys, self.nonce, &self.plain[..bytes], &mut self.sealed)
-            .map_err(|_| SendError::Exhausted)?;
+        let start = self.sealed.len();
+        self.sealed.reserve(frame::HEADER + bytes + TAG);
+        self.sealed.extend_from_slice(&header(bytes));
+        self.sealed.extend_from_slice(&self.plain[frame::HEADER..frame::HEADER + bytes]);
+        if self.key.seal(self.nonce, &mut self.sealed, start + frame::HEADER).is_err() {
+            // Only the nonce can be the reason.
+            self.sealed.truncate(start);
+            return Err(SendError::Exhausted);
+        }
         self.nonce += 1;
-        self.plain.advance(bytes);
-        if self.plain.is_empty() {
+        if bytes == self.unsealed() {
             self.plain = BytesMut::new();
+        } else {
+            // The end of what is sealed is the room before the rest.
+            self.plain.advance(bytes);
         }
         Ok(())
     }
 }
+
+/// The header of a frame with a message of so much plaintext.
+fn header(plaintext: usize) -> [u8; frame::HEADER] {
+    frame::header(plaintext + TAG).expect("a limit on plaintext keeps every message within a frame")
+}
+
+/// What surrounds a record in its message at most: its length, and the message's tag.
+const ROOM_AROUND: usize = frame::HEADER + record::MAX_HEADER + TAG;
+
+/// Room for records that wait to be encrypted, at first.
+const FIRST_ROOM: usize = 1024;
 
 /// Turns frames into records.
 pub struct Receiver {
@@ -186,7 +233,7 @@ enum State {
 }
 
 struct Open {
-    keys: TransportKeys,
+    key: Key,
     nonce: u64,
     frames: FrameReader,
     records: RecordReader,
@@ -194,9 +241,9 @@ struct Open {
 }
 
 impl Receiver {
-    pub(crate) fn new(keys: TransportKeys, frames: FrameReader, limits: Limits, peer: Peer) -> Self {
+    pub(crate) fn new(key: Key, frames: FrameReader, limits: Limits, peer: Peer) -> Self {
         let records = RecordReader::new(limits.receive_record);
-        Self { state: State::Open(Box::new(Open { keys, nonce: 0, frames, records, peer })) }
+        Self { state: State::Open(Box::new(Open { key, nonce: 0, frames, records, peer })) }
     }
 
     /// Takes bytes as they arrive, in pieces of any size. Call [`Receiver::next`] until it has no more before feeding
@@ -237,6 +284,13 @@ impl Receiver {
         }
     }
 
+    /// Gives memory back that an idle session does not need, and that it costs little to have again.
+    pub fn rest(&mut self) {
+        if let State::Open(open) = &mut self.state {
+            open.key.rest();
+        }
+    }
+
     /// A frame or a record has begun and is not complete: its end deserves a deadline.
     pub fn is_partial(&self) -> bool {
         match &self.state {
@@ -268,7 +322,7 @@ impl Open {
                 Some(Front::Message(message)) => message,
             };
             // From the frame's buffer into the record's: the cipher's pass is the only copy.
-            crypto::open(&self.keys, self.nonce, message, self.records.buffer()).map_err(|error| match error {
+            self.key.open(self.nonce, message, self.records.buffer()).map_err(|error| match error {
                 NoiseError::Exhausted => ReceiveError::Exhausted,
                 _ => ReceiveError::Decrypt,
             })?;
@@ -293,8 +347,9 @@ const MAX_PLAINTEXT: usize = MAX_MESSAGE - TAG;
 #[cfg(test)]
 impl Session {
     pub(crate) fn seal_raw(&mut self, plaintext: &[u8]) -> BytesMut {
-        let mut out = BytesMut::new();
-        crypto::seal(&self.sender.keys, self.sender.nonce, plaintext, &mut out).unwrap();
+        let mut out = BytesMut::from(&header(plaintext.len())[..]);
+        out.extend_from_slice(plaintext);
+        self.sender.key.seal(self.sender.nonce, &mut out, frame::HEADER).unwrap();
         self.sender.nonce += 1;
         out
     }
@@ -302,7 +357,7 @@ impl Session {
     pub(crate) fn open_raw(&mut self, frame: &[u8]) -> BytesMut {
         let State::Open(open) = &mut self.receiver.state else { panic!("the session has failed") };
         let mut plaintext = BytesMut::new();
-        crypto::open(&open.keys, open.nonce, &frame[2..], &mut plaintext).unwrap();
+        open.key.open(open.nonce, &frame[2..], &mut plaintext).unwrap();
         open.nonce += 1;
         plaintext
     }

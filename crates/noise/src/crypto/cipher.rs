@@ -1,11 +1,76 @@
-//! AES-256-GCM and ChaCha20-Poly1305 on aws-lc-rs, as snow wants them.
+//! AES-256-GCM and ChaCha20-Poly1305 on aws-lc-rs: as snow wants them for the handshake, and for what comes after it.
 
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
+use bytes::{BufMut as _, BytesMut};
 use snow::params::CipherChoice;
 use snow::types::Cipher;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
-use super::TAG;
+use super::{NoiseError, TAG};
+use crate::preamble::Suite;
+
+/// The key of one direction of a session. Its schedule, about 600 bytes, is made when it is used, and is there until
+/// [`Key::rest`]: most sessions are idle. Both are on the heap, and are wiped when they go.
+pub(crate) struct Key {
+    kind: Kind,
+    bytes: Box<Zeroizing<[u8; 32]>>,
+    schedule: Option<Box<LessSafeKey>>,
+}
+
+impl Key {
+    pub(super) fn new(suite: Suite, bytes: Zeroizing<[u8; 32]>) -> Self {
+        let kind = match suite {
+            Suite::AesGcm => Kind::AesGcm,
+            Suite::ChaChaPoly => Kind::ChaChaPoly,
+        };
+        Self { kind, bytes: Box::new(bytes), schedule: None }
+    }
+
+    /// Encrypts all of `message` behind its first `from` bytes where it lies, and appends the tag. The number is never one
+    /// that was used before: its caller counts.
+    ///
+    /// # Errors
+    /// [`NoiseError::Exhausted`] for the last number, which the Noise specification reserves; nothing has changed then.
+    pub(crate) fn seal(&mut self, number: u64, message: &mut BytesMut, from: usize) -> Result<(), NoiseError> {
+        let (nonce, key) = self.used(number)?;
+        let tag = key
+            .seal_in_place_separate_tag(nonce, Aad::empty(), &mut message[from..])
+            .expect("a Noise message is far below the limits of both ciphers");
+        message.put_slice(tag.as_ref());
+        Ok(())
+    }
+
+    /// Appends the plaintext of a message to `out`.
+    ///
+    /// # Errors
+    /// [`NoiseError::Decrypt`] or [`NoiseError::Exhausted`]; then `out` is as it was.
+    pub(crate) fn open(&mut self, number: u64, message: &[u8], out: &mut BytesMut) -> Result<(), NoiseError> {
+        let len = message.len().checked_sub(TAG).ok_or(NoiseError::Malformed)?;
+        let (nonce, key) = self.used(number)?;
+        let (ciphertext, tag) = message.split_at(len);
+        let start = out.len();
+        out.resize(start + len, 0);
+        let opened = key.open_separate_gather(nonce, Aad::empty(), ciphertext, tag, &mut out[start..]);
+        if opened.is_err() {
+            out[start..].zeroize(); // what was not authenticated is nobody's business
+            out.truncate(start);
+        }
+        opened.map_err(|_| NoiseError::Decrypt)
+    }
+
+    /// Lets go of the schedule until the key is used again.
+    pub(crate) fn rest(&mut self) {
+        self.schedule = None;
+    }
+
+    fn used(&mut self, number: u64) -> Result<(Nonce, &LessSafeKey), NoiseError> {
+        if number == u64::MAX {
+            return Err(NoiseError::Exhausted);
+        }
+        let schedule = self.schedule.get_or_insert_with(|| Box::new(self.kind.schedule(&self.bytes)));
+        Ok((self.kind.nonce(number), schedule))
+    }
+}
 
 /// A cipher with its key schedule, which is made once for a key and not for each message. It is about 600 bytes, on the
 /// heap, and wiped there when it is dropped or another key is set. No nonce is reused: snow counts them, or its caller.
@@ -34,6 +99,10 @@ impl Aead {
 }
 
 impl Kind {
+    fn schedule(self, key: &[u8; 32]) -> LessSafeKey {
+        LessSafeKey::new(UnboundKey::new(self.algorithm(), key).expect("both ciphers have keys of 32 bytes"))
+    }
+
     const fn algorithm(self) -> &'static aead::Algorithm {
         match self {
             Self::AesGcm => &aead::AES_256_GCM,
@@ -61,8 +130,7 @@ impl Cipher for Aead {
     }
 
     fn set(&mut self, key: &[u8; 32]) {
-        let key = UnboundKey::new(self.kind.algorithm(), key).expect("both ciphers have keys of 32 bytes");
-        self.key = Some(LessSafeKey::new(key));
+        self.key = Some(self.kind.schedule(key));
     }
 
     fn encrypt(&self, nonce: u64, authtext: &[u8], plaintext: &[u8], out: &mut [u8]) -> usize {
@@ -148,6 +216,33 @@ mod tests {
                 ours.rekey();
                 reference.rekey();
             }
+        }
+    }
+
+    #[test]
+    fn a_sessions_key_says_what_snows_own_cipher_says() {
+        let suites = [Suite::AesGcm, Suite::ChaChaPoly];
+        for (suite, choice) in suites.into_iter().zip(&CIPHERS) {
+            let [_, reference] = both(choice, &[9; 32]);
+            let mut key = Key::new(suite, Zeroizing::new([9; 32]));
+            for number in [0, 1, u64::MAX - 1] {
+                let mut message = BytesMut::from(&b"::hello"[..]);
+                key.seal(number, &mut message, 2).unwrap();
+                assert_eq!(message[..2], b"::"[..]);
+                assert_eq!(message[2..], encrypt(&*reference, number, b"", b"hello")[..]);
+                key.rest();
+                let mut opened = BytesMut::from(&b"before "[..]);
+                key.open(number, &message[2..], &mut opened).unwrap();
+                assert_eq!(opened, b"before hello"[..]);
+                message[3] ^= 1;
+                assert_eq!(key.open(number, &message[2..], &mut opened), Err(NoiseError::Decrypt));
+                assert_eq!(key.open(number, &message[..TAG - 1], &mut opened), Err(NoiseError::Malformed));
+                assert_eq!(opened, b"before hello"[..]);
+            }
+            let mut message = BytesMut::from(&b"hello"[..]);
+            assert_eq!(key.seal(u64::MAX, &mut message, 0), Err(NoiseError::Exhausted));
+            assert_eq!(message, b"hello"[..]);
+            assert_eq!(key.open(u64::MAX, &[0; 20], &mut message), Err(NoiseError::Exhausted));
         }
     }
 
