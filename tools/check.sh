@@ -36,6 +36,10 @@ earlier() {
         *) return "$result" ;;
     esac
 }
+# Causeway's own crates once more, with optimisation; what they depend on is there (tests/costs/optimised.toml).
+build_costs() { cargo build --quiet --locked --workspace --bin causeway-costs --config tests/costs/optimised.toml; }
+part "build of the core paths, optimised" build_costs
+part "costs of the core paths" target/debug/causeway-costs check
 part "build of the earlier version" earlier
 part "deployment files" .tools/python/bin/python tools/policy/main.py "$CAUSEWAY_BIN"
 part "deployment files: what is wrong is found" .tools/python/bin/python -m unittest discover -q -s tools/policy
