@@ -1,5 +1,5 @@
 # `make demo` and `make test` are all that a newcomer needs; each installs what is missing.
-.PHONY: demo demo-compose run test faults planted bench fmt build setup help
+.PHONY: demo demo-compose run test faults planted bench bench-peers costs fmt build setup help
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -64,6 +64,22 @@ bench: ## measure what it costs, in less than ten minutes, and write the tables 
 	@cargo build --locked --release -p causeway -p causeway-bench
 	@mkdir -p target/bench
 	@target/release/causeway-bench standard --json target/bench/report.json --document docs/performance.md
+
+bench-peers: ## measure the same work on Causeway, ejabberd and mosquitto (which it installs), and show the ratios
+	@tools/setup.sh test
+	@tools/setup.sh peers
+	@echo "building with optimisation (the first time takes some minutes) ..."
+	@cargo build --locked --release -p causeway -p causeway-bench
+	@mkdir -p target/bench
+	@target/release/causeway-bench peers --json target/bench/peers.json --document docs/performance.md
+
+# Only these, by their names in tests/costs/figures.toml.
+PATHS ?=
+
+costs: ## count what the core paths cost (RECORD=1: and put it on record; PROFILE=path: see where; docs/costs.md)
+	@tools/setup.sh test
+	@cargo build --quiet --locked --workspace --bin causeway-costs --config tests/costs/optimised.toml
+	@target/debug/causeway-costs $(if $(PROFILE),profile $(PROFILE),$(if $(RECORD),record,check) $(PATHS))
 
 build: ## build all binaries in the profile of the tests
 	@tools/setup.sh build

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing: `tools/setup.sh build` for building and the demo, `tools/setup.sh test` for all checks as well.
+# Installs what is missing: `tools/setup.sh build` for building and the demo, `tools/setup.sh test` for all checks as well,
+# `tools/setup.sh peers` for comparing with other servers.
 # Needs Rust (cargo) and, for what Debian packages, root or sudo. Does nothing where everything is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -30,6 +31,17 @@ if [ "$want" = test ]; then
     need promtool prometheus # promtool, and the server, which a test runs in a folder of its own
     need setpriv util-linux
     need kill procps
+    need valgrind valgrind # counts instructions and allocations of the core paths
+fi
+if [ "$want" = peers ]; then
+    # Servers to compare with: the load generator runs them in folders of their own, never as system services.
+    [ -x /usr/sbin/ejabberdctl ] || need ejabberdctl ejabberd
+    # What ejabberd speaks PostgreSQL with.
+    compgen -G '/usr/lib/*/p1_pgsql-*' >/dev/null || compgen -G '/usr/lib/erlang/lib/p1_pgsql-*' >/dev/null || need p1_pgsql erlang-p1-pgsql
+    [ -x /usr/sbin/mosquitto ] || need mosquitto mosquitto
+    compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || need postgres postgresql
+    need setpriv util-linux
+    need kill procps
 fi
 if [ ${#packages[@]} -gt 0 ]; then
     as_root=""
@@ -51,7 +63,7 @@ if [ ${#packages[@]} -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
     if [ $ours = yes ]; then
         # Nor are they to start with the machine.
-        for service in postgresql redis-server nginx prometheus; do
+        for service in postgresql redis-server nginx prometheus ejabberd mosquitto; do
             case " ${packages[*]} " in
                 *" $service "* | *" $service-light "*) $as_root systemctl disable --quiet $service >/dev/null 2>&1 || true ;;
             esac
