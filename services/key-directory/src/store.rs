@@ -317,9 +317,10 @@ pub trait Store: Send + Sync + 'static {
     /// The account's record. By address: the account that has it now.
     async fn record(&self, who: &Who) -> Result<Option<Record>, StoreError>;
 
-    /// Two records, each as [`Self::record`] gives it.
+    /// Two records, each as [`Self::record`] gives it; not necessarily of one moment.
     async fn two_records(&self, one: &Who, other: &Who) -> Result<[Option<Record>; 2], StoreError> {
-        Ok([self.record(one).await?, self.record(other).await?])
+        let (one, other) = futures::try_join!(self.record(one), self.record(other))?;
+        Ok([one, other])
     }
 
     /// The device with this id of the account that has this address now; `low` is how many one-time keys of each kind it
@@ -329,18 +330,7 @@ pub trait Store: Send + Sync + 'static {
         address: &Address,
         device: DeviceId,
         low: u32,
-    ) -> Result<Option<KnownDevice>, StoreError> {
-        let Some(record) = self.record(&Who::Address(address.clone())).await? else { return Ok(None) };
-        let Some(known) = record.device(device) else { return Ok(None) };
-        let Some(counts) = self.key_counts(record.account, device).await? else { return Ok(None) };
-        Ok(Some(KnownDevice {
-            account: record.account,
-            noise_key: known.noise_key,
-            registration_id: known.registration_id,
-            devices: u32::try_from(record.devices.len()).unwrap_or(u32::MAX),
-            is_low: counts.ec < low || counts.kyber < low,
-        }))
-    }
+    ) -> Result<Option<KnownDevice>, StoreError>;
 
     /// Adds a device and, if the address has none, its account, with default consent. The same Noise key with the same
     /// identity and registration id again changes nothing and gives the same ids; followers are told again, as whoever

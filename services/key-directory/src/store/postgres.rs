@@ -21,7 +21,7 @@ mod step;
 mod tests;
 
 use async_trait::async_trait;
-use causeway_identity::{AccountId, DeviceId, Domain, ProviderId};
+use causeway_identity::{AccountId, Address, DeviceId, Domain, ProviderId};
 use causeway_postgres::{Postgres, PostgresConfig, PostgresError};
 use causeway_runtime::health::Tables;
 
@@ -33,8 +33,8 @@ use self::providers::{KeepTokenKeys, Register, SetStatus, Update};
 use self::settings::{SetConsent, SetPush};
 use self::step::Turns;
 use super::{
-    Bundle, Enlisted, Enlistment, Epoch, KeyCounts, Published, Registered, Removed, Store, StoreError, Updated, Who,
-    Written,
+    Bundle, Enlisted, Enlistment, Epoch, KeyCounts, KnownDevice, Published, Registered, Removed, Store, StoreError,
+    Updated, Who, Written,
 };
 use crate::accounts::{PushToken, Record};
 use crate::consent::Consent;
@@ -156,6 +156,15 @@ impl Store for PostgresStore {
 
     async fn record(&self, who: &Who) -> Result<Option<Record>, StoreError> {
         accounts::record(&self.postgres, who).await
+    }
+
+    async fn known_device(
+        &self,
+        address: &Address,
+        device: DeviceId,
+        low: u32,
+    ) -> Result<Option<KnownDevice>, StoreError> {
+        accounts::known_device(&self.postgres, address, device, low).await
     }
 
     async fn enlist(&self, enlistment: &Enlistment) -> Result<Written<Enlisted>, StoreError> {

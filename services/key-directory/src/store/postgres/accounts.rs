@@ -7,14 +7,14 @@ use causeway_identity::{AccountId, Address, DeviceId, NoiseKey, ProviderId};
 use causeway_postgres::{Postgres, Row};
 
 use super::rows::{account, account_id, device, device_id, get, listed, number};
-use super::statements::{ACCOUNT_OF_ADDRESS, IS_ENLISTED, LOCK_ACCOUNT, RECORD};
+use super::statements::{ACCOUNT_OF_ADDRESS, IS_ENLISTED, KNOWN_DEVICE, LOCK_ACCOUNT, RECORD};
 use super::step::{Failure, Tx, read};
 use crate::accounts::{Device, PushToken, Record};
 use crate::consent::Consent;
 use crate::keys::RegistrationId;
 use crate::providers::ProviderRef;
 use crate::store::stored::{corrupt, ec_key};
-use crate::store::{Change, StoreError, What, Who};
+use crate::store::{Change, KnownDevice, StoreError, What, Who};
 
 /// The record, in one statement. By address it takes two, in between which the address may go to another account: then
 /// the first had none for a moment, and that is the answer.
@@ -42,6 +42,29 @@ pub(super) async fn record(postgres: &Postgres, who: &Who) -> Result<Option<Reco
         },
         devices: devices?,
         consent: consent(head, [1, 2, 3, 8, 9])?,
+    }))
+}
+
+/// What a login needs to know of a device, in one statement after the account is known.
+pub(super) async fn known_device(
+    postgres: &Postgres,
+    address: &Address,
+    id: DeviceId,
+    low: u32,
+) -> Result<Option<KnownDevice>, StoreError> {
+    let rows = read(postgres, ACCOUNT_OF_ADDRESS, &[&address.as_str()]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let of = account_id(row, 0)?;
+    let rows = read(postgres, KNOWN_DEVICE, &[&account(&of), &device(id), &i64::from(low)]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let registration_id: u32 = number::<i32, u32>(row, 1)?;
+    let is_low = |column| Ok::<_, StoreError>(number::<i64, u32>(row, column)? < low);
+    Ok(Some(KnownDevice {
+        account: of,
+        noise_key: NoiseKey::try_from(get::<&[u8]>(row, 0)?).map_err(corrupt("Noise key"))?,
+        registration_id: RegistrationId::try_from(registration_id).map_err(corrupt("registration id"))?,
+        devices: number::<i64, u32>(row, 2)?,
+        is_low: is_low(3)? || is_low(4)?,
     }))
 }
 

@@ -54,6 +54,14 @@ statements! {
         LEFT JOIN devices d ON d.account_id = $1
         WHERE a.account_id = $1
         ORDER BY d.device_id";
+    /// What a login needs to know; of each kind no more than $3 one-time keys are counted.
+    KNOWN_DEVICE = "
+        SELECT d.noise_key, d.registration_id, (SELECT count(*) FROM devices o WHERE o.account_id = $1),
+            (SELECT count(*) FROM (SELECT 1 FROM one_time_prekeys e
+                WHERE e.account_id = $1 AND e.device_id = $2 AND e.kind = 1 AND e.public_key IS NOT NULL LIMIT $3) ec),
+            (SELECT count(*) FROM (SELECT 1 FROM one_time_prekeys k
+                WHERE k.account_id = $1 AND k.device_id = $2 AND k.kind = 2 AND k.public_key IS NOT NULL LIMIT $3) kyber)
+        FROM devices d WHERE d.account_id = $1 AND d.device_id = $2";
     DELETE_ACCOUNT = "DELETE FROM accounts WHERE account_id = $1";
     REMEMBER_WITHDRAWN = "INSERT INTO withdrawn (account_id, withdrawn_ms) VALUES ($1, $2)";
     CONSENT = "

@@ -242,7 +242,7 @@ fn take(
         })
         .optional()
         .map_err(failed)?;
-    let (key, place) = first.ok_or(StoreError::Corrupt("count of prekeys"))?;
+    let Some((key, place)) = first else { return Ok(None) };
     *cursor = Cursor { next: place + 1, left: cursor.left - 1 };
     Ok(Some(key))
 }
