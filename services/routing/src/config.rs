@@ -78,7 +78,7 @@ pub struct RoutingConfig {
     /// Outcomes that are remembered for repeats, per recipient, for at most a quarter of an hour (16 to 1 000 000).
     /// Default 65 536.
     pub remembered_outcomes: usize,
-    /// The same over all recipients, some 150 bytes each (1 000 to 1 000 000 000). Default 2 000 000.
+    /// The same over all recipients, some 60 bytes each (1 000 to 1 000 000 000). Default 2 000 000.
     pub remembered_outcomes_total: usize,
     /// Bytes of messages in memory on behalf of senders (1 048 576 to 2^40). Default 268 435 456; more are
     /// `rate-limited`.
@@ -133,7 +133,7 @@ pub struct RoutingConfig {
     pub push_concurrency_per_provider: usize,
     /// How long the delivery trace of a message is kept, in memory (0 to 86 400 000). Default 900 000; 0: none is.
     pub trace_keep_ms: u64,
-    /// Messages whose delivery traces are kept, some 1 200 bytes each (0 to 10 000 000). Default 20 000. Whoever has sent
+    /// Messages whose delivery traces are kept, some 300 bytes each (0 to 10 000 000). Default 20 000. Whoever has sent
     /// most gives way, the oldest first; of one recipient at most a sixteenth is kept.
     pub trace_max_messages: usize,
     /// How providers' webhooks are called.

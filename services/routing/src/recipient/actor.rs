@@ -251,6 +251,9 @@ impl Drop for Actor {
     }
 }
 
+// There is one for each who is attached, also while nothing happens.
+const _: () = assert!(size_of::<Actor>() <= 1_024);
+
 impl Shared {
     fn now(&self) -> Now {
         let since = self.clock.now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

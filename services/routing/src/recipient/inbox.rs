@@ -120,3 +120,86 @@ fn wake(mut state: MutexGuard<'_, State>) {
         waker.wake();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use causeway_identity::{AccountId, DeviceId, MessageId, SessionId};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::message::{AsWritten, Class, Sender, Submission};
+    use crate::metrics::Metrics;
+    use crate::outbox::Outbox;
+    use crate::recipient::ReplyTo;
+    use crate::session::{Session, SessionKey, Voice};
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn job(n: u8) -> Box<Job> {
+        let device = Sender {
+            account: AccountId::from_bytes([1; 16]),
+            device: DeviceId::new(1).unwrap(),
+            address: "ada@birdy.example".parse().unwrap(),
+            provider: "birdy.example".parse().unwrap(),
+        };
+        let outbox = Outbox::new(1 << 20, String::new(), None);
+        let voice = Voice::new(SessionId::from_bytes([1; 16]), device, outbox, Metrics::new());
+        let session = Session::new(SessionKey(1), voice, 101, 0, None);
+        let submission = Submission {
+            id: MessageId::from_bytes([n; 16]),
+            from: Arc::clone(&session.device),
+            to: "bo@home.example".parse().unwrap(),
+            class: Class::Chat,
+            enc: Vec::new(),
+            charge: None,
+            trace: None,
+        };
+        let to = AsWritten("bo@home.example".to_owned());
+        Box::new(Job { submission, reply: ReplyTo { session, to, since: Instant::now(), generation: 0, step: None } })
+    }
+
+    fn number(sent: &Poll<Sent>) -> Option<u8> {
+        match sent {
+            Poll::Ready(Sent::Message(job)) => Some(job.submission.id.as_bytes()[0]),
+            Poll::Ready(Sent::Told(_)) => Some(0),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn what_is_told_comes_before_messages_and_these_only_when_they_are_wanted() {
+        let woken = Arc::new(Woken::default());
+        let (inbox, waker) = (Inbox::new(2), Arc::clone(&woken).into());
+        let context = Context::from_waker(&waker);
+        let next = |messages_too| number(&inbox.poll_next(messages_too, true, &context));
+        assert_eq!(next(true), None);
+        assert!(inbox.submit(job(1)).is_ok() && inbox.submit(job(2)).is_ok());
+        assert!(inbox.submit(job(3)).is_err(), "too many wait");
+        assert!(inbox.tell(Control::Renamed));
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1, "once for all of it");
+        assert_eq!([next(false), next(false), next(true)], [Some(0), None, Some(1)]);
+        assert!(inbox.submit(job(4)).is_ok());
+        assert_eq!(woken.0.load(Ordering::Relaxed), 2);
+        assert_eq!([next(true), next(true), next(true)], [Some(2), Some(4), None]);
+    }
+
+    #[test]
+    fn whoever_has_ended_is_sent_nothing_and_gives_back_what_it_was_sent() {
+        let inbox = Inbox::new(8);
+        assert!(inbox.submit(job(1)).is_ok() && inbox.tell(Control::Renamed) && !inbox.is_closed());
+        let left: Vec<_> = inbox.close().map(|sent| number(&Poll::Ready(sent))).collect();
+        assert_eq!(left, [Some(0), Some(1)]);
+        assert!(inbox.is_closed() && inbox.is_empty());
+        assert!(inbox.submit(job(2)).is_err() && !inbox.tell(Control::Renamed));
+    }
+}

@@ -422,8 +422,11 @@ impl<R> Machine<R> {
 
 #[cfg(test)]
 impl<R> Machine<R> {
-    /// Nothing is believed to be in the mailbox or held for it.
+    /// Nothing is believed to be in the mailbox or held for it, and nothing is to be done at a time.
     pub(crate) fn holds_nothing(&self) -> bool {
+        if !self.deadlines.is_empty() || !self.unwritten.is_empty() {
+            return false;
+        }
         let nothing = crate::mailbox::Usage::default();
         self.devices.values().all(|device| {
             let unkept = device.served.as_ref().map_or(0, |served| served.window.unkept());

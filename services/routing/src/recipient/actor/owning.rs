@@ -177,21 +177,23 @@ impl Actor {
         self.write_held_back();
     }
 
-    /// Keeps a write back while it is not known as whom to do it; gives anything else back.
-    pub(super) fn hold_back(&mut self, output: Output<ReplyTo>) -> Option<Output<ReplyTo>> {
-        let writes = matches!(
+    /// A write is to be kept back while it is not known as whom to do it.
+    pub(super) fn holds_back(&self, output: &Output<ReplyTo>) -> bool {
+        if self.owning.claiming.is_none() || self.owning.owned.is_none() {
+            return false;
+        }
+        matches!(
             output,
             Output::Put { .. }
                 | Output::Forget { .. }
                 | Output::DropDevice { .. }
                 | Output::DropAccount { .. }
                 | Output::Recount { .. }
-        );
-        if writes && self.owning.claiming.is_some() && self.owning.owned.is_some() {
-            self.owning.held_back.push(output);
-            return None;
-        }
-        Some(output)
+        )
+    }
+
+    pub(super) fn hold_back(&mut self, output: Output<ReplyTo>) {
+        self.owning.held_back.push(output);
     }
 
     fn write_held_back(&mut self) {
@@ -279,7 +281,8 @@ impl Actor {
 
     /// When there is something to do for a release.
     pub(super) fn release_deadline(&self) -> Option<Instant> {
-        let release = self.owning.release.as_ref()?;
+        // While it is being claimed, that is waited for.
+        let release = self.owning.release.as_ref().filter(|_| self.owning.claiming.is_none())?;
         release.until.or_else(|| self.owning.owned.map(|owned| owned.since + MIN_HOLD))
     }
 

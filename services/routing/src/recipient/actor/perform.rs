@@ -31,7 +31,10 @@ impl Actor {
     }
 
     fn perform_one(&mut self, output: Output<ReplyTo>) {
-        let Some(output) = self.hold_back(output) else { return };
+        if self.holds_back(&output) {
+            self.hold_back(output);
+            return;
+        }
         let (mailbox, replica, epoch) = (&self.shared.mailbox, self.writes_as(), self.epoch);
         match output {
             Output::Attached { session, waiting, number } => {
