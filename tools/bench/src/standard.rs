@@ -89,7 +89,7 @@ mod tests {
     fn every_server_does_what_causeway_does() {
         let set = peers(Path::new("x"), &[]).unwrap();
         assert_eq!(set.len(), PEERS.len());
-        let works = |kind| set.iter().filter(|(_, options)| options.deployment == kind).map(|(work, _)| *work);
+        let works = |kind| set.iter().filter(move |(_, options)| options.deployment == kind).map(|(work, _)| *work);
         for kind in [Kind::Ejabberd, Kind::Mosquitto] {
             assert!(works(Kind::All).all(|work| works(kind).any(|one| one == work)), "{kind:?}");
         }

@@ -98,6 +98,7 @@ listen:
     port: {port}
     ip: \"{ip}\"
     module: ejabberd_c2s
+    backlog: 1000
     max_stanza_size: 262144
     tls: true
     protocol_options: TLS_OPTIONS

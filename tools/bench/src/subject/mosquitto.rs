@@ -47,7 +47,7 @@ fn command(place: &Place<'_>) -> anyhow::Result<Command> {
         let [shown, listener] = [folder.display().to_string(), place.address.port().to_string()];
         // As whom it is started, and so that it is not slowed down by waiting for more to send: both in its favour.
         let text = format!(
-            "user root\npersistence true\npersistence_location {shown}/\nlog_dest stdout\nset_tcp_nodelay true\n\
+            "user root\npersistence true\npersistence_location {shown}/\nlog_dest stderr\nset_tcp_nodelay true\n\
              listener {listener} {}\ncertfile {shown}/tls.pem\nkeyfile {shown}/tls.pem\n\
              allow_anonymous false\npassword_file {shown}/passwords\n",
             place.address.ip()
