@@ -328,7 +328,7 @@ mod tests {
             ],
         ) {
             let expected = by_the_long_way(&text);
-            prop_assert_eq!(text.parse::<Address>().map(Address::into_string), expected.clone());
+            prop_assert_eq!(&text.parse::<Address>().map(Address::into_string), &expected);
             prop_assert_eq!(Address::is_canonical(&text), expected.as_ref() == Ok(&text));
             prop_assert_eq!(DeviceAddress::is_canonical(&format!("{text}/7")), Address::is_canonical(&text));
             let zero_first = format!("{text}/07");

@@ -8,7 +8,6 @@
 //! Every step consumes the state. Between `*Hello` and the session the caller checks the server's certificate against
 //! the key of the handshake; dropping the state instead aborts.
 
-
 use bytes::{Bytes, BytesMut};
 use rand::CryptoRng;
 

@@ -117,7 +117,7 @@ mod tests {
         assert!(rarely.poll(&mut cx).is_pending() && rarely.poll(&mut cx).is_pending());
         assert_eq!(polls.load(Ordering::SeqCst), 2);
 
-        let _ = rarely.change();
+        let _changed = rarely.change();
         assert!(rarely.poll(&mut cx).is_pending() && rarely.poll(&mut cx).is_pending());
         assert_eq!(polls.load(Ordering::SeqCst), 3);
 

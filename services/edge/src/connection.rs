@@ -421,6 +421,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
     /// Lets go of the room that a burst needed: most connections are idle.
     fn rest(&mut self) {
         self.outputs.shrink_to_fit();
+        if let Some(session) = &mut self.session {
+            session.rest();
+        }
         self.effects.rest();
     }
 }

@@ -31,6 +31,8 @@ struct State {
     urgent: VecDeque<(Place, Urgent)>,
     /// Something did not fit. Nothing is told behind it.
     lost: bool,
+    /// Other links are up than the session knows of.
+    links: bool,
     waiting: Option<Waiting>,
 }
 
@@ -70,11 +72,14 @@ impl From<Urgent> for FromRouting {
 
 /// What is taken out.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "almost all are the large one, and none is kept")]
 pub(crate) enum Taken {
     Event(Routed),
     Urgent(Place, Urgent),
     /// There was no room for something.
     Lost,
+    /// Other links are up.
+    Links,
 }
 
 impl Inbox {
@@ -119,7 +124,15 @@ impl Inbox {
         wake(state, true);
     }
 
-    /// What is urgent first, then that something was lost; events only if there is `room` for them.
+    /// Other links are up.
+    pub(crate) fn see_links(&self) {
+        let mut state = self.state();
+        state.links = true;
+        wake(state, true);
+    }
+
+    /// What is urgent first, then that something was lost, then events, but only if there is `room` for them; links when there
+    /// is nothing else.
     pub(crate) fn poll_take(&self, cx: &mut Context<'_>, room: bool) -> Poll<Taken> {
         // Others of its task have their turn, however much waits here.
         let turn = ready!(coop::poll_proceed(cx));
@@ -130,6 +143,8 @@ impl Inbox {
             Taken::Lost
         } else if room && let Some(routed) = state.pop() {
             Taken::Event(routed)
+        } else if std::mem::take(&mut state.links) {
+            Taken::Links
         } else {
             match &mut state.waiting {
                 Some(waiting) if waiting.waker.will_wake(cx.waker()) => waiting.room = room,
@@ -197,6 +212,7 @@ mod tests {
         match std::future::poll_fn(|cx| inbox.poll_take(cx, room)).now_or_never() {
             None => "nothing".to_owned(),
             Some(Taken::Lost) => "lost".to_owned(),
+            Some(Taken::Links) => "links".to_owned(),
             Some(Taken::Urgent(..)) => "urgent".to_owned(),
             Some(Taken::Event(Routed { event: FromRouting::Attached(attached), .. })) => attached.waiting.to_string(),
             Some(Taken::Event(other)) => panic!("{other:?}"),
@@ -207,8 +223,10 @@ mod tests {
     fn events_come_in_order_and_what_is_urgent_before_them() {
         let inbox = Inbox::new(8, 1_000);
         assert_eq!(take(&inbox, true), "nothing");
+        inbox.see_links();
+        inbox.see_links();
         assert!(inbox.put(routed(1)) && inbox.put(routed(2)) && moved(&inbox));
-        assert_eq!(take(&inbox, false), "urgent");
+        assert_eq!([take(&inbox, false), take(&inbox, false)], ["urgent", "links"]);
         assert_eq!(take(&inbox, false), "nothing", "there is no room for what is not urgent");
         assert_eq!([take(&inbox, true), take(&inbox, true), take(&inbox, true)], ["1", "2", "nothing"]);
         assert_eq!(inbox.state().events.capacity(), 0, "an idle one holds no memory");

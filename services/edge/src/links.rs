@@ -100,11 +100,16 @@ impl Links {
     /// A session that deals with routing from now on. The last four bytes of `id` must be zero.
     pub(crate) fn join(&self, id: SessionId) -> Routes {
         let inbox = Inbox::new(self.0.queue_messages, self.0.queue_bytes);
+        // First, so that it hears of all links that come after those that it sees here.
         self.0.sessions(&id).insert(id, Arc::clone(&inbox));
-        let mut table = self.0.table.subscribe();
-        let current = Arc::clone(&table.borrow_and_update());
+        let current = self.table();
         let dispatch = Dispatch::new(self.0.bounds.clone(), Arc::clone(&current.view));
-        Routes::new(id, self.clone(), dispatch, current, table, inbox)
+        Routes::new(id, self.clone(), dispatch, current, inbox)
+    }
+
+    /// The links that are up now.
+    pub(crate) fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.0.table.borrow())
     }
 
     pub(crate) fn forget(&self, id: &SessionId) {
@@ -222,6 +227,10 @@ impl Links {
             table.view = Arc::new(view);
             *current = Arc::new(table);
         });
+        for sessions in &self.0.sessions {
+            let inboxes: Vec<_> = locked(sessions).values().cloned().collect();
+            inboxes.iter().for_each(|inbox| inbox.see_links());
+        }
     }
 
     /// Queues an event that came in a batch, of which it keeps nothing.
@@ -262,10 +271,14 @@ impl Links {
 
 impl Shared {
     fn sessions(&self, id: &SessionId) -> MutexGuard<'_, HashMap<SessionId, Arc<Inbox>>> {
-        // Ids are drawn at random. Nothing between lock and unlock can panic half-way.
-        let shard = usize::from(id.as_bytes()[0]) % MAPS;
-        self.sessions[shard].lock().unwrap_or_else(PoisonError::into_inner)
+        // Ids are drawn at random.
+        locked(&self.sessions[usize::from(id.as_bytes()[0]) % MAPS])
     }
+}
+
+fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing between lock and unlock can panic half-way.
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The event without the batch that it came in, of which its bytes would keep all: what waits for a client that does not

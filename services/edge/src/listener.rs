@@ -108,15 +108,8 @@ impl Acceptor {
         self.spawn(async move {
             match wrapping {
                 Wrapping::Plain => connection::serve(stream, shared, permit, since).await,
-                Wrapping::WebSocket => {
-                    let deadline = since + shared.rules.config.handshake_timeout();
-                    let upgrade = Box::pin(tokio::time::timeout_at(deadline, websocket::accept(stream)));
-                    match shared.drain.run_until_cancelled(upgrade).await {
-                        Some(Ok(Ok(socket))) => connection::serve(socket, shared, permit, since).await,
-                        Some(Ok(Err(_))) | None => shared.metrics.dropped(Dropped::Gone),
-                        Some(Err(_elapsed)) => shared.metrics.dropped(Dropped::Deadline),
-                    }
-                }
+                // By itself, so that plain connections have no room for it.
+                Wrapping::WebSocket => Box::pin(serve_websocket(stream, shared, permit, since)).await,
             }
         });
     }
@@ -144,6 +137,19 @@ impl Acceptor {
     /// Tracked here for the drain, and by the lifecycle for its deadline.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.life.spawn(self.tracker.track_future(task));
+    }
+}
+
+async fn serve_websocket<T>(stream: T, shared: Arc<Shared>, permit: Permit, since: Instant)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let deadline = since + shared.rules.config.handshake_timeout();
+    let upgrade = Box::pin(tokio::time::timeout_at(deadline, websocket::accept(stream)));
+    match shared.drain.run_until_cancelled(upgrade).await {
+        Some(Ok(Ok(socket))) => connection::serve(socket, shared, permit, since).await,
+        Some(Ok(Err(_))) | None => shared.metrics.dropped(Dropped::Gone),
+        Some(Err(_elapsed)) => shared.metrics.dropped(Dropped::Deadline),
     }
 }
 

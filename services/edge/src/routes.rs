@@ -8,9 +8,6 @@ use causeway_proto::routing::v1::edge_event::Event as ToRouting;
 use causeway_proto::routing::v1::routing_event::Event as FromRouting;
 use causeway_proto::routing::v1::{Attach, Detach};
 use causeway_proto::wire::v1 as pb;
-use causeway_runtime::rarely::Rarely;
-use futures::future::BoxFuture;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::dispatch::{Act, Dispatch, Place, Told};
@@ -24,8 +21,6 @@ pub(crate) struct Routes {
     dispatch: Dispatch,
     /// What `dispatch` knows of.
     current: Arc<Table>,
-    /// Resolves when there is another.
-    changes: Rarely<BoxFuture<'static, watch::Receiver<Arc<Table>>>>,
     inbox: Arc<Inbox>,
 }
 
@@ -43,32 +38,18 @@ pub(crate) enum Turn {
 }
 
 impl Routes {
-    pub(crate) fn new(
-        id: SessionId,
-        links: Links,
-        dispatch: Dispatch,
-        current: Arc<Table>,
-        table: watch::Receiver<Arc<Table>>,
-        inbox: Arc<Inbox>,
-    ) -> Self {
-        Self { id, links, dispatch, current, changes: Rarely::new(changed(table)), inbox }
+    pub(crate) fn new(id: SessionId, links: Links, dispatch: Dispatch, current: Arc<Table>, inbox: Arc<Inbox>) -> Self {
+        Self { id, links, dispatch, current, inbox }
     }
 
     /// Whatever is there; ordinary events only if there is `room` for them.
     pub(crate) fn poll_turn(&mut self, cx: &mut Context<'_>, room: bool) -> Poll<Turn> {
-        if let Poll::Ready(taken) = self.inbox.poll_take(cx, room) {
-            return Poll::Ready(match taken {
-                Taken::Event(routed) => Turn::Event(routed),
-                Taken::Urgent(place, urgent) => Turn::Urgent(place, urgent.into()),
-                Taken::Lost => Turn::Lost,
-            });
-        }
-        if let Poll::Ready(mut table) = self.changes.poll(cx) {
-            self.current = Arc::clone(&table.borrow_and_update());
-            *self.changes.change() = changed(table);
-            return Poll::Ready(Turn::Links);
-        }
-        Poll::Pending
+        self.inbox.poll_take(cx, room).map(|taken| match taken {
+            Taken::Event(routed) => Turn::Event(routed),
+            Taken::Urgent(place, urgent) => Turn::Urgent(place, urgent.into()),
+            Taken::Lost => Turn::Lost,
+            Taken::Links => Turn::Links,
+        })
     }
 
     /// The next ordinary event if there is one already.
@@ -101,6 +82,7 @@ impl Routes {
 
     /// Other links are up.
     pub(crate) fn see(&mut self, now: Instant) {
+        self.current = self.links.table();
         let again = self.dispatch.see(Arc::clone(&self.current.view), now);
         self.links.metrics().submitted_again(again);
     }
@@ -145,14 +127,6 @@ impl Routes {
             outbound.send(self.id, place, event);
         }
     }
-}
-
-fn changed(mut table: watch::Receiver<Arc<Table>>) -> BoxFuture<'static, watch::Receiver<Arc<Table>>> {
-    Box::pin(async move {
-        // The sender lives in the links, which live in the routes.
-        let _gone = table.changed().await;
-        table
-    })
 }
 
 impl Drop for Routes {

@@ -273,6 +273,13 @@ impl Session {
         }
     }
 
+    /// Gives memory back that an idle session does not need.
+    pub(crate) fn rest(&mut self) {
+        if let Self::Open(open) = self {
+            open.rest();
+        }
+    }
+
     /// Why it is over, once it is.
     pub(crate) fn ended(&self) -> Option<Why> {
         match self {

@@ -54,8 +54,8 @@ pub(crate) struct Attaching {
 }
 
 impl Handshake {
-    pub(super) fn read(self: Box<Self>, bytes: &[u8], now: Now, out: &mut Vec<Output>) -> Session {
-        let Self { rules, id, reading, deadline } = *self;
+    pub(super) fn read(self, bytes: &[u8], now: Now, out: &mut Vec<Output>) -> Session {
+        let Self { rules, id, reading, deadline } = self;
         let mut state = reading.feed(bytes);
         loop {
             state = match state {

@@ -169,6 +169,11 @@ impl Open {
         &mut self.transport.sender
     }
 
+    pub(super) fn rest(&mut self) {
+        self.transport.sender.rest();
+        self.transport.receiver.rest();
+    }
+
     fn fed(&mut self, bytes: &[u8], now: Now, out: &mut Vec<Output>) -> Step {
         self.bytes.take(u32::try_from(bytes.len()).unwrap_or(u32::MAX), now.at);
         self.transport.receiver.feed(bytes);
