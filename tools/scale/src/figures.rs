@@ -36,7 +36,7 @@ figures! {
     session_kib = 41.3, "memory an idle session, all processes, KiB", "performance.md, idle; counted as the edge's";
     idle_us = 2.64, "CPU a second of an idle session (pings), us", "performance.md, idle: 1.32 % of a processor for 5,000";
     store_us = 17.1, "PostgreSQL: CPU a stored message, us", "performance.md, store, separate processes";
-    store_sqlite_us = 41.2, "SQLite: CPU a stored message, the whole process, us", "performance.md, store; for one machine only";
+    store_sqlite_us = 41.2, "SQLite: CPU a stored message, the whole process, us", "performance.md, store; not reckoned with, since SQLite is for one routing";
     store_per_s = 24_590.0, "messages stored a second by one PostgreSQL, at least", "the same: 2 processors, which the clients and services share";
     claims_per_s = 8_200.0, "prekey claims a second by one PostgreSQL", "performance.md, claims of prekeys on PostgreSQL";
     changes_per_s = 300.0, "changes of accounts a second by one directory", "replicas.md: some hundreds, one after the other; not measured";

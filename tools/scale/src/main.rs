@@ -123,6 +123,7 @@ fn storms(seed: u64, smaller: u32) -> String {
         ("4 edges", 1_000_000, 4, 20_000, Policy::Built),
         ("edges that accept 5,000 connections a second", 1_000_000, 10, 5_000, Policy::Built),
         ("edges tell everybody a time, not 192 at once", 1_000_000, 10, 20_000, Policy::TellsAll),
+        ("clients draw their first pause from 10 s", 1_000_000, 10, 20_000, Policy::Calm),
         ("edges tell all the same second", 1_000_000, 10, 20_000, Policy::SameTime),
         ("clients do not draw their pauses", 1_000_000, 10, 20_000, Policy::NoJitter),
         ("clients come back after a second, always", 1_000_000, 10, 20_000, Policy::Eager),
@@ -142,7 +143,7 @@ fn storms(seed: u64, smaller: u32) -> String {
                 seconds(found.all_s),
                 format!("{:.1}", found.attempts),
                 number(found.worst_attempts_s.round()),
-                number(found.worst_logins_s as f64),
+                number(found.worst_logins_s.round()),
                 format!("{:.0} %", found.used * 100.0),
             ]
         })
@@ -154,7 +155,7 @@ fn storms(seed: u64, smaller: u32) -> String {
         "all",
         "attempts a session",
         "attempts a second at an edge, worst",
-        "logins a second in all, worst",
+        "logins a second, worst",
         "of the edges' rate used",
     ];
     format!("\n### 10 M sessions break off at once\n\n{}", table(&head, true, &rows))

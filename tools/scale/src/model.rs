@@ -87,7 +87,7 @@ pub(crate) struct Need {
     /// Primaries of Redis if all edges let in as many as they may, after a failure.
     redis_in_storm: f64,
     /// Processors, without headroom.
-    work: [f64; 4],
+    work: [f64; 5],
     waiting_bytes: f64,
     directory_bytes: f64,
     blob_bytes: f64,
@@ -202,6 +202,7 @@ impl Inputs {
                 traffic.logins_s * costs.login_us / 1e6,
                 traffic.sessions * costs.idle_us / 1e6,
                 traffic.claims_s * costs.claim_us / 1e6,
+                traffic.stored_s * costs.store_us / 1e6,
             ],
             users,
             traffic,
@@ -298,6 +299,7 @@ impl Inputs {
                 ("logins", &|need: &Need| number(need.work[1])),
                 ("sessions that do nothing", &|need: &Need| number(need.work[2])),
                 ("prekey claims", &|need: &Need| number(need.work[3])),
+                ("PostgreSQL, messages written", &|need: &Need| number(need.work[4])),
             ],
         );
         out += "\n### Machines, and what says how many\n\n";
@@ -394,7 +396,7 @@ fn money(dollars: f64) -> String {
 }
 
 fn cents(dollars: f64) -> String {
-    format!("{:.1}", dollars * 100.0)
+    format!("{:.2}", dollars * 100.0)
 }
 
 type Cell<'a> = (&'a str, &'a dyn Fn(&Need) -> String);
