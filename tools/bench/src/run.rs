@@ -19,6 +19,8 @@ use crate::report::progress;
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     ready: AtomicUsize,
+    /// Sessions that were opened before the load, for the progress line.
+    pub(crate) opened: AtomicU64,
     windows: OnceLock<Windows>,
     /// What has happened so far, for the progress line.
     pub(crate) happened: AtomicU64,
@@ -195,6 +197,7 @@ fn wait_ready(gate: &Gate, count: usize, label: &str) -> anyhow::Result<()> {
     while gate.ready.load(Ordering::SeqCst) < count {
         anyhow::ensure!(!gate.failed.load(Ordering::SeqCst), "{label}: the clients have failed");
         anyhow::ensure!(clock::now() < deadline, "{label}: the clients' sessions do not open");
+        progress::line(&format!("{label}: {} sessions are open", gate.opened.load(Ordering::Relaxed)));
         std::thread::sleep(STEP);
     }
     Ok(())

@@ -69,6 +69,7 @@ impl Course {
     /// A session is open.
     pub(super) fn opened(&mut self) {
         self.opening.opened();
+        self.gate.opened.fetch_add(1, Ordering::Relaxed);
     }
 
     /// All sessions have been open.

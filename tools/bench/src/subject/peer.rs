@@ -20,10 +20,7 @@ pub(crate) struct Peer<C> {
     // Dropped in this order: the process, then what it uses.
     program: Program,
     postgres: Option<(Postgres, String)>,
-    name: String,
-    role: &'static str,
-    /// How it is started; the first time it also makes the users.
-    command: Box<dyn Fn(&Place<'_>) -> anyhow::Result<Command>>,
+    kind: Kind,
     users: usize,
     config: Arc<ClientConfig>,
     port: Port,
@@ -55,9 +52,12 @@ pub(super) struct Kind {
     pub(super) ready: &'static str,
     /// With a PostgreSQL of its own.
     pub(super) store: Store,
-    /// How it is started.
-    pub(super) command: Box<dyn Fn(&Place<'_>) -> anyhow::Result<Command>>,
+    /// How it is started; the first time it also makes the users.
+    pub(super) command: Start,
 }
+
+/// Gives the command that starts a server in this place.
+pub(super) type Start = Box<dyn Fn(&Place<'_>) -> anyhow::Result<Command>>;
 
 impl<C: Codec> Peer<C> {
     /// Starts one.
@@ -68,9 +68,7 @@ impl<C: Codec> Peer<C> {
         let mut peer = Self {
             program: Program::new(kind.role, kind.ready, &folder.path().join("log")),
             postgres,
-            name: kind.name,
-            role: kind.role,
-            command: kind.command,
+            kind,
             users,
             config: tls::config(certificate)?,
             port,
@@ -89,7 +87,7 @@ impl<C: Codec> Peer<C> {
             users: self.users,
             first,
         };
-        let command = (self.command)(&place)?;
+        let command = (self.kind.command)(&place)?;
         self.program.start(command)
     }
 
@@ -102,7 +100,7 @@ impl<C: Codec> Subject for Peer<C> {
     type Wire = Tls<C>;
 
     fn name(&self) -> &str {
-        &self.name
+        &self.kind.name
     }
 
     fn ours(&self) -> Option<(bool, Store)> {
@@ -114,7 +112,7 @@ impl<C: Codec> Subject for Peer<C> {
     }
 
     fn watched(&self) -> Vec<Watched> {
-        let own = self.program.id().map(|id| Watched { role: self.role, id, children: false });
+        let own = self.program.id().map(|id| Watched { role: self.kind.role, id, children: false });
         own.into_iter()
             .chain(self.postgres.as_ref().and_then(|(server, _)| deployment::watched_postgres(server)))
             .collect()

@@ -200,7 +200,10 @@ impl Xmpp {
         // What is no message of ours, such as a greeting, is nobody's.
         let Some(mark) = head.attribute(b"id").and_then(mark) else { return Ok(None) };
         if head.attribute(b"type") == Some(b"error") {
-            return Ok(Some(Seen::Outcome(mark, Fate::Refused)));
+            // The server has handled it, and so counts it too: it has one outcome, and that is this.
+            let counted = self.sent.iter_mut().find(|sent| **sent == Some(mark)).map(Option::take);
+            let told = self.part != Part::Leaves || counted.is_some();
+            return Ok(told.then_some(Seen::Outcome(mark, Fate::Refused)));
         }
         if self.stage != Stage::Open {
             self.waiting += 1;

@@ -101,6 +101,10 @@ fn what_the_server_counts_is_what_it_answers_for() {
     assert_eq!(said, "<a xmlns='urn:xmpp:sm:3' h='1'/>");
     assert_eq!(seen, [marks[0], marks[1]].map(|mark| Seen::Outcome(mark, Fate::Stored)));
     assert_eq!(give(&mut client, &mut text, "<a h='4'/>").0, [Seen::Outcome(marks[2], Fate::Stored)]);
+    let refused = Mark { number: 3, ..MARK };
+    assert!(client.submit(&mut text.goes, &mut message, refused));
+    let error = format!("<message type='error' id='{}'/><a h='5'/>", hex::encode(refused.to_bytes()));
+    assert_eq!(give(&mut client, &mut text, &error).0, [Seen::Outcome(refused, Fate::Refused)]);
     text.came.extend_from_slice(b"<a h='9'/>");
     assert!(client.next(&mut text).is_err(), "it cannot answer for what was not sent");
 }
