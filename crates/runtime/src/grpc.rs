@@ -120,7 +120,10 @@ pub fn in_process(router: Router, life: &Lifecycle) -> Channel {
     let here = Here::new(router.layered(), life.drain_token());
     let (calls, last_call) = (here.clone(), life.last_call());
     life.spawn_vital("in-process gRPC", async move {
-        let idle = async { Ok::<_, std::convert::Infallible>(calls.idle().await) };
+        let idle = async {
+            calls.idle().await;
+            Ok::<_, std::convert::Infallible>(())
+        };
         until(last_call, idle).await
     });
     Channel::Here(here)

@@ -1,4 +1,4 @@
-//! Everything in one process. The services talk through the same gRPC interfaces as apart, over in-memory pipes.
+//! Everything in one process. The services talk through the same gRPC interfaces as apart, by calls within the process.
 
 use std::io::Write as _;
 use std::path::Path;

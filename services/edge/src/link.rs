@@ -236,3 +236,96 @@ fn batches(
         Some((FromEdge { events }, (waiting, counts)))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::{Mutex, OnceLock};
+    use std::task::Poll;
+
+    use causeway_proto::routing::v1::routing_event::Event as FromRouting;
+    use causeway_proto::routing::v1::routing_server::{Routing, RoutingServer};
+    use causeway_proto::routing::v1::{Attach, Attached};
+    use causeway_runtime::grpc::{self, Endpoints};
+    use causeway_runtime::lifecycle::Lifecycle;
+    use futures::stream::BoxStream;
+    use futures::{FutureExt as _, StreamExt as _};
+    use tonic::{Response, Status};
+
+    use super::*;
+    use crate::EdgeConfig;
+    use crate::dispatch::Told;
+    use crate::metrics::Metrics;
+    use crate::random::Random;
+    use crate::routes::{Routes, Turn};
+
+    /// A replica in this process, and all that it has heard.
+    #[derive(Default)]
+    struct Replica {
+        ear: OnceLock<Ear<RoutingEvent>>,
+        heard: Mutex<Vec<EdgeEvent>>,
+    }
+
+    impl Replica {
+        fn heard(&self) -> Vec<EdgeEvent> {
+            std::mem::take(&mut self.heard.lock().unwrap())
+        }
+    }
+
+    struct Service(Arc<Replica>);
+
+    #[tonic::async_trait]
+    impl Routing for Service {
+        type LinkStream = BoxStream<'static, Result<ToEdge, Status>>;
+
+        async fn link(&self, request: Request<Streaming<FromEdge>>) -> Result<Response<Self::LinkStream>, Status> {
+            self.0.ear.set(Ear::of(request.extensions()).unwrap()).unwrap();
+            let mut incoming = request.into_inner();
+            let left =
+                async move { assert!(incoming.message().await.unwrap().is_none(), "nothing comes by the stream") };
+            let hello = ToEdge { hello: Some(Hello { name: "here".to_owned() }), ..ToEdge::default() };
+            let stream = futures::stream::iter([Ok(hello)]).chain(futures::stream::pending());
+            let mut response = Response::new(stream.take_until(Box::pin(left)).boxed());
+            let replica = Arc::clone(&self.0);
+            let ear = Ear::new(move |event: EdgeEvent| replica.heard.lock().unwrap().push(event));
+            response.extensions_mut().insert(ear);
+            Ok(response)
+        }
+    }
+
+    fn told(routes: &mut Routes) -> Option<Told> {
+        let Some(Poll::Ready(Turn::Event(routed))) =
+            poll_fn(|cx| Poll::Ready(routes.poll_turn(cx, true))).now_or_never()
+        else {
+            return None;
+        };
+        routes.event(routed.place, routed.event, Instant::now());
+        routes.told()
+    }
+
+    #[tokio::test]
+    async fn a_replica_in_this_process_and_its_sessions_hear_each_other_at_once() {
+        let (replica, life, stop) = (Arc::<Replica>::default(), Lifecycle::new(), CancellationToken::new());
+        let server = grpc::server().add_service(RoutingServer::new(Service(Arc::clone(&replica))));
+        let endpoints = Endpoints::fixed([("here".to_owned(), grpc::in_process(server, &life))]);
+        let links = Links::new(&EdgeConfig::default(), Metrics::new(), Random::system());
+        let kept = tokio::spawn(links.clone().run(endpoints, stop.clone()));
+        links.wait_for_links(1).await;
+        let mut routes = links.join(SessionId::from_bytes([0; 16]));
+        routes.attach(Attach { address: "ada@home.example".to_owned(), ..Attach::default() }, Instant::now());
+        assert!(routes.told().is_none());
+        let [EdgeEvent { session_id, event: Some(ToRouting::Attach(_)) }] = &replica.heard()[..] else {
+            panic!("no attachment has been heard");
+        };
+        assert!(told(&mut routes).is_none());
+        let attached = FromRouting::Attached(Attached { waiting: 3, number: 1 });
+        let event = RoutingEvent { session_id: session_id.clone(), event: Some(attached), ..RoutingEvent::default() };
+        replica.ear.get().unwrap().hear(event);
+        assert!(matches!(told(&mut routes), Some(Told::Attached(3))));
+        drop(routes);
+        assert!(matches!(&replica.heard()[..], [EdgeEvent { event: Some(ToRouting::Detach(_)), .. }]));
+        stop.cancel();
+        kept.await.unwrap();
+        links.wait_for_links(0).await;
+    }
+}

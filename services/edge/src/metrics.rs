@@ -13,7 +13,10 @@ use crate::trip::{Class, Fate};
 
 /// Handle of the instruments; cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Metrics {
+pub(crate) struct Metrics(Arc<Instruments>);
+
+#[derive(Debug)]
+struct Instruments {
     connections: UpDownCounter<i64>,
     sessions: UpDownCounter<i64>,
     dropped: Counter<u64>,
@@ -57,7 +60,7 @@ impl Metrics {
             let histogram = meter.f64_histogram(name).with_unit("s").with_description(about);
             histogram.with_boundaries(WAITS.to_vec()).build()
         };
-        let metrics = Self {
+        let metrics = Instruments {
             connections: level("causeway.edge.connections", "{connection}", "Connections that are open"),
             sessions: level("causeway.edge.sessions", "{session}", "Sessions that are logged in"),
             dropped: counter(
@@ -105,7 +108,7 @@ impl Metrics {
         ] {
             words.iter().for_each(|word| counter.add(0, &[KeyValue::new(label, *word)]));
         }
-        metrics
+        Self(Arc::new(metrics))
     }
 
     /// Tells how full the edge is, from now on: with messages that wait for outcomes, and for sockets.
@@ -133,11 +136,11 @@ impl Metrics {
     }
 
     pub(crate) fn connected(&self) {
-        self.connections.add(1, &[]);
+        self.0.connections.add(1, &[]);
     }
 
     pub(crate) fn disconnected(&self) {
-        self.connections.add(-1, &[]);
+        self.0.connections.add(-1, &[]);
     }
 
     /// A connection ended without an alert, a failure or an end.
@@ -147,58 +150,58 @@ impl Metrics {
             Dropped::Deadline => "deadline",
             Dropped::Gone => "gone",
         };
-        self.dropped.add(1, &[KeyValue::new("why", why)]);
+        self.0.dropped.add(1, &[KeyValue::new("why", why)]);
         if why != "no-place" {
             self.shook_hands(why);
         }
     }
 
     pub(crate) fn accept_failed(&self) {
-        self.accept_errors.add(1, &[]);
+        self.0.accept_errors.add(1, &[]);
     }
 
     /// `code` is the alert's number.
     pub(crate) fn alert_sent(&self, code: u8) {
-        self.alerts.add(1, &[KeyValue::new("code", i64::from(code))]);
+        self.0.alerts.add(1, &[KeyValue::new("code", i64::from(code))]);
         self.shook_hands("refused");
     }
 
     /// So long after its connection came.
     pub(crate) fn logged_in(&self, after: Duration) {
-        self.logins.add(1, &[]);
-        self.sessions.add(1, &[]);
-        self.login_duration.record(after.as_secs_f64(), &[]);
+        self.0.logins.add(1, &[]);
+        self.0.sessions.add(1, &[]);
+        self.0.login_duration.record(after.as_secs_f64(), &[]);
         self.shook_hands("completed");
     }
 
     /// `reason` is the wire name of the failure reason.
     pub(crate) fn login_failed(&self, reason: &'static str) {
-        self.login_failures.add(1, &[KeyValue::new("reason", reason)]);
+        self.0.login_failures.add(1, &[KeyValue::new("reason", reason)]);
         self.shook_hands("completed");
     }
 
     fn shook_hands(&self, result: &'static str) {
-        self.handshakes.add(1, &[KeyValue::new("result", result)]);
+        self.0.handshakes.add(1, &[KeyValue::new("result", result)]);
     }
 
     /// `reason` is the wire name of the end reason, or `gone` for a client that left without a word.
     pub(crate) fn session_ended(&self, reason: &'static str) {
-        self.sessions.add(-1, &[]);
-        self.ended.add(1, &[KeyValue::new("reason", reason)]);
+        self.0.sessions.add(-1, &[]);
+        self.0.ended.add(1, &[KeyValue::new("reason", reason)]);
     }
 
     /// `request` and `outcome` are wire names; the outcome of a request that was carried out is `done`.
     pub(crate) fn request_answered(&self, request: &'static str, outcome: &'static str, after: Duration) {
         let of = [KeyValue::new("request", request), KeyValue::new("outcome", outcome)];
-        self.requests.add(1, &of);
-        self.request_duration.record(after.as_secs_f64(), &of[..1]);
+        self.0.requests.add(1, &of);
+        self.0.request_duration.record(after.as_secs_f64(), &of[..1]);
     }
 
     /// A client's message has its outcome.
     pub(crate) fn message_answered(&self, class: Class, fate: Fate, after: Duration) {
         MESSAGES.by_fate.count(class as usize * Fate::ALL.len() + fate as usize);
         let of = [KeyValue::new("class", class.name()), KeyValue::new("outcome", fate.name())];
-        self.message_duration.record(after.as_secs_f64(), &of);
+        self.0.message_duration.record(after.as_secs_f64(), &of);
     }
 
     /// A message is on its way to a device.
@@ -207,23 +210,23 @@ impl Metrics {
     }
 
     pub(crate) fn link_lost(&self) {
-        self.link_losses.add(1, &[]);
+        self.0.link_losses.add(1, &[]);
     }
 
     /// Routing has told a session to attach again.
     pub(crate) fn session_moved(&self) {
-        self.moves.add(1, &[]);
+        self.0.moves.add(1, &[]);
     }
 
     /// A replica of routing was lost that had not answered these messages.
     pub(crate) fn submitted_again(&self, messages: usize) {
         if messages > 0 {
-            self.again.add(messages as u64, &[]);
+            self.0.again.add(messages as u64, &[]);
         }
     }
 
     pub(crate) fn session_queue_full(&self) {
-        self.full_queues.add(1, &[]);
+        self.0.full_queues.add(1, &[]);
     }
 }
 

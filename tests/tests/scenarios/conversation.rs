@@ -19,7 +19,11 @@ async fn two_users_of_different_providers_talk_through_many_replicas() -> anyhow
 }
 
 async fn talk(shape: Shape) -> anyhow::Result<()> {
+    let is_one = matches!(shape, Shape::One);
     let world = World::start_as(shape, &[]).await?;
+    // Within a process nothing goes through a stream.
+    let linked = format!("in_process={is_one}");
+    assert!(world.net.log().lines().any(|line| line.contains("linked to routing") && line.contains(&linked)));
     let (mut ada, mut ada_too) = (world.at_birdy("ada").await?, world.at_birdy("ada").await?);
     let (mut bo, mut bo_too) = (world.at_home("bo").await?, world.at_home("bo").await?);
 

@@ -1,5 +1,7 @@
 //! What edges are told, as generated types.
 
+use std::fmt::Write as _;
+
 use bytes::Bytes;
 use causeway_identity::DeviceId;
 use causeway_proto::routing::v1 as pb;
@@ -51,7 +53,7 @@ fn delivery(tag: u64, envelope: Envelope) -> wire::Delivery {
     };
     wire::Delivery {
         id: Bytes::copy_from_slice(header.key.id.as_bytes()),
-        from: format!("{}/{}", header.from, header.key.device),
+        from: device_address(header.from.as_str(), header.key.device),
         from_account: Bytes::copy_from_slice(header.key.account.as_bytes()),
         class: class.into(),
         ts: header.ts_ms,
@@ -60,6 +62,14 @@ fn delivery(tag: u64, envelope: Envelope) -> wire::Delivery {
         r#type: kind.into(),
         ciphertext: enc.ciphertext,
     }
+}
+
+fn device_address(address: &str, device: DeviceId) -> String {
+    // In one piece of memory: there is one for each delivery.
+    let mut text = String::with_capacity(address.len() + "/127".len());
+    text.push_str(address);
+    let _always = write!(text, "/{device}");
+    text
 }
 
 /// An outcome without the message that it is about.
