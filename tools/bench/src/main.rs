@@ -67,6 +67,8 @@ fn main() -> ExitCode {
 
 /// Runs them one after the other. One that fails does not keep the others from being run.
 fn all(set: Vec<(Scenario, Options)>, server: &Path, output: &Output, place: Place) -> anyhow::Result<()> {
+    // Not found out after ten minutes.
+    output.document.as_deref().map_or(Ok(()), |file| document::check(file, place))?;
     raise_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let keys = Keys::generate()?;

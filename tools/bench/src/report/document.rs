@@ -13,14 +13,23 @@ pub(crate) const BENCH: Place = Place("bench");
 /// Where the comparison with other servers belongs.
 pub(crate) const PEERS: Place = Place("peers");
 
+/// Fails if a file has no such place, or cannot be read.
+pub(crate) fn check(file: &Path, place: Place) -> anyhow::Result<()> {
+    with(file, place, "").map(drop)
+}
+
 /// Replaces what is between the marks of a place in a file.
 pub(crate) fn write(file: &Path, place: Place, tables: &str) -> anyhow::Result<()> {
+    let text = with(file, place, tables)?;
+    std::fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))
+}
+
+fn with(file: &Path, place: Place, tables: &str) -> anyhow::Result<String> {
     let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
-    let text = replaced(&text, place, tables).with_context(|| {
+    replaced(&text, place, tables).with_context(|| {
         let Place(name) = place;
         format!("{} has no place for tables: <!-- {name}: begin --> and <!-- {name}: end -->", file.display())
-    })?;
-    std::fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))
+    })
 }
 
 fn replaced(text: &str, Place(name): Place, tables: &str) -> Option<String> {
