@@ -237,16 +237,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let engine = Engine::open(folder.path()).unwrap();
         let planned_again = |db: &Connection| {
-            const SQL: &str =
-                "SELECT device_id FROM devices WHERE account_id = ?1 AND device_id = ?2 ORDER BY noise_key";
+            const SQL: &str = "SELECT device_id, enlisted_ms FROM devices WHERE account_id = ?1 ORDER BY device_id";
             for n in 0_u8..10 {
                 let mut statement = db.prepare_cached(SQL).map_err(failed)?;
-                assert!(!statement.exists((vec![n; 16], n)).map_err(failed)?);
+                assert!(!statement.exists([vec![n; 16]]).map_err(failed)?);
             }
             Ok(db.prepare_cached(SQL).map_err(failed)?.get_status(StatementStatus::RePrepare))
         };
         assert_eq!(engine.write(planned_again).await.unwrap(), 0);
         assert_eq!(engine.read(planned_again).await.unwrap(), 0);
+        // What the setting is for: when this fails, SQLite does without it, and it can go.
+        let plain = Connection::open(folder.path().join(FILE)).unwrap();
+        assert!(planned_again(&plain).unwrap() > 0);
     }
 
     #[tokio::test]
