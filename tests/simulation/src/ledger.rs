@@ -9,6 +9,8 @@ use crate::people::{Person, address};
 
 /// A fault is felt for so long after it was mended: leases must end, and accounts go back to where they were.
 const FAULT_IS_FELT: Duration = Duration::from_secs(5);
+/// The first links are up, and accounts where they belong, after so long.
+const BEGINNING: Duration = Duration::from_secs(2);
 /// What a device acknowledged so long before its session ended is known to the server.
 const ACK_TAKES: Duration = Duration::from_secs(1);
 
@@ -77,7 +79,7 @@ struct State {
     got: BTreeMap<Person, Vec<Got>>,
     sessions: BTreeMap<Person, Vec<Session>>,
     /// When something is broken: after that, a message that was delivered may come again.
-    faults: Vec<(Duration, Duration)>,
+    faults: Vec<Disturbance>,
     wire: u64,
     repeats: u64,
     /// When each account was closed for certain.
@@ -86,6 +88,18 @@ struct State {
     refuses: Vec<(u8, Duration, Option<Duration>)>,
     violations: Vec<Violation>,
     log: Vec<String>,
+}
+
+/// Something that is broken from then to then.
+#[derive(Debug, Default, Clone, Copy)]
+struct Disturbance {
+    from: Duration,
+    until: Duration,
+    /// It is felt for so long after it was mended.
+    felt: Duration,
+    /// It cuts this device's connections: they may stay lame in one direction for as long as they last, since nothing is sent
+    /// twice in this network. Links between servers are watched, and end.
+    cuts: Option<Person>,
 }
 
 /// A promise that was not kept.
@@ -126,9 +140,14 @@ impl Ledger {
         state.sent.entry(message).or_default().submitted.push((now(), session));
     }
 
-    /// Something is broken from then to then.
-    pub(crate) fn breaks(&self, from: Duration, until: Duration) {
-        self.state().faults.push((from, until));
+    /// Something is broken from then to then; if it cuts the connections of a device, of which.
+    pub(crate) fn breaks(&self, from: Duration, until: Duration, cuts: Option<Person>) {
+        self.state().faults.push(Disturbance { from, until, felt: FAULT_IS_FELT, cuts });
+    }
+
+    /// Links come up one after the other, and accounts move to where they belong.
+    pub(crate) fn begins(&self) {
+        self.state().faults.push(Disturbance { felt: BEGINNING, ..Disturbance::default() });
     }
 
     pub(crate) fn connected(&self, device: Person, session: u32) {
@@ -425,11 +444,11 @@ impl State {
         self.repeats += 1;
         let Some(got) = self.got(&device, message) else { return };
         let ((last, in_session), acknowledged) = (got.last, got.acknowledged);
-        // A connection that was cut may stay lame in one direction for as long as it lasts: nothing is sent twice in this network.
         let lived = self.session(device, in_session).map(|session| (session.begun, session.ended.unwrap_or_else(now)));
-        let disturbed = self.faults.iter().any(|(from, until)| {
-            let lame = lived.is_some_and(|(begun, ended)| begun <= *until && *from <= ended);
-            *from <= now() && (last <= *until + FAULT_IS_FELT || lame)
+        let disturbed = self.faults.iter().any(|fault| {
+            let lived = lived.is_some_and(|(begun, ended)| begun <= fault.until && fault.from <= ended);
+            let lame = fault.cuts == Some(device) && lived;
+            fault.from <= now() && (last <= fault.until + fault.felt || lame)
         });
         let in_time = acknowledged.is_some_and(|(at, number)| {
             let ended = self.session(device, number).and_then(|session| session.ended);

@@ -5,10 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use causeway_runtime::grpc::Channel;
 use causeway_runtime::grpc::Router;
 use futures::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use causeway_runtime::grpc::Channel;
 use tonic::transport::server::Connected;
 use turmoil::net::{TcpListener, TcpStream};
 

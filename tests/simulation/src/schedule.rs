@@ -34,6 +34,13 @@ pub(crate) enum Fault {
     Away(String),
 }
 
+impl Fault {
+    /// True if what passes to or from this host is lost.
+    pub(crate) fn cuts(&self, host: &str) -> bool {
+        matches!(self, Self::Cut { from, to, .. } if from == host || to == host)
+    }
+}
+
 /// A fault and when.
 #[derive(Debug, Clone)]
 pub(crate) struct Planned {

@@ -78,11 +78,11 @@ pub(crate) fn run(seed: u64) -> anyhow::Result<Outcome> {
         sim.client(host_of(&plan.person), async move { Ok(client::run(plan, ledger).await?) });
     }
 
-    // Links come up one after the other, and accounts move to where they belong.
-    ledger.breaks(Duration::ZERO, Duration::ZERO);
+    ledger.begins();
     let mut pending: Vec<Step> = Vec::new();
     for planned in &schedule.faults {
-        ledger.breaks(planned.begin, planned.end);
+        let cuts = schedule.people.iter().find(|person| planned.fault.cuts(&host_of(person)));
+        ledger.breaks(planned.begin, planned.end, cuts.copied());
         pending.push(Step { at: planned.begin, mends: false, fault: planned.fault.clone() });
         pending.push(Step { at: planned.end, mends: true, fault: planned.fault.clone() });
     }

@@ -158,11 +158,26 @@ fn again_in_a_new_session_if_it_may_not_have_been_acknowledged_and_near_a_fault(
         ledger.connected(ONE, 2);
         ledger.arrived(ONE, 2, part(1, 1, ONE));
         ledger.arrived(ONE, 2, part(2, 2, ONE));
-        ledger.breaks(now() + Duration::from_millis(10), now() + Duration::from_millis(20));
+        ledger.breaks(now() + Duration::from_millis(10), now() + Duration::from_millis(20), None);
         after(3_000).await;
         ledger.arrived(ONE, 2, part(3, 2, ONE));
     });
     assert_eq!(found, Vec::<&str>::new());
+}
+
+#[test]
+fn again_long_after_a_cut_of_that_device_and_of_another() {
+    let found = broken(async |ledger| {
+        ledger.breaks(now(), now() + Duration::from_millis(10), Some(ONE));
+        after(5_500).await;
+        for device in [ONE, OTHER] {
+            ledger.arrived(device, 1, part(1, 1, device));
+            after(1).await;
+            ledger.arrived(device, 1, part(2, 1, device));
+        }
+        assert_eq!(ledger.state().violations.len(), 1, "of the other");
+    });
+    assert_eq!(found, ["nothing comes twice without a reason"]);
 }
 
 #[test]
