@@ -35,13 +35,13 @@ pub(crate) const ALL: &[CorePath] = &[
     path("stanzas-binary", 32, 256, stanzas::binary),
     path("stanzas-xml", 32, 256, stanzas::xml),
     path("look-up", 256, 4_096, lookups::look_up),
-    path("routed-alone", 32, 128, |count| routed::delivered(count, 1)),
-    path("routed-of-32", 64, 256, |count| routed::delivered(count, 32)),
-    path("stored-of-32", 64, 256, |count| routed::stored(count, 32)),
-    path("message-alone", 32, 128, |count| messages::exchange(count, 1)),
-    path("message-of-32", 64, 256, |count| messages::exchange(count, 32)),
-    path("login", 4, 16, logins::log_in),
-    path("claim", 16, 64, claims::claim),
+    path("routed-alone", 32, 512, |count| routed::delivered(count, 1)),
+    path("routed-of-32", 64, 512, |count| routed::delivered(count, 32)),
+    path("stored-of-32", 64, 512, |count| routed::stored(count, 32)),
+    path("message-alone", 32, 512, |count| messages::exchange(count, 1)),
+    path("message-of-32", 64, 512, |count| messages::exchange(count, 32)),
+    path("login", 4, 32, logins::log_in),
+    path("claim", 16, 160, claims::claim),
 ];
 
 const fn path(name: &'static str, warm_up: u32, counted: u32, run: fn(u32) -> anyhow::Result<()>) -> CorePath {

@@ -10,7 +10,7 @@ use crate::deployment::{Deployment, People, block_on};
 /// Claims `count` times.
 pub(super) fn claim(count: u32) -> anyhow::Result<()> {
     block_on(async {
-        let deployment = Deployment::start(100).await?;
+        let deployment = Deployment::start(190).await?;
         let mut prekeys = PrekeysClient::new(deployment.directory.clone());
         for _ in 0..count {
             let request = pb::ClaimRequest {
