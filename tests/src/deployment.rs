@@ -18,6 +18,7 @@ use causeway_proto::directory::v1::{
     ListProviders, Provider as Registered, ProviderSettings, ProviderStatus, RegisterProvider, SetProviderStatus,
 };
 use causeway_runtime::grpc;
+use causeway_runtime::grpc::Channel;
 use causeway_runtime::tls::Role;
 use causeway_test_servers::{Port, Postgres, Redis};
 use serde_json::Value;
@@ -25,7 +26,6 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
-use causeway_runtime::grpc::Channel;
 
 use crate::front::Front;
 use crate::store::Store;
