@@ -38,6 +38,7 @@ pub(super) fn grid(rows: &[Vec<String>], names_at_the_end: usize) -> String {
 /// All runs in Markdown.
 pub(crate) fn markdown(report: &Report) -> String {
     let mut parts = vec![format!("{}\n\n{}", report.machine, report.settings)];
+    parts.extend(goals(&report.runs));
     for run in &report.runs {
         let mut part = format!("### {}: {}\n\n", run.scenario, run.deployment);
         if !run.parameters.is_empty() {
@@ -45,11 +46,7 @@ pub(crate) fn markdown(report: &Report) -> String {
         }
         part += "| | median | min .. max | goal | |\n|---|---:|---:|---:|---|\n";
         for figure in &run.figures {
-            let mut cells = row(figure);
-            if figure.is_met() == Some(false) {
-                cells[4] = "**missed**".to_owned();
-            }
-            part += &format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "));
+            part += &line(&marked(figure));
         }
         for note in &run.notes {
             part += &format!("\n{note}\n");
@@ -57,6 +54,31 @@ pub(crate) fn markdown(report: &Report) -> String {
         parts.push(part.trim_end().to_owned());
     }
     parts.join("\n\n") + "\n"
+}
+
+/// All figures that have a goal, of all runs; nothing if there is none.
+fn goals(runs: &[Run]) -> Option<String> {
+    let all = runs.iter().flat_map(|run| run.figures.iter().map(move |figure| (run, figure)));
+    let lines = all.filter(|(_, figure)| figure.is_met().is_some()).map(|(run, figure)| {
+        let [name, median, spread, goal, judged] = marked(figure);
+        line(&[format!("{}: {name} ({})", run.scenario, run.deployment), median, spread, goal, judged])
+    });
+    let lines: String = lines.collect();
+    let head = "### Goals\n\n| | median | min .. max | goal | |\n|---|---:|---:|---:|---|\n";
+    (!lines.is_empty()).then(|| format!("{head}{}", lines.trim_end()))
+}
+
+/// A row for a document, in which a goal that is missed stands out.
+fn marked(figure: &Figure) -> [String; 5] {
+    let mut cells = row(figure);
+    if figure.is_met() == Some(false) {
+        cells[4] = "**missed**".to_owned();
+    }
+    cells
+}
+
+fn line(cells: &[String; 5]) -> String {
+    format!("| {} |\n", cells.each_ref().map(|cell| cell.replace('|', "\\|")).join(" | "))
 }
 
 fn row(figure: &Figure) -> [String; 5] {
@@ -127,6 +149,12 @@ nothing                       -
         let shown = markdown(&report);
         assert!(shown.contains("| messages | 85,000 /s | 80,000 /s .. 90,000 /s | >= 80,000 /s | met |\n"), "{shown}");
         assert!(shown.contains("| server CPU a message | 13.0 us |  | <= 12.0 us | **missed** |\n"));
+        assert!(
+            shown.contains(
+                "| pairs: messages (all, sqlite) | 85,000 /s | 80,000 /s .. 90,000 /s | >= 80,000 /s | met |\n"
+            )
+        );
+        assert!(!shown.contains("pairs: nothing"), "{shown}");
         assert!(shown.contains("### pairs: all, sqlite\n\nPairs 200.\n"));
     }
 }

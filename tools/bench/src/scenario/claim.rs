@@ -1,5 +1,5 @@
 //! Prekey claims, each of which takes a signed key and one one-time key of both kinds for good: first as many as there can be, then
-//! half as many a second, with arrivals that wait for nobody.
+//! half of what there should be at least, with arrivals that wait for nobody.
 
 use super::stage::Stage;
 use crate::measure::tally::{Count, Series, Tally};
@@ -14,6 +14,8 @@ use crate::subject::logins;
 const CLAIMERS: usize = 32;
 /// Claims that each has open when it is saturated.
 const OPEN: u32 = 16;
+/// Claims a second that there should be at least, in `causeway all` on SQLite.
+const GOAL_PER_S: f64 = 5_000.0;
 
 pub(super) fn run(mut stage: Stage<'_>) -> anyhow::Result<Run> {
     let accounts = stage.options.targets;
@@ -37,8 +39,8 @@ pub(super) fn run(mut stage: Stage<'_>) -> anyhow::Result<Run> {
     let numbers: Vec<_> = tallies.iter().map(|tally| tally.get(Count::Claims)).collect();
     let per_s = ran.uses.iter().zip(&numbers).map(|(one, number)| *number as f64 / one.seconds());
     let per_s = Figure::new("claims, saturated", Unit::PerS, per_s);
-    let half = per_s.median().unwrap_or(0.0) / 2.0;
-    stage.report.goal(per_s, (!stage.is_on_postgres()).then_some(Goal::AtLeast(5_000.0)));
+    let half = per_s.median().unwrap_or(0.0).min(GOAL_PER_S) / 2.0;
+    stage.report.goal(per_s, (!stage.is_on_postgres()).then_some(Goal::AtLeast(GOAL_PER_S)));
     let cost = ran.uses.iter().zip(&numbers).filter_map(|(one, number)| one.each(*number));
     stage.report.figure(Figure::new("server CPU a claim", Unit::Us, cost));
     stage.report.processors(&ran.uses, &numbers, "a claim");
