@@ -58,6 +58,9 @@ pub(crate) enum Command {
         #[arg(long)]
         peers: bool,
     },
+    /// Holds the sessions that the standard input names, for `idle` of another process of this program.
+    #[command(hide = true)]
+    Hold,
 }
 
 /// Where results go besides the standard output.
@@ -122,6 +125,10 @@ pub(crate) struct Options {
     /// Sessions of `idle`.
     #[arg(long, default_value_t = 5_000, value_parser = bounded::<1, 500_000>)]
     pub(crate) sessions: usize,
+    /// Processes that hold the sessions of `idle`: as many as the limit of descriptors (`ulimit -n`) asks for, if it is not
+    /// said. Each edge needs a descriptor for each of its sessions, too.
+    #[arg(long, value_parser = bounded::<1, 64>)]
+    pub(crate) generators: Option<usize>,
     /// Logins at a time.
     #[arg(long, default_value_t = 32, value_parser = bounded::<1, 4_000>)]
     pub(crate) at_a_time: usize,

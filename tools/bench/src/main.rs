@@ -8,6 +8,7 @@
 mod arguments;
 mod deployment;
 mod engine;
+mod holders;
 mod measure;
 mod people;
 mod players;
@@ -54,6 +55,10 @@ fn main() -> ExitCode {
         }
         Command::Tables { json, document, peers } => {
             tables(&json, &document, if peers { document::PEERS } else { document::BENCH })
+        }
+        Command::Hold => {
+            raise_descriptors();
+            holders::hold()
         }
     };
     match done {

@@ -34,6 +34,16 @@ impl Gate {
         self.ready.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// Whether the sessions of so many threads are open.
+    pub(crate) fn are_ready(&self, threads: usize) -> bool {
+        self.ready.load(Ordering::SeqCst) >= threads
+    }
+
+    /// Tells when it is measured.
+    pub(crate) fn begin(&self, windows: Windows) -> anyhow::Result<()> {
+        self.windows.set(windows).map_err(|_| anyhow!("a run has one beginning"))
+    }
+
     /// When it is measured, once that is known: load may begin.
     pub(crate) fn windows(&self) -> Option<Windows> {
         self.windows.get().copied()
@@ -158,7 +168,7 @@ pub(crate) fn run<D: Send + 'static>(
     let measured = waited.and_then(|()| {
         let before = Snapshot::take(watched)?;
         let windows = Windows::from(shape, clock::now());
-        gate.windows.set(windows).map_err(|_| anyhow!("a run has one beginning"))?;
+        gate.begin(windows)?;
         let uses = watch(watched, windows, &gate, label)?;
         at_end()?;
         Ok((before, uses))
@@ -194,7 +204,7 @@ pub(crate) fn run<D: Send + 'static>(
 
 fn wait_ready(gate: &Gate, count: usize, label: &str) -> anyhow::Result<()> {
     let deadline = clock::now() + OPENING;
-    while gate.ready.load(Ordering::SeqCst) < count {
+    while !gate.are_ready(count) {
         anyhow::ensure!(!gate.failed.load(Ordering::SeqCst), "{label}: the clients have failed");
         anyhow::ensure!(clock::now() < deadline, "{label}: the clients' sessions do not open");
         progress::line(&format!("{label}: {} sessions are open", gate.opened.load(Ordering::Relaxed)));

@@ -69,6 +69,11 @@ pub(crate) trait Subject {
     /// People who log in and do nothing.
     fn users(&mut self, count: usize) -> anyhow::Result<Vec<<Self::Wire as Wire>::Login>>;
 
+    /// The lines for another process that is to hold the sessions of these.
+    fn orders(&self, _logins: &[<Self::Wire as Wire>::Login]) -> anyhow::Result<Vec<String>> {
+        anyhow::bail!("sessions on {} are held by one process: --generators 1", self.name())
+    }
+
     /// People who talk, in messages of so many bytes; `present`: their recipients are there.
     fn pairs(&mut self, count: usize, body: usize, present: bool) -> anyhow::Result<Vec<Pair<Self::Wire>>>;
 }

@@ -4,6 +4,7 @@ use tokio::runtime::Runtime;
 
 use super::{Pair, Subject};
 use crate::deployment::{Deployment, Kind, Plan, Store, Watched};
+use crate::holders;
 use crate::people::{self, Device, Keys, Wanted};
 use crate::report::progress;
 use crate::wire::causeway::{Causeway, Login, Net, Template};
@@ -105,6 +106,10 @@ impl Subject for Deployed<'_> {
     fn users(&mut self, count: usize) -> anyhow::Result<Vec<Login>> {
         let wanted = Wanted { name: "user", accounts: count, devices: 1, provider: 0, supplied: false };
         logins(&self.enlist(wanted)?)
+    }
+
+    fn orders(&self, logins: &[Login]) -> anyhow::Result<Vec<String>> {
+        holders::orders(&self.net, logins)
     }
 
     fn pairs(&mut self, count: usize, body: usize, _present: bool) -> anyhow::Result<Vec<Pair<Causeway>>> {

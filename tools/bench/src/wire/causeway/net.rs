@@ -24,6 +24,11 @@ impl Net {
         Self { name: name.to_owned(), root, verified: None }
     }
 
+    /// The deployment's name, and the root that clients pin.
+    pub(crate) fn pinned(&self) -> (&str, &RootPublicKey) {
+        (&self.name, &self.root)
+    }
+
     /// The edges' key, once one was verified.
     pub(super) fn server_key(&self) -> Option<&PublicKey> {
         self.verified.as_ref().map(|(key, _)| key)
