@@ -23,15 +23,23 @@ pub fn decode_client(record: &[u8]) -> Result<FromClient, StanzaError> {
     decode::<causeway_proto::wire::v1::ClientStanza>(record, &shapes::CLIENT)?.try_into()
 }
 
-/// The same, but ciphertexts are parts of the record, and keep it.
+/// The same, but ciphertexts are parts of the record, and keep it; unless most of a long record is nothing that is known,
+/// which would be kept with them and be counted by nobody.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn decode_client_shared(record: Bytes) -> Result<FromClient, StanzaError> {
     bounds(&record, MAX_RECORD_BYTES)?;
     walk(&record, &shapes::CLIENT)?;
-    causeway_proto::wire::v1::ClientStanza::decode(record).map_err(|_| Problem::Protobuf)?.try_into()
+    let stanza = causeway_proto::wire::v1::ClientStanza::decode(record.clone()).map_err(|_| Problem::Protobuf)?;
+    if record.len() > SHARED_IN_ANY_CASE && stanza.encoded_len() < record.len() / 2 {
+        return decode_client(&record);
+    }
+    stanza.try_into()
 }
+
+/// Records up to this length are kept whole, whatever is in them.
+const SHARED_IN_ANY_CASE: usize = 1_024;
 
 /// Reads what a server sent.
 ///

@@ -76,7 +76,7 @@ pub fn decode_client(encoding: Encoding, record: &[u8]) -> Result<FromClient, St
     }
 }
 
-/// The same for a record that may be kept: in BINARY, ciphertexts are not copied out of it.
+/// The same for a record that may be kept: in BINARY, ciphertexts are not copied out of it unless little of it is known.
 ///
 /// # Errors
 /// As [`decode_client`].

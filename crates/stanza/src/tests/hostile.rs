@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use causeway_proto::wire::v1 as pb;
 use prost::Message;
 
@@ -9,7 +10,7 @@ use super::samples;
 use crate::wire::write;
 use crate::{
     Delivery, Encoding, FromClient, FromServer, MAX_RECORD_BYTES, MAX_SERVER_RECORD_BYTES, Problem, RequestBody,
-    decode_client, decode_server, encode_client, encode_server, hello, xml,
+    decode_client, decode_client_shared, decode_server, encode_client, encode_server, hello, xml,
 };
 
 const ID: &str = "0b6f5a0102030405060708090a0b0c0d";
@@ -555,4 +556,21 @@ fn request(number: u32, body: &[u8]) -> Vec<u8> {
 
 fn good_claim() -> Vec<u8> {
     wrap(1, b"bo@home.example")
+}
+
+#[test]
+fn a_short_ciphertext_does_not_keep_a_long_record() {
+    let kept = |fill: usize, ciphertext: usize| {
+        let mut submit = good();
+        submit.enc[0].ciphertext = vec![1; ciphertext].into();
+        let mut message = submit.encode_to_vec();
+        write::bytes(&mut message, 99, &vec![0; fill]);
+        let record = Bytes::from(wrap(1, &message));
+        let stanza = decode_client_shared(Encoding::Binary, record.clone()).unwrap();
+        assert_eq!(Ok(&stanza), decode_client(Encoding::Binary, &record).as_ref());
+        !record.is_unique()
+    };
+    assert!(!kept(200 * 1024, 10), "10 bytes hold 200 KiB");
+    assert!(kept(10, 200 * 1024), "what is all ciphertext is not copied");
+    assert!(kept(10, 300));
 }
