@@ -236,7 +236,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
                 Poll::Pending => return Ok(Rest::Nothing),
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     self.step(Input::Bytes(buffer.filled()), now);
-                    if let Some(slot) = slot {
+                    if let Some(slot) = slot
+                        && self.session.as_ref().is_none_or(|session| session.was_costly(&self.outputs))
+                    {
                         slot.used();
                     }
                     self.perform(now);
@@ -247,7 +249,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<T> {
         Ok(Rest::More)
     }
 
-    /// The slot that it takes to read what is costly. One that is not used is given back, so a silent client holds none.
+    /// The slot that it takes to read what is costly. One that is not used is given back at once, so a client that is silent, or
+    /// that sends its message byte by byte, holds none.
     fn poll_slot(&mut self, cx: &mut Context<'_>) -> Poll<Option<Slot>> {
         if !self.session.as_ref().is_some_and(Session::is_costly) {
             return Poll::Ready(None);

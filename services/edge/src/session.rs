@@ -220,6 +220,12 @@ impl Session {
         matches!(self, Self::Handshake(_))
     }
 
+    /// After bytes that might have meant a key agreement, and what they have led to: true if they have. A part of a message
+    /// costs nothing.
+    pub(crate) const fn was_costly(&self, did: &[Output]) -> bool {
+        !self.is_costly() || !did.is_empty()
+    }
+
     /// The connection reads nothing now. This need not be the client's doing, so it may be silent for longer, but not for
     /// ever: by the time that a write may take. `took` is when it was last seen to take something that was written.
     pub(crate) fn not_reading(&mut self, took: Option<Instant>) {

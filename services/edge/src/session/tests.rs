@@ -84,20 +84,29 @@ impl Pair {
         let last = if ik {
             let server = *rules.keys.static_key.public();
             let waiting = client::ik(&key, &server, suite, &hello, limits, &mut rng, &mut out).unwrap();
-            pair.step(Input::Bytes(&out));
+            pair.shake(&out);
             let client::Step::Answered(answer) = waiting.feed(&pair.written()) else { panic!("no answer") };
             let mut proof = BytesMut::new();
             pair.client = Some(answer.finish(&mut proof).unwrap());
             proof
         } else {
             let waiting = client::xx(&key, suite, limits, &mut rng, &mut out).unwrap();
-            pair.step(Input::Bytes(&out));
+            pair.shake(&out);
             let client::Step::Answered(answer) = waiting.feed(&pair.written()) else { panic!("no answer") };
             let mut third = BytesMut::new();
             pair.client = Some(answer.finish(&hello, &mut third).unwrap());
             third
         };
         (pair, last)
+    }
+
+    /// Feeds a part of a handshake byte by byte: only with the last one it does what is costly.
+    fn shake(&mut self, bytes: &[u8]) {
+        for (index, byte) in bytes.iter().enumerate() {
+            self.step(Input::Bytes(&[*byte]));
+            let was_costly = self.session.as_ref().unwrap().was_costly(&self.did);
+            assert_eq!(was_costly, index + 1 == bytes.len(), "byte {index} of {}", bytes.len());
+        }
     }
 
     fn checking(rules: &Arc<Rules>, ik: bool) -> Self {
