@@ -105,6 +105,8 @@ impl Actor {
         if self.takes_nothing {
             // They get no answer: their sessions end, and their clients repeat them elsewhere.
             drop(self.inbox.take_messages());
+            // It ends when it is told to, and not at a time.
+            self.idle_since = None;
             if self.is_finished() {
                 self.quiet = None;
                 return self.leaving && self.recipients.retire(&self.address, || self.inbox.is_empty());

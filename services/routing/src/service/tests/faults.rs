@@ -1,11 +1,23 @@
 //! Things that break: links, the mailbox, the directory, the process.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use causeway_proto::directory::v1::RecordChange;
 use causeway_proto::wire::v1::{EndReason, Rejection, Status};
 
+use causeway_identity::{DeviceId, SessionId};
+use causeway_runtime::grpc::Ear;
+use futures::FutureExt as _;
+use tokio::sync::Notify;
+
 use super::edge::{assert_rejected, assert_status, chat, number};
 use super::*;
+use crate::message::Sender;
+use crate::outbox::Outbox;
+use crate::recipient::actor::Actor;
+use crate::recipient::{Control, Inbox};
 use crate::records::fake::deny;
+use crate::session::{Session, SessionKey, Voice};
 
 const ADA: &str = "ada@birdy.example";
 const BO: &str = "bo@home.example";
@@ -232,4 +244,69 @@ async fn strangers_take_no_place_that_somebody_needs_to_attach() {
     for _ in 0..14 {
         assert_rejected(&ada.outcome().await, Rejection::NotAvailable);
     }
+}
+
+/// How often a task is woken that is run while it is woken, up to so often.
+fn turns(actor: &mut Actor, most: usize) -> usize {
+    let woken = Arc::new(Woken::default());
+    let waker = Arc::clone(&woken).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    (1..=most)
+        .find(|_| {
+            assert!(actor.poll_unpin(&mut context).is_pending());
+            !woken.0.swap(false, Ordering::Relaxed)
+        })
+        .unwrap_or(usize::MAX)
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn who_has_long_been_idle_waits_quietly_for_the_end_of_a_drain() {
+    let net = Deployment::with(&[1], &[1], |config| config.recipient_idle_ms = 1_000).await;
+    let clock: SharedClock = net.clock.clone();
+    let (store, directory) = (net.routing().mailbox.clone(), net.directory.channel(&net.life));
+    let lease = Lease::always(clock.clone());
+    let routing = Routing::with_mailbox(&net.config, store, lease, directory, clock, Metrics::new()).unwrap();
+    let inbox = Inbox::new(8);
+    let address: Address = BO.parse().unwrap();
+    let recipients = Arc::clone(&routing.links.0.recipients);
+    let mut bo = Actor::new(address.clone(), Arc::clone(&inbox), Arc::clone(&routing.shared), recipients);
+
+    let attached = Arc::new(Notify::new());
+    let told = Arc::clone(&attached);
+    let outbox = Outbox::new(1 << 20, String::new(), Some(Ear::new(move |_| told.notify_one())));
+    let device = Sender {
+        account: AccountId::from_bytes([2; 16]),
+        device: DeviceId::new(1).unwrap(),
+        address,
+        provider: "home.example".parse().unwrap(),
+    };
+    let voice = Voice::new(SessionId::from_bytes([1; 16]), device, outbox, Metrics::new());
+    let session = Session::new(SessionKey(1), voice, 101, 0, None);
+    session.own(Arc::clone(&inbox));
+    assert!(inbox.tell(Control::Attach(Arc::clone(&session))));
+    tokio::select! {
+        () = &mut bo => panic!("somebody is there"),
+        attached = tokio::time::timeout(PATIENCE, attached.notified()) => attached.unwrap(),
+    }
+    session.detach();
+    assert_eq!(turns(&mut bo, 9), 1);
+
+    let (quiet, mut all_quiet) = mpsc::channel(1);
+    assert!(inbox.tell(Control::Finish(quiet)));
+    assert_eq!(turns(&mut bo, 9), 1);
+    assert!(all_quiet.recv().await.is_none());
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(turns(&mut bo, 9), 1);
+    assert!(inbox.tell(Control::Leave));
+    tokio::time::timeout(PATIENCE, bo).await.unwrap();
 }
