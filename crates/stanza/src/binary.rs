@@ -31,9 +31,11 @@ pub fn decode_client(record: &[u8]) -> Result<FromClient, StanzaError> {
 pub fn decode_client_shared(record: Bytes) -> Result<FromClient, StanzaError> {
     bounds(&record, MAX_RECORD_BYTES)?;
     walk(&record, &shapes::CLIENT)?;
-    let stanza = causeway_proto::wire::v1::ClientStanza::decode(record.clone()).map_err(|_| Problem::Protobuf)?;
-    if record.len() > SHARED_IN_ANY_CASE && stanza.encoded_len() < record.len() / 2 {
-        return decode_client(&record);
+    let len = record.len();
+    let read = |record| causeway_proto::wire::v1::ClientStanza::decode(record).map_err(|_| Problem::Protobuf);
+    let mut stanza = read(record)?;
+    if len > SHARED_IN_ANY_CASE && stanza.encoded_len() < len / 2 {
+        stanza = read(Bytes::from(stanza.encode_to_vec()))?;
     }
     stanza.try_into()
 }
