@@ -84,6 +84,15 @@ pub trait Environment: Send {
     }
 }
 
+/// Makes the run's folder. What an earlier run of this seed left there goes: its logs say where that one's servers were.
+fn begin_anew(folder: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    std::fs::create_dir_all(folder)
+}
+
 /// Runs the plan. The environment is started by `start`, with the log of faults.
 ///
 /// # Errors
@@ -94,7 +103,7 @@ where
     F: FnOnce(FaultLog) -> T,
     T: Future<Output = anyhow::Result<E>>,
 {
-    std::fs::create_dir_all(&plan.folder).with_context(|| plan.folder.display().to_string())?;
+    begin_anew(&plan.folder).with_context(|| plan.folder.display().to_string())?;
     let began = Instant::now();
     let ledger = Ledger::create(&plan.folder, began)?;
     let faults = FaultLog::create(&plan.folder, began)?;
@@ -285,4 +294,20 @@ fn say(plan: &Plan, line: &str) {
 /// A folder for a run, named by variant and seed, below `parent`.
 pub fn folder(parent: &Path, variant: &str, seed: u64) -> PathBuf {
     parent.join(format!("{variant}-{seed}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_an_earlier_run_is_left() {
+        let out = tempfile::TempDir::new().unwrap();
+        let folder = folder(out.path(), "one", 1);
+        begin_anew(&folder).unwrap();
+        std::fs::create_dir(folder.join("logs")).unwrap();
+        std::fs::write(folder.join("logs/edge.log"), "ready").unwrap();
+        begin_anew(&folder).unwrap();
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
+    }
 }
