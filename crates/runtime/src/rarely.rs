@@ -59,8 +59,8 @@ impl<F: Future + Unpin> Rarely<F> {
                 if !bell.rung.load(Ordering::Acquire) {
                     return Poll::Pending;
                 }
-                // What rings from here on is for the next time.
-                bell.rung.store(false, Ordering::Relaxed);
+                // What rings from here on is for the next time; what rang before is seen by the future that is polled now.
+                bell.rung.swap(false, Ordering::AcqRel);
                 bell
             }
             _ => self.bell.insert(Arc::new(Bell { rung: AtomicBool::new(false), task: cx.waker().clone() })),
