@@ -28,20 +28,20 @@ macro_rules! figures {
 figures! {
     /// What it costs.
     Costs:
-    edge_us = 15.6, "edge: CPU a message, both ends of it, us", "performance.md, pairs, separate processes, 22 Nov 2026";
-    routing_us = 22.1, "routing: CPU a message, us", "the same";
-    directory_us = 0.06, "key-directory: CPU a message, us", "the same";
-    login_us = 490.0, "CPU a login, all processes, us", "performance.md, login-xx; counted as the edge's";
-    claim_us = 432.0, "key-directory: CPU a prekey claim, us", "performance.md, claim";
-    session_kib = 41.3, "memory an idle session, all processes, KiB", "performance.md, idle; counted as the edge's";
-    idle_us = 2.64, "CPU a second of an idle session (pings), us", "performance.md, idle: 1.32 % of a processor for 5,000";
-    store_us = 17.1, "PostgreSQL: CPU a stored message, us", "performance.md, store, separate processes";
-    store_sqlite_us = 41.2, "SQLite: CPU a stored message, the whole process, us", "performance.md, store; not reckoned with, since SQLite is for one routing";
-    store_per_s = 24_590.0, "messages stored a second by one PostgreSQL, at least", "the same: 2 processors, which the clients and services share";
+    edge_us = 7.99, "edge: CPU a message, both ends of it, us", "performance.md, pairs, separate processes, 22 Nov 2026";
+    routing_us = 6.93, "routing: CPU a message, us", "the same";
+    directory_us = 0.01, "key-directory: CPU a message, us", "the same";
+    login_us = 290.0, "CPU a login, all processes, us", "performance.md, login-xx; counted as the edge's";
+    claim_us = 85.0, "key-directory: CPU a prekey claim, us", "performance.md, claim";
+    session_kib = 10.9, "memory an idle session, all processes, KiB", "performance.md, idle; counted as the edge's";
+    idle_us = 1.4, "CPU a second of an idle session (pings), us", "performance.md, idle: 0.70 % of a processor for 5,000";
+    store_us = 14.9, "PostgreSQL: CPU a stored message, us", "performance.md, store, separate processes";
+    store_sqlite_us = 21.2, "SQLite: CPU a stored message, the whole process, us", "performance.md, store; not reckoned with, since SQLite is for one routing";
+    store_per_s = 56_800.0, "messages stored a second by one PostgreSQL, at least", "the same: 2 processors, which the clients and services share";
     claims_per_s = 8_200.0, "prekey claims a second by one PostgreSQL", "performance.md, claims of prekeys on PostgreSQL";
     changes_per_s = 300.0, "changes of accounts a second by one directory", "replicas.md: some hundreds, one after the other; not measured";
     owner_claims_per_s = 20_000.0, "claims of ownership a second by one PostgreSQL", "not measured in earnest: rows of a batch, as stored messages are";
-    recipient_kib = 6.0, "routing: memory a recipient, KiB", "not measured alone: a part of an idle session";
+    recipient_kib = 2.3, "routing: memory a recipient, KiB", "not measured alone: the sum of its parts' sizes";
     in_bytes = 560.0, "bytes of a message from its sender, all headers", "reckoned: 344 of body, 100 of stanza and record, 2 packets";
     out_bytes = 600.0, "bytes of a message to a device, all headers", "reckoned: the same with address, time and tag";
     login_bytes = 6_000.0, "bytes out of a login, all headers", "reckoned: handshake with certificate, 8 packets";
