@@ -21,7 +21,7 @@ const STANDARD: &[&str] = &[
     "store",
     "store --deployment split --store postgres",
     "drain --repeat 2",
-    "claim --seconds 1.5 --warm-up 0.5 --targets 1000",
+    "claim --seconds 1.5 --warm-up 0.5 --targets 1600",
     "growth --pairs 5000 --seconds 3",
     "storm --seconds 4 --repeat 2",
     "mixed --repeat 2",
