@@ -60,6 +60,8 @@ pub(crate) struct View {
     pub(crate) links: BTreeMap<LinkId, Seen>,
     /// Shared by all views of an edge: the next one asks less.
     pub(crate) chosen: Arc<Chosen<LinkId>>,
+    /// The greatest id of all that ever came.
+    newest: Option<LinkId>,
 }
 
 /// A link that is up.
@@ -72,6 +74,16 @@ pub(crate) struct Seen {
 }
 
 impl View {
+    /// A link is up. Ids are given when links begin, so one may come up after one that began later: what was chosen without it
+    /// is forgotten then, since [`Chosen`] looks only at ids that are greater than those that it knows.
+    pub(crate) fn comes(&mut self, id: LinkId, seen: Seen) {
+        if self.newest.is_some_and(|newest| id < newest) {
+            self.chosen = Arc::default();
+        }
+        self.newest = self.newest.max(Some(id));
+        self.links.insert(id, seen);
+    }
+
     /// The link to the replica that is responsible for `address`.
     pub(crate) fn choose(&self, address: &str) -> Option<LinkId> {
         self.chosen.choose(&self.links, |seen| (!seen.draining).then_some(&*seen.name), address)

@@ -197,7 +197,7 @@ impl Links {
     /// A stream to the replica of this name has begun.
     pub(crate) fn up(&self, id: LinkId, name: &str, outbound: Outbound) {
         self.change(|table, view| {
-            view.links.insert(id, Seen { name: name.into(), draining: false });
+            view.comes(id, Seen { name: name.into(), draining: false });
             table.outbound.insert(id, outbound);
         });
     }

@@ -351,3 +351,19 @@ fn each_repeat_has_a_refusal_of_its_own() {
     rig.event((1, 0), outcome(1, BO, pb::Status::Stored));
     assert_eq!(rig.did(), ["outcome 1 Stored"]);
 }
+
+#[test]
+fn a_link_that_comes_up_after_one_that_began_later_is_chosen_too() {
+    let seen = |name: &str| Seen { name: name.into(), draining: false };
+    let mut view = View::default();
+    let mut links = Vec::new();
+    // In the order in which they come up.
+    for (id, name) in [(2, "b"), (3, "c"), (1, "a"), (5, "e"), (4, "d")] {
+        view.comes(LinkId(id), seen(name));
+        links.push((name, LinkId(id)));
+        for n in 0..50 {
+            let address = format!("user{n}@birdy.example");
+            assert_eq!(view.choose(&address), crate::rendezvous::choose(links.iter().copied(), &address));
+        }
+    }
+}
